@@ -1,0 +1,72 @@
+// DirtyBitmap: one bit per guest page. Trackers set bits, the saver takes them.
+//
+// Units: every index and count is in pages, never in bytes or words.
+//
+// Ownership: owns its words. Neither copied nor moved, because trackers keep a pointer to it for as long as tracking
+// runs.
+//
+// Thread safety: Mark, MarkRun and Merge may run on any number of threads, also during Take. A page marked during Take
+// is in this result or in the next one; it is never lost.
+//
+// Invariant: bits at and above page_count() are zero.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "core/base/units.h"
+
+namespace chkpt {
+
+class DirtyBitmap {
+ public:
+  // REQUIRES: page_count > 0.
+  explicit DirtyBitmap(std::uint64_t page_count);
+  DirtyBitmap(const DirtyBitmap&) = delete;
+  DirtyBitmap& operator=(const DirtyBitmap&) = delete;
+
+  std::uint64_t page_count() const { return page_count_; }
+  std::size_t word_count() const { return word_count_; }
+
+  // REQUIRES: page < page_count().
+  void Mark(std::uint64_t page);
+  // REQUIRES: run.end() <= page_count() without overflow. Whole words are set at once.
+  void MarkRun(PageRun run);
+  bool IsMarked(std::uint64_t page) const;
+  std::uint64_t CountMarked() const;
+
+  // Moves the dirty set into `words` and clears it here, one atomic exchange per word. Not atomic as a whole.
+  // REQUIRES: words.size() == word_count().
+  void Take(std::span<std::uint64_t> words);
+
+  // Sets every bit of `words`: what a failed save took comes back. Bits above page_count() are ignored.
+  // REQUIRES: words.size() == word_count().
+  void Merge(std::span<const std::uint64_t> words);
+
+ private:
+  const std::uint64_t page_count_;
+  const std::size_t word_count_;
+  const std::unique_ptr<std::atomic<std::uint64_t>[]> words_;
+};
+static_assert(!std::is_move_constructible_v<DirtyBitmap>);
+
+// Walks the set bits of taken words as maximal runs, by whole words: cost grows with runs and words, not with pages.
+class RunIterator {
+ public:
+  // Bits at and above `page_count` are ignored.
+  RunIterator(std::span<const std::uint64_t> words, std::uint64_t page_count);
+  // Next maximal run into `*run`; false at the end.
+  bool Next(PageRun* run);
+
+ private:
+  std::span<const std::uint64_t> words_;
+  std::uint64_t page_count_;
+  std::uint64_t position_ = 0;
+};
+
+}  // namespace chkpt

@@ -1,0 +1,139 @@
+// GuestMemory: guest-physical memory as a table of regions, allocated here, mapped from a file, attached from outside,
+// or accessed as a file without mapping it.
+//
+// Units: addresses and `bytes` are bytes; page numbers count pages through all regions in table order (docs/format.md
+// section 6) and never mix with addresses.
+//
+// Ownership: owns its mappings and descriptors (not attached memory). Shared: every pipeline that works on a memory
+// holds a shared_ptr, so it is unmapped after the last one is done.
+//
+// Thread safety: the table is immutable after creation. Content is the guest's: volatile, unsynchronised.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/base/units.h"
+
+namespace chkpt {
+
+enum class Backing : std::uint8_t {
+  kAnonymous,  // private anonymous, MADV_HUGEPAGE unless told otherwise
+  kMemfd,      // shared memfd, mapped
+  kHugetlb,    // private anonymous MAP_HUGETLB, 2 MiB pages
+  kMapped,     // MAP_SHARED of a caller's file or descriptor
+  kAttached,   // caller's memory of this process; the caller keeps it alive
+  kFile,       // pread/pwrite on a descriptor, never mapped: no SIGBUS when others cut the file
+};
+
+// How untouched memory is told from memory that must be read, without reading it.
+enum class Presence : std::uint8_t {
+  kPagemap,  // PAGEMAP_SCAN, or /proc/self/pagemap where the kernel has no such ioctl
+  kSeek,     // SEEK_DATA / SEEK_HOLE on the descriptor
+  kAll,      // unknown: everything counts as present
+};
+
+struct RegionSpec {
+  std::uint64_t base = 0;   // guest-physical address, multiple of 4096
+  std::uint64_t bytes = 0;  // multiple of 4096, not zero
+};
+
+struct Region {
+  std::uint64_t base = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t first_page = 0;     // page number of the first page
+  std::uint8_t* host = nullptr;     // null for kFile
+  int fd = -1;                      // kMemfd, kMapped, kFile
+  std::uint64_t fd_offset = 0;      // bytes in the file where the region starts
+  Backing backing = Backing::kAnonymous;
+  Presence presence = Presence::kAll;
+  bool writable = true;
+  // True while nobody has written: zero pages need not be written by a load. Set for kAnonymous, kMemfd and kHugetlb
+  // at creation (kFile: when the file was created empty); a load or Write() clears it.
+  bool fresh = false;
+
+  std::uint64_t page_count() const { return bytes / kPageBytes; }
+  PageRun pages() const { return {first_page, page_count()}; }
+};
+
+class GuestMemory {
+ public:
+  // Checks sorted, non-overlapping, aligned, not empty, limits of units.h. Error: kFormat with a clear message.
+  static Status CheckRegions(std::span<const RegionSpec> specs);
+
+  struct AllocateOptions {
+    Backing backing = Backing::kAnonymous;  // kAnonymous, kMemfd or kHugetlb
+    bool huge_pages = true;                 // MADV_HUGEPAGE on kAnonymous and kMemfd
+  };
+  // One mapping per region; anonymous mappings are aligned to 2 MiB so that huge pages fit. MADV_DONTFORK and
+  // MADV_DONTDUMP on all of them. MAP_NORESERVE. Errors: kFormat, kNoMemory (also: no huge pages reserved).
+  static Result<std::shared_ptr<GuestMemory>> Allocate(std::span<const RegionSpec> specs, AllocateOptions options);
+
+  struct FileSpec {
+    RegionSpec region;
+    int fd = -1;  // duplicated; the caller keeps its own
+    std::uint64_t fd_offset = 0;
+    bool writable = false;
+  };
+  // MAP_SHARED of descriptors (a QEMU memory-backend, /dev/shm files, a memfd of another process).
+  // Errors: kMemoryShort when a file is shorter than fd_offset + bytes, kPermission, kNoMemory.
+  static Result<std::shared_ptr<GuestMemory>> Map(std::span<const FileSpec> files);
+  // The same files without mapping them. With `fresh` the files are new and all zeros.
+  static Result<std::shared_ptr<GuestMemory>> OpenFiles(std::span<const FileSpec> files, bool fresh);
+
+  struct AttachSpec {
+    RegionSpec region;
+    std::uint8_t* host = nullptr;
+    std::uint64_t host_bytes = 0;  // at least region.bytes, else kMemoryShort
+  };
+  // Presence is kPagemap only where /proc/self/maps shows private anonymous memory over the whole range; a shared or
+  // file-backed mapping can have content in pages this process never touched.
+  static Result<std::shared_ptr<GuestMemory>> Attach(std::span<const AttachSpec> specs);
+
+  // A region table without memory behind it, for verifying: regions have host == nullptr and fd == -1.
+  static Result<std::shared_ptr<GuestMemory>> Describe(std::span<const RegionSpec> specs);
+
+  ~GuestMemory();
+  GuestMemory(const GuestMemory&) = delete;
+  GuestMemory& operator=(const GuestMemory&) = delete;
+
+  std::span<const Region> regions() const { return regions_; }
+  std::uint64_t page_count() const { return page_count_; }
+  std::uint64_t byte_count() const { return page_count_ * kPageBytes; }
+  // Index into regions() of the region with this page. REQUIRES: page < page_count().
+  std::size_t RegionOfPage(std::uint64_t page) const;
+
+  // Copies guest-physical ranges; a range may cross regions that touch, not holes between them.
+  // Errors: kFormat (range not in memory), kPermission (not writable), kIo / kMemoryShort (kFile).
+  Status Read(std::uint64_t address, std::span<std::uint8_t> target) const;
+  Status Write(std::uint64_t address, std::span<const std::uint8_t> source);
+
+  // Copies pages [first, first + count) of one region into `target`, by memcpy or pread.
+  // REQUIRES: the run lies in one region; target has count * 4096 bytes.
+  Status CopyOut(PageRun run, std::uint8_t* target) const;
+  // Writes them back, by memcpy or pwrite.
+  Status CopyIn(PageRun run, const std::uint8_t* source);
+  // Makes the pages read as zeros and gives their memory back where it can (MADV_DONTNEED on private anonymous,
+  // fallocate PUNCH_HOLE on files and memfd, else memset/pwrite).
+  Status Zero(PageRun run);
+
+  // No region is fresh any more.
+  void MarkUsed();
+
+ private:
+  GuestMemory() = default;
+  std::vector<Region> regions_;
+  std::uint64_t page_count_ = 0;
+};
+
+// Reads everything of `fd` at `offset`, retrying EINTR and short reads. Early end of file: kMemoryShort.
+Status ReadAll(int fd, std::uint64_t offset, std::span<std::uint8_t> target);
+// Writes everything, retrying EINTR and short writes.
+Status WriteAll(int fd, std::uint64_t offset, std::span<const std::uint8_t> source);
+
+}  // namespace chkpt

@@ -1,0 +1,48 @@
+// Which pages of a region may hold something else than zeros, found without reading them.
+//
+// Sources: Documentation/admin-guide/mm/pagemap.rst (PAGEMAP_SCAN, Linux 6.7), lseek(2) SEEK_DATA.
+// Pages that are swapped out count as present; pages mapped to the shared zero page do not.
+//
+// Thread safety: one finder may be used by several threads at once. Owns its /proc/self/pagemap descriptor.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/base/units.h"
+#include "core/memory/guest_memory.h"
+
+namespace chkpt {
+
+enum class PagemapMethod : std::uint8_t {
+  kScan,     // PAGEMAP_SCAN ioctl
+  kEntries,  // pread of 8-byte entries of /proc/self/pagemap
+  kNone,     // neither: everything is present
+};
+
+class PresenceFinder {
+ public:
+  // Takes the best method of this kernel, or a worse one when told (tests of the fallback).
+  explicit PresenceFinder(PagemapMethod best = PagemapMethod::kScan);
+  ~PresenceFinder();
+  PresenceFinder(const PresenceFinder&) = delete;
+  PresenceFinder& operator=(const PresenceFinder&) = delete;
+
+  PagemapMethod method() const { return method_; }
+
+  // First page >= `page` and < `limit` that may be present; `limit` when there is none. Page numbers are the memory's.
+  // REQUIRES: page <= limit <= region.pages().end(), page >= region.first_page.
+  // An error of the kernel counts as "present": never lose a page.
+  std::uint64_t NextPresent(const Region& region, std::uint64_t page, std::uint64_t limit) const;
+
+  // The present runs inside `range`, ascending, maximal, clipped to it. Replaces the content of `runs`.
+  void PresentRuns(const Region& region, PageRun range, std::vector<PageRun>* runs) const;
+
+ private:
+  PagemapMethod method_;
+  int pagemap_fd_ = -1;
+};
+
+}  // namespace chkpt

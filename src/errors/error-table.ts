@@ -1,0 +1,270 @@
+/**
+ * The closed table of everything that can go wrong while operating. Codes are API: they are never renamed.
+ *
+ * `kind` decides the exit code of the CLI: `damaged` 3, `usage` 2, `doubt` 4, everything else 1.
+ * Wrong arguments of a JavaScript caller are `TypeError` or `RangeError`, not entries of this table.
+ */
+export type ErrorKind = 'damaged' | 'mismatch' | 'state' | 'io' | 'usage' | 'unsupported' | 'aborted' | 'doubt';
+
+export interface ErrorEntry {
+  readonly kind: ErrorKind;
+  /** When it is raised. */
+  readonly when: string;
+  /** What the caller can do. */
+  readonly advice: string;
+}
+
+export const errorTable = {
+  // Damage: the bytes are not a whole, unmodified checkpoint.
+  CHKPT_BAD_MAGIC: {
+    kind: 'damaged',
+    when: 'The stream does not start with the magic of a chkpt checkpoint.',
+    advice: 'check that this is a chkpt checkpoint and that the transfer was binary',
+  },
+  CHKPT_DIGEST: {
+    kind: 'damaged',
+    when: 'A digest does not match its bytes. Checked before anything is decoded.',
+    advice: 'do not retry these bytes; load an older checkpoint or fetch this one again',
+  },
+  CHKPT_TRUNCATED: {
+    kind: 'damaged',
+    when: 'The stream ends before its END frame, or inside what END announces.',
+    advice: 'fetch the checkpoint again, or load an older one',
+  },
+  CHKPT_TRAILING_DATA: {
+    kind: 'damaged',
+    when: 'Bytes follow the end of the checkpoint.',
+    advice: 'fetch the checkpoint again, or load an older one',
+  },
+  CHKPT_FORMAT: {
+    kind: 'damaged',
+    when: 'A field has a value that the format does not allow.',
+    advice: 'the producer has a bug or the file was forged; load an older checkpoint',
+  },
+  CHKPT_LIMIT: {
+    kind: 'damaged',
+    when: 'A length or count in the checkpoint exceeds its limit.',
+    advice: 'the producer has a bug or the file was forged; load an older checkpoint',
+  },
+  CHKPT_ROOT_DIGEST: {
+    kind: 'damaged',
+    when: 'The root digest or a count of the END frame does not match what was read.',
+    advice: 'do not use what was loaded; load an older checkpoint',
+  },
+  CHKPT_DECODE: {
+    kind: 'damaged',
+    when: 'A block whose digest matched does not decode to its declared size.',
+    advice: 'the producer has a bug or the file was forged; load an older checkpoint',
+  },
+  CHKPT_MANIFEST: {
+    kind: 'damaged',
+    when: 'The manifest of a directory checkpoint is not valid, or a file does not match it.',
+    advice: 'restore the directory from a copy, or load an older checkpoint',
+  },
+  CHKPT_VERSION: {
+    kind: 'unsupported',
+    when: 'The checkpoint has a format version or a critical frame type that this version cannot read.',
+    advice: 'use a newer chkpt',
+  },
+
+  // The checkpoint is sound, but not what the caller asked for.
+  CHKPT_NO_CONTEXT: {
+    kind: 'mismatch',
+    when: 'The checkpoint has no context of this name.',
+    advice: 'list the contexts with chkpt ls',
+  },
+  CHKPT_NO_TAG: {
+    kind: 'mismatch',
+    when: 'The context has no such tag.',
+    advice: 'list the tags with chkpt ls',
+  },
+  CHKPT_TAG_LENGTH: {
+    kind: 'mismatch',
+    when: 'The value of a tag has another length than the one asked for.',
+    advice: 'check the version of the state definition',
+  },
+  CHKPT_TAG_TYPE: {
+    kind: 'mismatch',
+    when: 'The value of a tag has another type than the one asked for.',
+    advice: 'check the version of the state definition',
+  },
+  CHKPT_TAG_UNKNOWN: {
+    kind: 'mismatch',
+    when: 'A context holds a tag that the state definition does not know.',
+    advice: 'load with the version that saved it',
+  },
+  CHKPT_VM_ID: {
+    kind: 'mismatch',
+    when: 'The checkpoint belongs to another virtual machine.',
+    advice: "pass { ignore: ['id'] } to load it as a copy",
+  },
+  CHKPT_VM_REGIONS: {
+    kind: 'mismatch',
+    when: 'The memory regions of the checkpoint and of the machine differ.',
+    advice: 'create the machine with the regions shown by chkpt info',
+  },
+  CHKPT_VM_CORES: {
+    kind: 'mismatch',
+    when: 'The number of cores differs.',
+    advice: 'create the machine with as many cores as chkpt info shows',
+  },
+  CHKPT_VM_CPU: {
+    kind: 'mismatch',
+    when: 'CPU vendor or model differ.',
+    advice: "load on the CPU shown by chkpt info, or pass { ignore: ['cpu'] }",
+  },
+  CHKPT_VM_DEVICES: {
+    kind: 'mismatch',
+    when: 'The devices of the checkpoint and of the machine differ.',
+    advice: 'create the machine with the devices shown by chkpt info',
+  },
+  CHKPT_VM_PAGE_SIZE: {
+    kind: 'mismatch',
+    when: 'The page size differs.',
+    advice: 'load on a machine with the same page size',
+  },
+  CHKPT_SKIPPED: {
+    kind: 'mismatch',
+    when: 'The load asks for a part that was skipped when the checkpoint was saved.',
+    advice: 'pass the same skip option to load',
+  },
+  CHKPT_VM_FAILED: {
+    kind: 'state',
+    when: 'An earlier load failed half-way; the machine must not run.',
+    advice: 'load a sound checkpoint into it, or create a new machine',
+  },
+  CHKPT_VM_RUNNING: {
+    kind: 'state',
+    when: 'The machine could not be paused, or runs while its state is replaced.',
+    advice: 'pause the machine first',
+  },
+
+  // Rules of the model.
+  CHKPT_CONTEXT_OPEN: {
+    kind: 'state',
+    when: 'A context is opened, or the checkpoint committed, while another context is open.',
+    advice: 'close the open context first',
+  },
+  CHKPT_CONTEXT_REOPENED: {
+    kind: 'state',
+    when: 'A context is opened a second time.',
+    advice: 'save all tags of a context while it is open',
+  },
+  CHKPT_CONTEXT_CLOSED: {
+    kind: 'state',
+    when: 'A context is used after it was closed.',
+    advice: 'keep the context open until all its tags are saved or loaded',
+  },
+  CHKPT_TAG_DUPLICATE: {
+    kind: 'state',
+    when: 'A tag is saved twice in one context.',
+    advice: 'use each tag once',
+  },
+  CHKPT_NAME: {
+    kind: 'state',
+    when: 'A context name or tag breaks the rules: 1 to 255 bytes, no slash, no control character, not . or ..',
+    advice: 'choose another name',
+  },
+  CHKPT_VALUE_RANGE: {
+    kind: 'state',
+    when: 'A value to be saved does not fit its type, or the values exceed the limits of the format.',
+    advice: 'check the value against the state definition',
+  },
+  CHKPT_CLOSED: {
+    kind: 'state',
+    when: 'A checkpoint, store or memory is used after it was closed.',
+    advice: 'open it again',
+  },
+  CHKPT_MODE: {
+    kind: 'state',
+    when: 'A checkpoint opened for save is loaded from, or the other way round.',
+    advice: 'open it in the right mode',
+  },
+
+  // Stores and files.
+  CHKPT_NOT_FOUND: {
+    kind: 'io',
+    when: 'There is no checkpoint at this URL, or no such file.',
+    advice: 'check the URL',
+  },
+  CHKPT_STORE_UNKNOWN: {
+    kind: 'usage',
+    when: 'The URL names a store that nobody registered.',
+    advice: 'use one of the registered schemes, or registerStore() first',
+  },
+  CHKPT_STORE_URL: {
+    kind: 'usage',
+    when: 'The URL is not valid for its store.',
+    advice: 'see docs/stores.md for the form of the URL',
+  },
+  CHKPT_NO_SPACE: {
+    kind: 'io',
+    when: 'The device is full or a quota is reached.',
+    advice: 'free some space and save again; the previous checkpoint is untouched',
+  },
+  CHKPT_PERMISSION: {
+    kind: 'io',
+    when: 'The system refuses access.',
+    advice: 'check owner and mode of the path',
+  },
+  CHKPT_IO: {
+    kind: 'io',
+    when: 'A read or write failed.',
+    advice: 'see the cause; the previous checkpoint is untouched',
+  },
+  CHKPT_DURABILITY: {
+    kind: 'io',
+    when: 'A flush to stable storage failed; this save does not count.',
+    advice: 'save again to a healthy device; the previous checkpoint is untouched',
+  },
+  CHKPT_STORE_FAILED: {
+    kind: 'io',
+    when: 'A third-party store failed.',
+    advice: 'see the cause',
+  },
+  CHKPT_MEMORY_SHORT: {
+    kind: 'io',
+    when: 'A memory file is shorter than its region.',
+    advice: 'give the whole RAM image, or a smaller region',
+  },
+  CHKPT_MEMORY_DETACHED: {
+    kind: 'state',
+    when: 'Attached memory was detached or shrank.',
+    advice: 'attach the current buffer again',
+  },
+  CHKPT_NO_MEMORY: {
+    kind: 'io',
+    when: 'The system has not enough memory, or refuses the kind of memory asked for.',
+    advice: 'use a smaller machine or another backing',
+  },
+  CHKPT_NO_NATIVE: {
+    kind: 'unsupported',
+    when: 'The native addon could not be loaded; info, ls, cat and verify work without it.',
+    advice: 'build it with npm run build:native',
+  },
+  CHKPT_UNSUPPORTED: {
+    kind: 'unsupported',
+    when: 'The system or the store cannot do this.',
+    advice: 'see docs',
+  },
+  CHKPT_USAGE: {
+    kind: 'usage',
+    when: 'The command line is not valid.',
+    advice: 'see chkpt --help',
+  },
+  CHKPT_ABORTED: {
+    kind: 'aborted',
+    when: 'The caller cancelled.',
+    advice: 'nothing was published',
+  },
+  CHKPT_INTERNAL: {
+    kind: 'io',
+    when: 'A bug of chkpt.',
+    advice: 'please report it with this message',
+  },
+} as const;
+
+errorTable satisfies Readonly<Record<string, ErrorEntry>>;
+
+/** Every error code of chkpt. */
+export type ErrorCode = keyof typeof errorTable;

@@ -1,0 +1,94 @@
+/**
+ * What a store is to the rest of chkpt: a place that takes a stream of bytes, written strictly forward, and gives it
+ * back. The store knows nothing of frames; contexts reach it only as segment boundaries that it may ignore.
+ *
+ * Third-party stores implement `Store` and register with `registerStore`. Every implementation passes
+ * `test/conformance/store.suite.ts`.
+ */
+
+/** Facts about the checkpoint that is about to be written. */
+export interface StoreWriteOptions {
+  /** UUID of the checkpoint, text form. Unique names for temporary files derive from it. */
+  readonly uuid: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface StoreReadOptions {
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A part of the stream that belongs together: the stream header, one context, or what follows the last context. */
+export interface Segment {
+  readonly kind: 'start' | 'values' | 'memory' | 'end';
+  /** Context name; `start` and `end` for the others. */
+  readonly name: string;
+}
+
+/** What a segment turned out to be, told when it is complete. */
+export interface SegmentSummary {
+  /** Bytes of the segment. */
+  readonly bytes: number;
+  /** Frames in it. */
+  readonly frames: number;
+  /** SHA-256, hex, over the header digests of its frames (8 bytes little-endian each), in order. */
+  readonly digest: string;
+}
+
+/** What is known when the stream is complete. */
+export interface CommitSummary {
+  readonly uuid: string;
+  readonly parent: string | undefined;
+  readonly epoch: bigint;
+  /** Root digest, hex. */
+  readonly root: string;
+  /** Bytes of the whole stream. */
+  readonly bytes: number;
+}
+
+/**
+ * One save in progress. Calls come one at a time, each after the promise of the one before has resolved.
+ *
+ * Nothing is visible before `commit()` resolves; an older checkpoint at the same place stays readable until then.
+ * Errors are `CheckpointError`s (or become `CHKPT_STORE_FAILED` with the store's error as cause).
+ */
+export interface StoreWriter {
+  /** A segment begins; the bytes that follow belong to it. Optional. */
+  beginSegment?(segment: Segment): Promise<void>;
+  /** The current segment is complete. Optional. */
+  endSegment?(summary: SegmentSummary): Promise<void>;
+  /** Appends. When the promise resolves the bytes are no longer read: the caller reuses the memory. */
+  write(bytes: Uint8Array): Promise<void>;
+  /** Makes the checkpoint visible, and durable where the store is durable. */
+  commit(summary: CommitSummary): Promise<void>;
+  /** Drops everything written. Safe after a failure of any other call, and when called twice. */
+  abort(): Promise<void>;
+}
+
+/** One load in progress. */
+export interface StoreReader {
+  /** Bytes of the whole stream, when the store knows. */
+  readonly byteLength: number | undefined;
+  /**
+   * Reads the next bytes of the stream into the start of `target`.
+   * Resolves to how many, between 1 and `target.length`; 0 means the end.
+   */
+  read(target: Uint8Array): Promise<number>;
+  /**
+   * Random access: reads at `offset`, without moving `read`'s position. Absent when the store cannot.
+   * May return less than asked for; 0 means the end.
+   */
+  readAt?(offset: number, target: Uint8Array): Promise<number>;
+  close(): Promise<void>;
+}
+
+export interface Store {
+  /** The URL it was opened with. */
+  readonly url: string;
+  /** Throws `CHKPT_PERMISSION`, `CHKPT_NO_SPACE`, `CHKPT_IO`, … */
+  openWriter(options: StoreWriteOptions): Promise<StoreWriter>;
+  /** Throws `CHKPT_NOT_FOUND`, `CHKPT_PERMISSION`, `CHKPT_MANIFEST`, … */
+  openReader(options?: StoreReadOptions): Promise<StoreReader>;
+}
+
+/** Makes a store from the part of the URL behind `scheme:`. Throws `CHKPT_STORE_URL` when that part is not valid. */
+export type StoreFactory = (rest: string, url: string) => Store;
