@@ -4,7 +4,15 @@
  * `kind` decides the exit code of the CLI: `damaged` 3, `usage` 2, `doubt` 4, everything else 1.
  * Wrong arguments of a JavaScript caller are `TypeError` or `RangeError`, not entries of this table.
  */
-export type ErrorKind = 'damaged' | 'mismatch' | 'state' | 'io' | 'usage' | 'unsupported' | 'aborted' | 'doubt';
+export type ErrorKind =
+  | 'damaged'
+  | 'mismatch'
+  | 'state'
+  | 'io'
+  | 'usage'
+  | 'unsupported'
+  | 'aborted'
+  | 'doubt';
 
 export interface ErrorEntry {
   readonly kind: ErrorKind;

@@ -1,5 +1,5 @@
-// CHKPT_CHECK: always on, for our own bugs. Never on bytes from a file or a wire: those give a Result.
-// CHKPT_DCHECK: for hot loops, only in debug and sanitizer builds (CHKPT_DEBUG).
+// CHKPT_CHECK: always on, for our own bugs. Never on bytes from a file or a wire: those give a
+// Result. CHKPT_DCHECK: for hot loops, only in debug and sanitizer builds (CHKPT_DEBUG).
 #pragma once
 
 namespace chkpt {

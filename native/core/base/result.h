@@ -1,4 +1,5 @@
-// Result<T>: a value or an error. Operating errors travel this way; bugs of ours end in CHKPT_CHECK.
+// Result<T>: a value or an error. Operating errors travel this way; bugs of ours end in
+// CHKPT_CHECK.
 //
 // No exceptions: the core is compiled with -fno-exceptions.
 #pragma once
@@ -12,8 +13,8 @@
 
 namespace chkpt {
 
-// Names match the error table in src/errors/error-table.ts without the CHKPT_ prefix; ErrorCodeName() gives the
-// JavaScript code.
+// Names match the error table in src/errors/error-table.ts without the CHKPT_ prefix;
+// ErrorCodeName() gives the JavaScript code.
 enum class ErrorCode : std::uint8_t {
   kDigest,
   kTruncated,
@@ -50,14 +51,15 @@ struct Error {
   std::uint64_t page = kUnknown;
 };
 
-// Maps errno to a code: ENOSPC/EDQUOT/EFBIG, ENOENT/ENOTDIR, EACCES/EPERM/EROFS/ELOOP, ENOMEM, else kIo.
+// Maps errno to a code: ENOSPC/EDQUOT/EFBIG, ENOENT/ENOTDIR, EACCES/EPERM/EROFS/ELOOP, ENOMEM, else
+// kIo.
 Error SystemError(int system_errno, std::string what);
 
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}           // NOLINT: implicit on purpose
-  Result(Error error) : error_(std::move(error)) {}       // NOLINT: implicit on purpose
+  Result(T value) : value_(std::move(value)) {}      // NOLINT: implicit on purpose
+  Result(Error error) : error_(std::move(error)) {}  // NOLINT: implicit on purpose
 
   bool ok() const { return value_.has_value(); }
   T& value() {

@@ -2,11 +2,11 @@
 //
 // Units: every index and count is in pages, never in bytes or words.
 //
-// Ownership: owns its words. Neither copied nor moved, because trackers keep a pointer to it for as long as tracking
-// runs.
+// Ownership: owns its words. Neither copied nor moved, because trackers keep a pointer to it for as
+// long as tracking runs.
 //
-// Thread safety: Mark, MarkRun and Merge may run on any number of threads, also during Take. A page marked during Take
-// is in this result or in the next one; it is never lost.
+// Thread safety: Mark, MarkRun and Merge may run on any number of threads, also during Take. A page
+// marked during Take is in this result or in the next one; it is never lost.
 //
 // Invariant: bits at and above page_count() are zero.
 #pragma once
@@ -40,11 +40,13 @@ class DirtyBitmap {
   bool IsMarked(std::uint64_t page) const;
   std::uint64_t CountMarked() const;
 
-  // Moves the dirty set into `words` and clears it here, one atomic exchange per word. Not atomic as a whole.
+  // Moves the dirty set into `words` and clears it here, one atomic exchange per word that is not
+  // clean. Not atomic as a whole.
   // REQUIRES: words.size() == word_count().
   void Take(std::span<std::uint64_t> words);
 
-  // Sets every bit of `words`: what a failed save took comes back. Bits above page_count() are ignored.
+  // Sets every bit of `words`: what a failed save took comes back. Bits at and above page_count()
+  // are ignored.
   // REQUIRES: words.size() == word_count().
   void Merge(std::span<const std::uint64_t> words);
 
@@ -55,10 +57,12 @@ class DirtyBitmap {
 };
 static_assert(!std::is_move_constructible_v<DirtyBitmap>);
 
-// Walks the set bits of taken words as maximal runs, by whole words: cost grows with runs and words, not with pages.
+// Walks the set bits of taken words as maximal runs, by whole words: cost grows with runs and
+// words, not with pages.
 class RunIterator {
  public:
-  // Bits at and above `page_count` are ignored.
+  // Bits at and above `page_count` are ignored. `words` must outlive the iterator.
+  // REQUIRES: words hold at least page_count bits.
   RunIterator(std::span<const std::uint64_t> words, std::uint64_t page_count);
   // Next maximal run into `*run`; false at the end.
   bool Next(PageRun* run);

@@ -1,13 +1,14 @@
-// GuestMemory: guest-physical memory as a table of regions, allocated here, mapped from a file, attached from outside,
-// or accessed as a file without mapping it.
+// GuestMemory: guest-physical memory as a table of regions, allocated here, mapped from a file,
+// attached from outside, or accessed as a file without mapping it.
 //
-// Units: addresses and `bytes` are bytes; page numbers count pages through all regions in table order (docs/format.md
-// section 6) and never mix with addresses.
+// Units: addresses and `bytes` are bytes; page numbers count pages through all regions in table
+// order (docs/format.md section 6) and never mix with addresses.
 //
-// Ownership: owns its mappings and descriptors (not attached memory). Shared: every pipeline that works on a memory
-// holds a shared_ptr, so it is unmapped after the last one is done.
+// Ownership: owns its mappings and descriptors (not attached memory). Shared: every pipeline that
+// works on a memory holds a shared_ptr, so it is unmapped after the last one is done.
 //
-// Thread safety: the table is immutable after creation. Content is the guest's: volatile, unsynchronised.
+// Thread safety: the table is immutable after creation. Content is the guest's: volatile,
+// unsynchronised.
 #pragma once
 
 #include <cstddef>
@@ -46,15 +47,16 @@ struct RegionSpec {
 struct Region {
   std::uint64_t base = 0;
   std::uint64_t bytes = 0;
-  std::uint64_t first_page = 0;     // page number of the first page
-  std::uint8_t* host = nullptr;     // null for kFile
-  int fd = -1;                      // kMemfd, kMapped, kFile
-  std::uint64_t fd_offset = 0;      // bytes in the file where the region starts
+  std::uint64_t first_page = 0;  // page number of the first page
+  std::uint8_t* host = nullptr;  // null for kFile
+  int fd = -1;                   // kMemfd, kMapped, kFile
+  std::uint64_t fd_offset = 0;   // bytes in the file where the region starts
   Backing backing = Backing::kAnonymous;
   Presence presence = Presence::kAll;
   bool writable = true;
-  // True while nobody has written: zero pages need not be written by a load. Set for kAnonymous, kMemfd and kHugetlb
-  // at creation (kFile: when the file was created empty); a load or Write() clears it.
+  // True while nobody has written: zero pages need not be written by a load. Set for kAnonymous,
+  // kMemfd and kHugetlb at creation (kFile: when the file was created empty); a load or Write()
+  // clears it.
   bool fresh = false;
 
   std::uint64_t page_count() const { return bytes / kPageBytes; }
@@ -63,39 +65,52 @@ struct Region {
 
 class GuestMemory {
  public:
-  // Checks sorted, non-overlapping, aligned, not empty, limits of units.h. Error: kFormat with a clear message.
+  // Checks sorted, non-overlapping, aligned, not empty, limits of units.h. Error: kFormat with a
+  // clear message.
   static Status CheckRegions(std::span<const RegionSpec> specs);
 
   struct AllocateOptions {
     Backing backing = Backing::kAnonymous;  // kAnonymous, kMemfd or kHugetlb
     bool huge_pages = true;                 // MADV_HUGEPAGE on kAnonymous and kMemfd
   };
-  // One mapping per region; anonymous mappings are aligned to 2 MiB so that huge pages fit. MADV_DONTFORK and
-  // MADV_DONTDUMP on all of them. MAP_NORESERVE. Errors: kFormat, kNoMemory (also: no huge pages reserved).
-  static Result<std::shared_ptr<GuestMemory>> Allocate(std::span<const RegionSpec> specs, AllocateOptions options);
+  // One mapping per region, aligned to 2 MiB so that huge pages fit. MADV_DONTFORK and
+  // MADV_DONTDUMP on all of them. Nothing is reserved, except hugetlb pages: those would be a
+  // SIGBUS at first touch. The size of a memfd is sealed, so nobody can cut it under the guest.
+  // Errors: kFormat (also: hugetlb region not a multiple of 2 MiB), kNoMemory (also: no huge pages
+  // reserved).
+  static Result<std::shared_ptr<GuestMemory>> Allocate(std::span<const RegionSpec> specs,
+                                                       AllocateOptions options);
 
   struct FileSpec {
     RegionSpec region;
-    int fd = -1;  // duplicated; the caller keeps its own
-    std::uint64_t fd_offset = 0;
+    // Duplicated; the caller keeps its own. Both share one file position, which finding holes
+    // moves.
+    int fd = -1;
+    std::uint64_t fd_offset = 0;  // Map: a multiple of 4096
     bool writable = false;
   };
   // MAP_SHARED of descriptors (a QEMU memory-backend, /dev/shm files, a memfd of another process).
-  // Errors: kMemoryShort when a file is shorter than fd_offset + bytes, kPermission, kNoMemory.
+  // Regular files and block devices.
+  // Errors: kFormat, kMemoryShort when a file is shorter than fd_offset + bytes, kPermission,
+  // kNoMemory, kUnsupported (neither file nor block device).
   static Result<std::shared_ptr<GuestMemory>> Map(std::span<const FileSpec> files);
-  // The same files without mapping them. With `fresh` the files are new and all zeros.
-  static Result<std::shared_ptr<GuestMemory>> OpenFiles(std::span<const FileSpec> files, bool fresh);
+  // The same files without mapping them. With `fresh` the files are new and all zeros: a writable
+  // one is extended to what its regions need, and a region that holds data nevertheless is not
+  // marked fresh. Errors: as Map, and kUnsupported for a writable descriptor in append mode.
+  static Result<std::shared_ptr<GuestMemory>> OpenFiles(std::span<const FileSpec> files,
+                                                        bool fresh);
 
   struct AttachSpec {
     RegionSpec region;
     std::uint8_t* host = nullptr;
     std::uint64_t host_bytes = 0;  // at least region.bytes, else kMemoryShort
   };
-  // Presence is kPagemap only where /proc/self/maps shows private anonymous memory over the whole range; a shared or
-  // file-backed mapping can have content in pages this process never touched.
+  // Presence is kPagemap only where /proc/self/maps shows private anonymous memory over the whole
+  // range; a shared or file-backed mapping can have content in pages this process never touched.
   static Result<std::shared_ptr<GuestMemory>> Attach(std::span<const AttachSpec> specs);
 
-  // A region table without memory behind it, for verifying: regions have host == nullptr and fd == -1.
+  // A region table without memory behind it, for verifying: regions have host == nullptr and
+  // fd == -1, are read-only, and reading them is kUnsupported.
   static Result<std::shared_ptr<GuestMemory>> Describe(std::span<const RegionSpec> specs);
 
   ~GuestMemory();
@@ -109,6 +124,7 @@ class GuestMemory {
   std::size_t RegionOfPage(std::uint64_t page) const;
 
   // Copies guest-physical ranges; a range may cross regions that touch, not holes between them.
+  // A range that is refused is not copied in part. A range of no bytes is always legal.
   // Errors: kFormat (range not in memory), kPermission (not writable), kIo / kMemoryShort (kFile).
   Status Read(std::uint64_t address, std::span<std::uint8_t> target) const;
   Status Write(std::uint64_t address, std::span<const std::uint8_t> source);
@@ -116,10 +132,10 @@ class GuestMemory {
   // Copies pages [first, first + count) of one region into `target`, by memcpy or pread.
   // REQUIRES: the run lies in one region; target has count * 4096 bytes.
   Status CopyOut(PageRun run, std::uint8_t* target) const;
-  // Writes them back, by memcpy or pwrite.
+  // Writes them back, by memcpy or pwrite. Does not clear `fresh`: a load calls MarkUsed() once.
   Status CopyIn(PageRun run, const std::uint8_t* source);
-  // Makes the pages read as zeros and gives their memory back where it can (MADV_DONTNEED on private anonymous,
-  // fallocate PUNCH_HOLE on files and memfd, else memset/pwrite).
+  // Makes the pages read as zeros and gives their memory back where it can (MADV_DONTNEED on
+  // private anonymous, fallocate PUNCH_HOLE on files and memfd, else memset/pwrite).
   Status Zero(PageRun run);
 
   // No region is fresh any more.
@@ -127,11 +143,14 @@ class GuestMemory {
 
  private:
   GuestMemory() = default;
+  // Takes over `region` and numbers its pages.
+  void Append(Region region);
   std::vector<Region> regions_;
   std::uint64_t page_count_ = 0;
 };
 
-// Reads everything of `fd` at `offset`, retrying EINTR and short reads. Early end of file: kMemoryShort.
+// Reads everything of `fd` at `offset`, retrying EINTR and short reads. Early end of file:
+// kMemoryShort.
 Status ReadAll(int fd, std::uint64_t offset, std::span<std::uint8_t> target);
 // Writes everything, retrying EINTR and short writes.
 Status WriteAll(int fd, std::uint64_t offset, std::span<const std::uint8_t> source);

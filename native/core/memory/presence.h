@@ -1,9 +1,13 @@
 // Which pages of a region may hold something else than zeros, found without reading them.
 //
 // Sources: Documentation/admin-guide/mm/pagemap.rst (PAGEMAP_SCAN, Linux 6.7), lseek(2) SEEK_DATA.
-// Pages that are swapped out count as present; pages mapped to the shared zero page do not.
+// Pages that are swapped out count as present; pages mapped to the shared zero page do not, where
+// PAGEMAP_SCAN tells them (kEntries cannot, and some kernels name only the small one). Pages that
+// carry a userfaultfd marker and no memory look swapped out, so they count as present. Parts of a
+// file behind its end count as present too: reading them reports that the file was cut.
 //
-// Thread safety: one finder may be used by several threads at once. Owns its /proc/self/pagemap descriptor.
+// Thread safety: one finder may be used by several threads at once. Owns its /proc/self/pagemap
+// descriptor.
 #pragma once
 
 #include <cstdint>
@@ -32,12 +36,13 @@ class PresenceFinder {
 
   PagemapMethod method() const { return method_; }
 
-  // First page >= `page` and < `limit` that may be present; `limit` when there is none. Page numbers are the memory's.
-  // REQUIRES: page <= limit <= region.pages().end(), page >= region.first_page.
-  // An error of the kernel counts as "present": never lose a page.
+  // First page >= `page` and < `limit` that may be present; `limit` when there is none. Page
+  // numbers are the memory's. An error of the kernel counts as "present": never lose a page.
+  // REQUIRES: region.first_page <= page <= limit <= region.pages().end().
   std::uint64_t NextPresent(const Region& region, std::uint64_t page, std::uint64_t limit) const;
 
-  // The present runs inside `range`, ascending, maximal, clipped to it. Replaces the content of `runs`.
+  // The present runs inside `range`, ascending, maximal, clipped to it, into `*runs`, whose old
+  // content goes.
   void PresentRuns(const Region& region, PageRun range, std::vector<PageRun>* runs) const;
 
  private:

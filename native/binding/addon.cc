@@ -1,0 +1,93 @@
+// The addon: what src/native/addon.ts types. Converts and delegates; no algorithms.
+#include <napi.h>
+
+#include "binding/addon_data.h"
+#include "binding/bench_wrap.h"
+#include "binding/convert.h"
+#include "binding/load_wrap.h"
+#include "binding/memory_wrap.h"
+#include "binding/save_wrap.h"
+#include "binding/stamp_wrap.h"
+#include "core/base/xxh3.h"
+#include "core/codec/lz4_block.h"
+#include "core/memory/presence.h"
+#include "core/scan/page_kernels.h"
+
+namespace chkpt::binding {
+namespace {
+
+// xxh3(bytes): bigint. Synchronous: for metadata frames.
+Napi::Value Xxh3(const Napi::CallbackInfo& info) {
+  const auto bytes = ToBytes(info[0]);
+  if (!bytes) return ThrowType(info.Env(), "a Uint8Array expected");
+  const std::uint64_t digest = XXH3_64bits(bytes->data(), bytes->size());
+  return Napi::BigInt::New(info.Env(), digest);
+}
+
+// lz4Encode(bytes, acceleration): Uint8Array | undefined, undefined when it does not get smaller
+Napi::Value Lz4Encode(const Napi::CallbackInfo& info) {
+  const auto bytes = ToBytes(info[0]);
+  const auto acceleration = ToUint64(info[1]);
+  if (!bytes || bytes->size() > kBlockBytes || !acceleration || *acceleration < 1 ||
+      *acceleration > 65537) {
+    return ThrowType(info.Env(), "at most 64 KiB and an acceleration expected");
+  }
+  std::vector<std::uint8_t> target(Lz4Encoder::Bound(bytes->size()));
+  Lz4Encoder encoder(static_cast<int>(*acceleration));
+  const std::size_t encoded = bytes->empty() ? 0 : encoder.Encode(*bytes, target.data());
+  if (encoded == 0) return info.Env().Undefined();
+  Napi::Uint8Array result = Napi::Uint8Array::New(info.Env(), encoded);
+  std::copy_n(target.data(), encoded, result.Data());
+  return result;
+}
+
+// lz4Decode(bytes, decodedBytes): Uint8Array
+Napi::Value Lz4Decode(const Napi::CallbackInfo& info) {
+  const auto bytes = ToBytes(info[0]);
+  const auto decoded_bytes = ToUint64(info[1]);
+  if (!bytes || !decoded_bytes || *decoded_bytes > kBlockBytes) {
+    return ThrowType(info.Env(), "a block and at most 64 KiB expected");
+  }
+  Napi::Uint8Array result = Napi::Uint8Array::New(info.Env(), *decoded_bytes);
+  if (!DecodeLz4(*bytes, {result.Data(), *decoded_bytes})) {
+    Throw(info.Env(),
+          {.code = ErrorCode::kDecode, .message = "block does not decode to its declared size"});
+    return {};
+  }
+  return result;
+}
+
+Napi::Value Capabilities(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("simd", BestPageKernels().name);
+  const char* methods[] = {"scan", "entries", "none"};
+  object.Set("pagemap", methods[static_cast<int>(PresenceFinder().method())]);
+  object.Set("lz4Version", Lz4VersionNumber());
+  object.Set("xxhashVersion", XXH_VERSION_NUMBER);
+  object.Set("napiVersion", NAPI_VERSION);
+  return object;
+}
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  AddonData::Install(env);
+  MemoryWrap::Define(env, exports);
+  SaveWrap::Define(env, exports);
+  LoadWrap::Define(env, exports);
+  StampWrap::Define(env, exports);
+  DefineBaselines(env, exports);
+  exports.Set("xxh3", Napi::Function::New<&Xxh3>(env, "xxh3"));
+  exports.Set("lz4Encode", Napi::Function::New<&Lz4Encode>(env, "lz4Encode"));
+  exports.Set("lz4Decode", Napi::Function::New<&Lz4Decode>(env, "lz4Decode"));
+  exports.Set("capabilities", Napi::Function::New<&Capabilities>(env, "capabilities"));
+  return exports;
+}
+
+}  // namespace
+}  // namespace chkpt::binding
+
+static Napi::Object InitAddon(Napi::Env env, Napi::Object exports) {
+  return chkpt::binding::Init(env, exports);
+}
+
+NODE_API_MODULE(chkpt, InitAddon)

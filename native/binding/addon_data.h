@@ -1,0 +1,54 @@
+// State of one environment (main thread or worker thread). Nothing is global.
+//
+// Destruction order at teardown, all in one clean-up hook: every pollable cancels and joins its
+// threads, then the mailbox closes. Wrapped objects are finalised by Node later and find nothing
+// left to do.
+#pragma once
+
+#include <napi.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "binding/mailbox.h"
+
+namespace chkpt::binding {
+
+// Something with native threads that may have news for JavaScript.
+class Pollable {
+ public:
+  virtual ~Pollable() = default;
+  // On the JavaScript thread, after a post of its key. May destroy the object.
+  virtual void OnNews(Napi::Env env) = 0;
+  // Cancels and joins its threads. The environment goes away: no JavaScript may be called.
+  virtual void Teardown() = 0;
+};
+
+class AddonData {
+ public:
+  static void Install(Napi::Env env);
+  static AddonData& Of(Napi::Env env);
+
+  std::uint64_t Register(Pollable* pollable);
+  void Unregister(std::uint64_t key);
+  // For native threads: posts `key`, whatever became of the environment.
+  std::function<void()> NotifierOf(std::uint64_t key) const;
+
+  Mailbox& mailbox() { return *mailbox_; }
+  Napi::FunctionReference memory_constructor;
+  Napi::FunctionReference save_constructor;
+  Napi::FunctionReference load_constructor;
+  Napi::FunctionReference stamp_constructor;
+
+ private:
+  void OnNews(Napi::Env env, std::uint64_t key);
+  void Teardown();
+
+  std::shared_ptr<Mailbox> mailbox_;
+  std::map<std::uint64_t, Pollable*> pollables_;
+  std::uint64_t next_key_ = 1;
+};
+
+}  // namespace chkpt::binding

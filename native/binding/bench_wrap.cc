@@ -1,0 +1,102 @@
+#include "binding/bench_wrap.h"
+
+#include "binding/convert.h"
+#include "binding/memory_wrap.h"
+#include "binding/task.h"
+
+namespace chkpt::binding {
+namespace {
+
+Napi::Value ToJs(Napi::Env env, const Measured& measured) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("seconds", Napi::Number::New(env, measured.seconds));
+  object.Set("bytes", Number(env, measured.bytes));
+  object.Set("result", Napi::BigInt::New(env, measured.result));
+  return object;
+}
+
+Napi::Value RunMeasured(Napi::Env env, std::function<Result<Measured>()> measure) {
+  return Task<Measured>::Run(
+      env, [measure = std::move(measure)](const std::atomic<bool>&) { return measure(); },
+      [](Napi::Env e, const Measured& measured) { return ToJs(e, measured); });
+}
+
+unsigned ToThreads(const Napi::Value& value) {
+  const auto threads = ToUint64(value);
+  return threads && *threads >= 1 && *threads <= 64 ? static_cast<unsigned>(*threads) : 1;
+}
+
+template <Result<Measured> (*measure)(const GuestMemory&, unsigned)>
+Napi::Value OverMemory(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<GuestMemory> memory = MemoryWrap::MemoryOf(info[0]);
+  if (memory == nullptr) return {};
+  const unsigned number = ToThreads(info[1]);
+  return RunMeasured(info.Env(), [memory, number] { return measure(*memory, number); });
+}
+
+Result<Measured> Read(const GuestMemory& memory, unsigned threads) {
+  return MeasureRead(memory, threads);
+}
+Result<Measured> ZeroScan(const GuestMemory& memory, unsigned threads) {
+  return MeasureZeroScan(memory, threads);
+}
+Result<Measured> PalaciosRecords(const GuestMemory& memory, unsigned fd) {
+  return MeasurePalaciosRecords(memory, static_cast<int>(fd));
+}
+
+Napi::Value MeasurePalacios(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<GuestMemory> memory = MemoryWrap::MemoryOf(info[0]);
+  if (memory == nullptr) return {};
+  const auto fd = ToUint64(info[1]);
+  if (!fd || *fd > 0x7fffffff) return ThrowType(info.Env(), "descriptor expected");
+  return RunMeasured(info.Env(), [memory, fd = static_cast<unsigned>(*fd)] {
+    return PalaciosRecords(*memory, fd);
+  });
+}
+
+}  // namespace
+
+void DefineBaselines(Napi::Env env, Napi::Object exports) {
+  Napi::Object bench = Napi::Object::New(env);
+  bench.Set("read", Napi::Function::New<&OverMemory<&Read>>(env, "read"));
+  bench.Set("zeroScan", Napi::Function::New<&OverMemory<&ZeroScan>>(env, "zeroScan"));
+  bench.Set("copy", Napi::Function::New<&OverMemory<&MeasureCopy>>(env, "copy"));
+  bench.Set("palaciosRecords", Napi::Function::New<&MeasurePalacios>(env, "palaciosRecords"));
+  exports.Set("bench", bench);
+  BlocksWrap::Define(env, bench);
+}
+
+void BlocksWrap::Define(Napi::Env env, Napi::Object exports) {
+  exports.Set("StoredBlocks", DefineClass(env, "StoredBlocks",
+                                          {
+                                              InstanceMethod<&BlocksWrap::Add>("add"),
+                                              InstanceMethod<&BlocksWrap::Compress>("compress"),
+                                              InstanceMethod<&BlocksWrap::Decode>("decode"),
+                                          }));
+}
+
+BlocksWrap::BlocksWrap(const Napi::CallbackInfo& info)
+    : Napi::ObjectWrap<BlocksWrap>(info), blocks_(std::make_shared<StoredBlocks>()) {}
+
+Napi::Value BlocksWrap::Add(const Napi::CallbackInfo& info) {
+  const auto frames = ToBytes(info[0]);
+  if (!frames) return ThrowType(info.Env(), "a Uint8Array expected");
+  Status status = blocks_->Add(*frames);
+  if (!status.ok()) Throw(info.Env(), status.error());
+  return info.Env().Undefined();
+}
+
+Napi::Value BlocksWrap::Compress(const Napi::CallbackInfo& info) {
+  return RunMeasured(info.Env(), [blocks = blocks_, threads = ToThreads(info[0]),
+                                  acceleration = static_cast<int>(ToUint64(info[1]).value_or(1))] {
+    return Result<Measured>(blocks->Compress(threads, acceleration));
+  });
+}
+
+Napi::Value BlocksWrap::Decode(const Napi::CallbackInfo& info) {
+  return RunMeasured(info.Env(), [blocks = blocks_, threads = ToThreads(info[0])] {
+    return blocks->Decode(threads);
+  });
+}
+
+}  // namespace chkpt::binding

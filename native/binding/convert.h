@@ -1,0 +1,46 @@
+// Conversions between JavaScript and the core. Arguments were validated by src/native and
+// src/memory; what still can be wrong here is a caller that bypasses them, and gets a TypeError.
+#pragma once
+
+#include <napi.h>
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/format/block_index.h"
+#include "core/format/frame.h"
+#include "core/memory/guest_memory.h"
+
+namespace chkpt::binding {
+
+// An Error object with `code` and, where known, `errno`, `frame`, `offset`, `page`. src/native
+// makes a CheckpointError of it.
+Napi::Value ToJs(Napi::Env env, const Error& error);
+void Throw(Napi::Env env, const Error& error);
+// TypeError; returns an empty value for `return`.
+Napi::Value ThrowType(Napi::Env env, const char* message);
+
+// Non-negative integers up to 2^53 - 1, as number; up to 2^64 - 1, as bigint.
+std::optional<std::uint64_t> ToUint64(const Napi::Value& value);
+Napi::Value Number(Napi::Env env, std::uint64_t value);
+
+// The bytes of a Uint8Array, valid during this call. Nothing when it is no Uint8Array or detached
+// (length 0 with no data).
+std::optional<std::span<std::uint8_t>> ToBytes(const Napi::Value& value);
+
+// [[base, bytes], …] of bigints.
+std::optional<std::vector<RegionSpec>> ToRegions(const Napi::Value& value);
+
+// {uuid, epoch, sequence, offset}
+std::optional<StreamPosition> ToPosition(const Napi::Object& object);
+
+// Values of 8 bytes, little-endian, as a Uint8Array of their own.
+Napi::Value DigestsToJs(Napi::Env env, std::span<const std::uint64_t> digests);
+
+// [{firstPage, pageCount, offset}, …]
+Napi::Value GroupsToJs(Napi::Env env, std::span<const IndexGroup> groups);
+
+}  // namespace chkpt::binding

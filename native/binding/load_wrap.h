@@ -1,0 +1,53 @@
+// LoadPipeline for JavaScript: page-aligned read buffers in, a promise of the end out.
+//
+//   new LoadPipeline(memory, {uuid, epoch, sequence, offset, threads, bufferCount})
+//   acquire(): Promise<{buffer, view}>       one at a time; rejects when the load failed
+//   push(buffer, bytes): {digests, ended, leftover}   · giveBack(buffer)
+//   finish(): Promise<totals>   · settle(): Promise<void>, rejects with the first damage   ·
+//   close(): Promise<void>
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "binding/addon_data.h"
+#include "core/parallel/load_pipeline.h"
+
+namespace chkpt::binding {
+
+class LoadWrap : public Napi::ObjectWrap<LoadWrap>, public Pollable {
+ public:
+  static void Define(Napi::Env env, Napi::Object exports);
+  explicit LoadWrap(const Napi::CallbackInfo& info);
+  ~LoadWrap() override;
+
+  void OnNews(Napi::Env env) override;
+  void Teardown() override;
+
+ private:
+  Napi::Value Acquire(const Napi::CallbackInfo& info);
+  Napi::Value Push(const Napi::CallbackInfo& info);
+  Napi::Value GiveBack(const Napi::CallbackInfo& info);
+  Napi::Value Finish(const Napi::CallbackInfo& info);
+  Napi::Value Settle(const Napi::CallbackInfo& info);
+  Napi::Value Close(const Napi::CallbackInfo& info);
+
+  enum class Waiting { kNothing, kBuffer, kEnd };
+  Napi::Value Wait(Napi::Env env, Waiting waiting);
+  bool TrySettle(Napi::Env env);
+  Napi::Value BufferToJs(Napi::Env env, std::size_t buffer);
+  std::optional<std::size_t> TakenBuffer(const Napi::Value& value) const;
+
+  std::shared_ptr<LoadPipeline> pipeline_;
+  std::uint64_t key_ = 0;
+  AddonData* data_ = nullptr;
+  Waiting waiting_ = Waiting::kNothing;
+  std::optional<Napi::Promise::Deferred> pending_;
+  std::vector<bool> taken_;
+  std::vector<Napi::Reference<Napi::Value>> views_;
+};
+
+}  // namespace chkpt::binding

@@ -1,0 +1,81 @@
+// One computation on a thread of its own, as a promise. An operation is two functions: `compute`
+// off the JavaScript thread, `resolve` on it. Never libuv's pool: its four threads belong to fs and
+// dns.
+#pragma once
+
+#include <napi.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "binding/addon_data.h"
+#include "binding/convert.h"
+#include "core/base/result.h"
+
+namespace chkpt::binding {
+
+template <typename T>
+class Task final : public Pollable {
+ public:
+  using Compute = std::function<Result<T>(const std::atomic<bool>& cancelled)>;
+  using Resolve = std::function<Napi::Value(Napi::Env, const T&)>;
+
+  static Napi::Value Run(Napi::Env env, Compute compute, Resolve resolve) {
+    auto* task = new Task(env, std::move(compute), std::move(resolve));
+    const Napi::Value promise = task->deferred_.Promise();
+    task->Start(env);
+    return promise;
+  }
+
+  void OnNews(Napi::Env env) override {
+    if (!done_) return;
+    thread_.join();
+    AddonData& data = AddonData::Of(env);
+    data.Unregister(key_);
+    data.mailbox().RemoveWaiter(env);
+    if (result_->ok()) {
+      deferred_.Resolve(resolve_(env, result_->value()));
+    } else {
+      deferred_.Reject(ToJs(env, result_->error()));
+    }
+    delete this;
+  }
+
+  void Teardown() override {
+    cancelled_ = true;
+    thread_.join();
+    delete this;
+  }
+
+ private:
+  Task(Napi::Env env, Compute compute, Resolve resolve)
+      : deferred_(Napi::Promise::Deferred::New(env)),
+        compute_(std::move(compute)),
+        resolve_(std::move(resolve)) {}
+
+  void Start(Napi::Env env) {
+    AddonData& data = AddonData::Of(env);
+    key_ = data.Register(this);
+    data.mailbox().AddWaiter(env);
+    thread_ = std::thread([this, notify = data.NotifierOf(key_)] {
+      result_.emplace(compute_(cancelled_));
+      done_ = true;
+      notify();
+    });
+  }
+
+  Napi::Promise::Deferred deferred_;
+  const Compute compute_;
+  const Resolve resolve_;
+  std::uint64_t key_ = 0;
+  std::atomic<bool> cancelled_{false};
+  std::atomic<bool> done_{false};
+  std::optional<Result<T>> result_;
+  std::thread thread_;
+};
+
+}  // namespace chkpt::binding

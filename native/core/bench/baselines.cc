@@ -1,0 +1,285 @@
+#include "core/bench/baselines.h"
+
+#include <lz4.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "core/base/bytes.h"
+#include "core/codec/page_block.h"
+#include "core/format/frame.h"
+#include "core/scan/page_kernels.h"
+
+namespace chkpt {
+namespace {
+
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
+
+ private:
+  const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+template <typename Work>
+double RunThreads(unsigned threads, const Work& work) {
+  const Stopwatch watch;
+  std::vector<std::thread> workers;
+  for (unsigned i = 1; i < threads; ++i) workers.emplace_back([&work, i] { work(i); });
+  work(0);
+  for (std::thread& worker : workers) worker.join();
+  return watch.seconds();
+}
+
+// Calls `work(pages, page_count)` for pieces of 2 MiB of all mapped regions, from one counter.
+template <typename Work>
+Measured OverChunks(const GuestMemory& memory, unsigned threads, const Work& work) {
+  struct Piece {
+    const std::uint8_t* pages;
+    std::size_t count;
+  };
+  std::vector<Piece> pieces;
+  Measured measured;
+  for (const Region& region : memory.regions()) {
+    if (region.host == nullptr) continue;
+    for (std::uint64_t page = 0; page < region.page_count(); page += kChunkPages) {
+      const std::size_t count = std::min<std::uint64_t>(kChunkPages, region.page_count() - page);
+      pieces.push_back({region.host + page * kPageBytes, count});
+      measured.bytes += count * kPageBytes;
+    }
+  }
+  std::atomic<std::size_t> next{0};
+  std::atomic<std::uint64_t> total{0};
+  measured.seconds = RunThreads(threads, [&](unsigned) {
+    std::uint64_t sum = 0;
+    for (std::size_t i = next++; i < pieces.size(); i = next++) {
+      sum += work(pieces[i].pages, pieces[i].count);
+    }
+    total += sum;
+  });
+  measured.result = total;
+  return measured;
+}
+
+// Many independent sums, so that memory is the limit and not one chain of additions. Twice the same
+// body: gyp has no flags per file, and target_clones makes an ifunc that sanitizers do not survive.
+inline __attribute__((always_inline)) std::uint64_t SumWordsBody(const std::uint8_t* bytes,
+                                                                 std::size_t count) {
+  std::uint64_t sums[16] = {};
+  for (std::size_t i = 0; i < count; i += 128) {
+    std::uint64_t words[16];
+    std::memcpy(words, bytes + i, 128);
+    for (int lane = 0; lane < 16; ++lane) sums[lane] += words[lane];
+  }
+  std::uint64_t sum = 0;
+  for (const std::uint64_t lane : sums) sum += lane;
+  return sum;
+}
+
+std::uint64_t SumWordsPortable(const std::uint8_t* bytes, std::size_t count) {
+  return SumWordsBody(bytes, count);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"), optimize("O3"))) std::uint64_t SumWordsAvx2(
+    const std::uint8_t* bytes, std::size_t count) {
+  return SumWordsBody(bytes, count);
+}
+
+bool HasAvx2() { return __builtin_cpu_supports("avx2"); }
+#else
+constexpr auto SumWordsAvx2 = SumWordsPortable;
+bool HasAvx2() { return false; }
+#endif
+
+}  // namespace
+
+Measured MeasureRead(const GuestMemory& memory, unsigned threads) {
+  const auto sum = HasAvx2() ? SumWordsAvx2 : SumWordsPortable;
+  return OverChunks(memory, threads, [sum](const std::uint8_t* pages, std::size_t count) {
+    return sum(pages, count * kPageBytes);
+  });
+}
+
+Measured MeasureZeroScan(const GuestMemory& memory, unsigned threads) {
+  const PageKernels& kernels = BestPageKernels();
+  return OverChunks(memory, threads, [&kernels](const std::uint8_t* pages, std::size_t count) {
+    return std::uint64_t{kernels.count_zero(pages, count)};
+  });
+}
+
+Result<Measured> MeasureCopy(const GuestMemory& memory, unsigned threads) {
+  const PageKernels& kernels = BestPageKernels();
+  std::vector<const std::uint8_t*> pages;
+  for (const Region& region : memory.regions()) {
+    if (region.host == nullptr) continue;
+    for (std::uint64_t page = 0; page < region.page_count(); ++page) {
+      const std::uint8_t* bytes = region.host + page * kPageBytes;
+      std::uint64_t fill = 0;
+      if (kernels.classify(bytes, &fill) != PageClass::kZero) pages.push_back(bytes);
+    }
+  }
+  const std::size_t bytes = pages.size() * kPageBytes;
+  if (bytes == 0) return Measured{};
+  void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) return SystemError(errno, "cannot allocate the target of a copy");
+  madvise(mapped, bytes, MADV_HUGEPAGE);
+  std::memset(mapped, 1, bytes);
+  auto* target = static_cast<std::uint8_t*>(mapped);
+  std::atomic<std::size_t> next{0};
+  Measured measured{.bytes = bytes};
+  measured.seconds = RunThreads(threads, [&](unsigned) {
+    for (std::size_t i = next.fetch_add(kChunkPages); i < pages.size();
+         i = next.fetch_add(kChunkPages)) {
+      const std::size_t end = std::min(i + kChunkPages, pages.size());
+      for (std::size_t page = i; page < end; ++page) {
+        std::memcpy(target + page * kPageBytes, pages[page], kPageBytes);
+      }
+    }
+  });
+  measured.result = Load<std::uint64_t>(target);
+  munmap(mapped, bytes);
+  return measured;
+}
+
+Result<Measured> MeasurePalaciosRecords(const GuestMemory& memory, int fd) {
+  constexpr char kTag[] = "memory_page";
+  constexpr std::size_t kTagBytes = sizeof kTag - 1;
+  std::uint8_t head[4 + 8 + kTagBytes + 8];
+  Store<std::uint32_t>(head, 0xabcd0123);
+  Store<std::uint64_t>(head + 4, kTagBytes);
+  std::memcpy(head + 12, kTag, kTagBytes);
+  Store<std::uint64_t>(head + 12 + kTagBytes, kPageBytes);
+  Measured measured;
+  const Stopwatch watch;
+  for (const Region& region : memory.regions()) {
+    for (std::uint64_t page = 0; region.host != nullptr && page < region.page_count(); ++page) {
+      const iovec record[2] = {{head, sizeof head}, {region.host + page * kPageBytes, kPageBytes}};
+      const ssize_t written = writev(fd, record, 2);
+      if (written != static_cast<ssize_t>(sizeof head + kPageBytes)) {
+        return SystemError(written < 0 ? errno : EIO, "cannot write a record");
+      }
+      measured.bytes += kPageBytes;
+      measured.result += static_cast<std::uint64_t>(written);
+    }
+  }
+  measured.seconds = watch.seconds();
+  return measured;
+}
+
+Status StoredBlocks::Add(std::span<const std::uint8_t> frames) {
+  std::size_t offset = 0;
+  while (offset < frames.size()) {
+    const std::uint8_t* frame = frames.data() + offset;
+    const std::uint64_t payload_bytes = Load<std::uint64_t>(frame + 8);
+    const auto type = static_cast<FrameType>(Load<std::uint32_t>(frame));
+    if (type == FrameType::kPageBlock) {
+      auto view = ParsePageBlock({frame + kFrameHeaderBytes, payload_bytes},
+                                 Load<std::uint64_t>(frame + 24), Load<std::uint64_t>(frame + 32));
+      if (!view.ok()) return view.error();
+      if (view.value().codec != BlockCodec::kRaw) {
+        return Error{.code = ErrorCode::kFormat, .message = "baseline wants uncompressed blocks"};
+      }
+      const auto data = view.value().data;
+      if (!data.empty()) {
+        blocks_.push_back(
+            {.offset = data_.size(), .bytes = static_cast<std::uint32_t>(data.size())});
+        data_.insert(data_.end(), data.begin(), data.end());
+      }
+    }
+    offset += kFrameHeaderBytes + Pad8(payload_bytes);
+  }
+  return Ok();
+}
+
+Measured StoredBlocks::Compress(unsigned threads, int acceleration) {
+  const auto bound = static_cast<std::size_t>(LZ4_compressBound(kBlockBytes));
+  // First pass, not timed: where each block's result is kept for Decode.
+  Measured measured{.bytes = data_.size()};
+  std::atomic<std::size_t> next{0};
+  std::atomic<std::uint64_t> encoded_bytes{0};
+  measured.seconds = RunThreads(threads, [&](unsigned) {
+    std::vector<std::uint64_t> state(static_cast<std::size_t>(LZ4_sizeofState()) / 8 + 1);
+    std::vector<char> target(bound);
+    for (std::size_t i = next++; i < blocks_.size(); i = next++) {
+      Block& block = blocks_[i];
+      const int encoded = LZ4_compress_fast_extState(
+          state.data(), reinterpret_cast<const char*>(data_.data() + block.offset), target.data(),
+          static_cast<int>(block.bytes), static_cast<int>(bound), acceleration);
+      block.encoded_bytes = static_cast<std::uint32_t>(encoded) < block.bytes
+                                ? static_cast<std::uint32_t>(encoded)
+                                : 0;
+      encoded_bytes += block.encoded_bytes == 0 ? block.bytes : block.encoded_bytes;
+    }
+  });
+  measured.result = encoded_bytes;
+  if (!encoded_.empty()) return measured;
+  std::uint64_t offset = 0;
+  for (Block& block : blocks_) {
+    block.encoded_offset = offset;
+    offset += block.encoded_bytes == 0 ? block.bytes : block.encoded_bytes;
+  }
+  encoded_.resize(offset);
+  std::vector<std::uint64_t> state(static_cast<std::size_t>(LZ4_sizeofState()) / 8 + 1);
+  for (const Block& block : blocks_) {
+    const auto* source = data_.data() + block.offset;
+    if (block.encoded_bytes == 0) {
+      std::memcpy(encoded_.data() + block.encoded_offset, source, block.bytes);
+      continue;
+    }
+    LZ4_compress_fast_extState(state.data(), reinterpret_cast<const char*>(source),
+                               reinterpret_cast<char*>(encoded_.data() + block.encoded_offset),
+                               static_cast<int>(block.bytes), static_cast<int>(block.encoded_bytes),
+                               acceleration);
+  }
+  return measured;
+}
+
+Result<Measured> StoredBlocks::Decode(unsigned threads) {
+  const std::size_t bytes = data_.size();
+  const Stopwatch watch;
+  void* mapped = mmap(nullptr, bytes + kChunkBytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) return SystemError(errno, "cannot allocate the target of a decode");
+  madvise(mapped, bytes + kChunkBytes, MADV_HUGEPAGE);
+  const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(mapped);
+  auto* target =
+      reinterpret_cast<std::uint8_t*>((address + kChunkBytes - 1) / kChunkBytes * kChunkBytes);
+  std::atomic<std::size_t> next{0};
+  std::atomic<bool> failed{false};
+  RunThreads(threads, [&](unsigned) {
+    // 32 blocks at a time: one thread populates a huge page.
+    for (std::size_t i = next.fetch_add(kChunkBlocks); i < blocks_.size();
+         i = next.fetch_add(kChunkBlocks)) {
+      const std::size_t end = std::min(i + kChunkBlocks, blocks_.size());
+      for (std::size_t b = i; b < end; ++b) {
+        const Block& block = blocks_[b];
+        const std::uint8_t* source = encoded_.data() + block.encoded_offset;
+        if (block.encoded_bytes == 0) {
+          std::memcpy(target + block.offset, source, block.bytes);
+        } else if (LZ4_decompress_safe(reinterpret_cast<const char*>(source),
+                                       reinterpret_cast<char*>(target + block.offset),
+                                       static_cast<int>(block.encoded_bytes),
+                                       static_cast<int>(block.bytes)) !=
+                   static_cast<int>(block.bytes)) {
+          failed = true;
+        }
+      }
+    }
+  });
+  Measured measured{.seconds = watch.seconds(), .bytes = bytes};
+  const bool equal = !failed && std::memcmp(target, data_.data(), bytes) == 0;
+  measured.result = equal ? 1 : 0;
+  munmap(mapped, bytes + kChunkBytes);
+  return measured;
+}
+
+}  // namespace chkpt

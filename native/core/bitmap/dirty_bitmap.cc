@@ -1,0 +1,121 @@
+#include "core/bitmap/dirty_bitmap.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "core/base/check.h"
+
+namespace chkpt {
+namespace {
+
+constexpr std::uint64_t kWordBits = 64;
+
+constexpr std::uint64_t WordIndex(std::uint64_t page) { return page / kWordBits; }
+constexpr std::uint64_t PageBit(std::uint64_t page) { return std::uint64_t{1} << page % kWordBits; }
+
+// Bits at and above the one of `page` in its word.
+constexpr std::uint64_t BitsFrom(std::uint64_t page) {
+  return ~std::uint64_t{0} << page % kWordBits;
+}
+
+// Bits below the one of `end` in the word of the last page before `end`. REQUIRES: end > 0.
+constexpr std::uint64_t BitsBelow(std::uint64_t end) {
+  return ~std::uint64_t{0} >> (kWordBits - 1 - (end - 1) % kWordBits);
+}
+
+// First bit at or after `position` and below `limit` that is set in words[i] ^ flip; `limit` if
+// there is none. With `flip` all ones that is the first clear bit.
+std::uint64_t FindBit(std::span<const std::uint64_t> words, std::uint64_t position,
+                      std::uint64_t limit, std::uint64_t flip) {
+  if (position >= limit) return limit;
+  const std::uint64_t last = WordIndex(limit - 1);
+  std::uint64_t index = WordIndex(position);
+  std::uint64_t word = (words[index] ^ flip) & BitsFrom(position);
+  while (word == 0) {
+    if (index == last) return limit;
+    word = words[++index] ^ flip;
+  }
+  return std::min(limit, index * kWordBits + static_cast<std::uint64_t>(std::countr_zero(word)));
+}
+
+}  // namespace
+
+// Memory order: who marks a page wrote it before; release in Mark and acquire in Take let the taker
+// see that write. Mark always does its read-modify-write: to skip it when the bit is already set
+// would let a Take in between clear the bit and copy the page before the write became visible, and
+// the write would be lost.
+
+DirtyBitmap::DirtyBitmap(std::uint64_t page_count)
+    : page_count_(page_count),
+      word_count_(static_cast<std::size_t>(page_count / kWordBits + (page_count % kWordBits != 0))),
+      words_(std::make_unique<std::atomic<std::uint64_t>[]>(word_count_)) {
+  CHKPT_CHECK(page_count > 0);
+}
+
+void DirtyBitmap::Mark(std::uint64_t page) {
+  CHKPT_CHECK(page < page_count_);
+  words_[WordIndex(page)].fetch_or(PageBit(page), std::memory_order_release);
+}
+
+void DirtyBitmap::MarkRun(PageRun run) {
+  CHKPT_CHECK(run.first <= page_count_ && run.count <= page_count_ - run.first);
+  if (run.count == 0) return;
+  const std::uint64_t first = WordIndex(run.first);
+  const std::uint64_t last = WordIndex(run.end() - 1);
+  std::uint64_t bits = BitsFrom(run.first);
+  for (std::uint64_t index = first; index < last; ++index) {
+    words_[index].fetch_or(bits, std::memory_order_release);
+    bits = ~std::uint64_t{0};
+  }
+  words_[last].fetch_or(bits & BitsBelow(run.end()), std::memory_order_release);
+}
+
+bool DirtyBitmap::IsMarked(std::uint64_t page) const {
+  CHKPT_CHECK(page < page_count_);
+  return (words_[WordIndex(page)].load(std::memory_order_acquire) & PageBit(page)) != 0;
+}
+
+std::uint64_t DirtyBitmap::CountMarked() const {
+  std::uint64_t count = 0;
+  for (std::size_t i = 0; i < word_count_; ++i) {
+    count += static_cast<std::uint64_t>(std::popcount(words_[i].load(std::memory_order_relaxed)));
+  }
+  return count;
+}
+
+void DirtyBitmap::Take(std::span<std::uint64_t> words) {
+  CHKPT_CHECK(words.size() == word_count_);
+  for (std::size_t i = 0; i < word_count_; ++i) {
+    // A clean word is only read, so that a mostly clean bitmap costs no locked operations. A mark
+    // that comes after this load belongs to the next Take.
+    const bool clean = words_[i].load(std::memory_order_relaxed) == 0;
+    words[i] = clean ? 0 : words_[i].exchange(0, std::memory_order_acquire);
+  }
+}
+
+void DirtyBitmap::Merge(std::span<const std::uint64_t> words) {
+  CHKPT_CHECK(words.size() == word_count_);
+  for (std::size_t i = 0; i < word_count_; ++i) {
+    const std::uint64_t legal = i + 1 == word_count_ ? BitsBelow(page_count_) : ~std::uint64_t{0};
+    const std::uint64_t bits = words[i] & legal;
+    if (bits != 0) words_[i].fetch_or(bits, std::memory_order_release);
+  }
+}
+
+RunIterator::RunIterator(std::span<const std::uint64_t> words, std::uint64_t page_count)
+    : words_(words), page_count_(page_count) {
+  CHKPT_CHECK(page_count == 0 || WordIndex(page_count - 1) < words.size());
+}
+
+bool RunIterator::Next(PageRun* run) {
+  const std::uint64_t first = FindBit(words_, position_, page_count_, 0);
+  if (first == page_count_) {
+    position_ = first;
+    return false;
+  }
+  position_ = FindBit(words_, first, page_count_, ~std::uint64_t{0});
+  *run = {first, position_ - first};
+  return true;
+}
+
+}  // namespace chkpt

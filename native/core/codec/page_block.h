@@ -1,0 +1,46 @@
+// The payload of a PAGE_BLOCK frame (docs/format.md section 6).
+//
+//   0     1        4             8         16       16 + pad8(E)
+//   |codec| 0 0 0  | encoded E   | classes | data … | one u64 per fill or same page
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "core/base/bytes.h"
+#include "core/base/result.h"
+#include "core/base/units.h"
+
+namespace chkpt {
+
+enum class BlockCodec : std::uint8_t { kRaw = 0, kLz4 = 1 };
+
+// Class of a page in the format. The first three have the values of scan's PageClass.
+enum class BlockPageClass : std::uint8_t { kZero = 0, kFill = 1, kStored = 2, kSame = 3 };
+
+inline constexpr std::size_t kPageBlockHeadBytes = 16;
+// Head, 16 raw pages, 16 words.
+inline constexpr std::size_t kPageBlockPayloadBytesMax =
+    kPageBlockHeadBytes + kBlockBytes + 8 * kBlockPages;
+
+inline BlockPageClass ClassOf(std::uint64_t classes, std::size_t page) {
+  return static_cast<BlockPageClass>((classes >> (4 * page)) & 0xf);
+}
+
+struct PageBlockView {
+  BlockCodec codec = BlockCodec::kRaw;
+  std::uint64_t classes = 0;
+  std::size_t stored_pages = 0;
+  std::span<const std::uint8_t> data;   // encoded bytes
+  const std::uint8_t* words = nullptr;  // word i belongs to the i-th fill or same page
+  std::size_t word_count = 0;
+};
+
+// Parses a payload whose digest was checked. `first_page` is the number of its first page: a same
+// page must name an earlier one. Every rule of the format is checked except what only decoding can
+// tell. Errors: kFormat.
+Result<PageBlockView> ParsePageBlock(std::span<const std::uint8_t> payload,
+                                     std::uint64_t first_page, std::size_t page_count);
+
+}  // namespace chkpt

@@ -1,0 +1,224 @@
+#include "core/parallel/chunk_encoder.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace chkpt {
+
+Result<std::unique_ptr<ChunkEncoder>> ChunkEncoder::Create(const GuestMemory& memory,
+                                                           const PresenceFinder& finder,
+                                                           const EncodeOptions& options) {
+  auto staging = SlabMemory::Allocate(1, kChunkBytes);
+  if (!staging.ok()) return staging.error();
+  return std::unique_ptr<ChunkEncoder>(
+      new ChunkEncoder(memory, finder, options, std::move(staging.value())));
+}
+
+ChunkEncoder::ChunkEncoder(const GuestMemory& memory, const PresenceFinder& finder,
+                           const EncodeOptions& options, std::shared_ptr<SlabMemory> staging)
+    : memory_(memory),
+      finder_(finder),
+      options_(options),
+      kernels_(BestPageKernels()),
+      lz4_(options.acceleration),
+      staging_(std::move(staging)) {}
+
+Status ChunkEncoder::Gather(EncodedChunk& chunk, const PageDedup* dedup,
+                            const std::atomic<bool>& cancelled) {
+  const PageRun pages = chunk.ticket.pages;
+  const Region& region = *chunk.ticket.region;
+  chunk.body_end = kSlabPrefixBytes;
+  chunk.frames.clear();
+  chunk.totals = {};
+  chunk.leading_zero_pages = 0;
+  chunk.trailing_zero_pages = 0;
+  zero_pages_ = 0;
+  dedup_ = dedup;
+  block_count_ = (pages.count + kBlockPages - 1) / kBlockPages;
+  for (std::size_t i = 0; i < block_count_; ++i) {
+    Block& block = blocks_[i];
+    block.pages = {pages.first + i * kBlockPages,
+                   std::min<std::uint64_t>(kBlockPages, pages.count - i * kBlockPages)};
+    block.classes = 0;
+    block.stored_pages = 0;
+    block.data = staging_->slab(0) + i * kBlockBytes;
+  }
+  finder_.PresentRuns(region, pages, &runs_);
+  for (const PageRun& run : runs_) {
+    // Cut at block borders: a block is what is compressed together.
+    for (std::uint64_t page = run.first; page < run.end();) {
+      if (cancelled.load(std::memory_order_relaxed)) return Ok();
+      Block& block = blocks_[(page - pages.first) / kBlockPages];
+      const std::uint64_t end = std::min(run.end(), block.pages.end());
+      const Status status = GatherRun(region, {page, end - page}, block);
+      if (!status.ok()) return status;
+      page = end;
+    }
+  }
+  return Ok();
+}
+
+Status ChunkEncoder::GatherRun(const Region& region, PageRun run, Block& block) {
+  std::uint64_t fill = 0;
+  if (region.host != nullptr) {
+    const std::uint8_t* source = region.host + (run.first - region.first_page) * kPageBytes;
+    for (std::uint64_t i = 0; i < run.count; ++i) {
+      std::uint8_t* target = block.data + block.stored_pages * kPageBytes;
+      const PageClass page_class = kernels_.copy_classify(source + i * kPageBytes, target, &fill);
+      AddPage(block, run.first + i - block.pages.first, page_class, fill, dedup_);
+    }
+    return Ok();
+  }
+  // A file: the read is the copy. Pages that turn out not to be stored close the gap behind them.
+  std::uint8_t* source = block.data + block.stored_pages * kPageBytes;
+  const Status status = memory_.CopyOut(run, source);
+  if (!status.ok()) return status;
+  for (std::uint64_t i = 0; i < run.count; ++i) {
+    std::uint8_t* target = block.data + block.stored_pages * kPageBytes;
+    const PageClass page_class = kernels_.classify(source + i * kPageBytes, &fill);
+    if (page_class == PageClass::kStored && target != source + i * kPageBytes) {
+      std::memmove(target, source + i * kPageBytes, kPageBytes);
+    }
+    AddPage(block, run.first + i - block.pages.first, page_class, fill, dedup_);
+  }
+  return Ok();
+}
+
+// REQUIRES: the copy of a stored page lies in the block's next slot.
+void ChunkEncoder::AddPage(Block& block, std::size_t page, PageClass page_class, std::uint64_t fill,
+                           const PageDedup* dedup) {
+  block.classes |= static_cast<std::uint64_t>(page_class) << (4 * page);
+  if (page_class == PageClass::kFill) block.words[page] = fill;
+  if (page_class != PageClass::kStored) return;
+  if (dedup != nullptr) {
+    block.digests[page] = dedup->Digest(block.data + block.stored_pages * kPageBytes);
+  }
+  ++block.stored_pages;
+}
+
+void ChunkEncoder::Deduplicate(PageDedup& dedup) {
+  for (std::size_t i = 0; i < block_count_; ++i) {
+    Block& block = blocks_[i];
+    if (block.stored_pages == 0) continue;
+    for (std::size_t page = 0; page < block.pages.count; ++page) {
+      if (ClassOf(block.classes, page) != BlockPageClass::kStored) continue;
+      const std::uint64_t same = dedup.FindOrInsert(block.digests[page], block.pages.first + page);
+      if (same == kUnknown) continue;
+      // The data of the page is taken out later, outside the ordered section.
+      block.classes |= std::uint64_t{static_cast<std::uint8_t>(BlockPageClass::kSame)}
+                       << (4 * page);
+      block.words[page] = same;
+    }
+  }
+}
+
+// Takes the data of pages that became `same` out of a block. Until then `stored_pages` counts them
+// too.
+void ChunkEncoder::Compact(Block& block) const {
+  std::size_t kept = 0;
+  std::size_t slot = 0;
+  for (std::size_t page = 0; page < block.pages.count; ++page) {
+    const BlockPageClass page_class = ClassOf(block.classes, page);
+    if (page_class == BlockPageClass::kSame) ++slot;
+    if (page_class != BlockPageClass::kStored) continue;
+    if (kept != slot) {
+      std::memmove(block.data + kept * kPageBytes, block.data + slot * kPageBytes, kPageBytes);
+    }
+    ++kept;
+    ++slot;
+  }
+  block.stored_pages = kept;
+}
+
+void ChunkEncoder::Emit(EncodedChunk& chunk, const std::atomic<bool>& cancelled) {
+  for (std::size_t i = 0; i < block_count_; ++i) {
+    if (cancelled.load(std::memory_order_relaxed)) return;
+    Block& block = blocks_[i];
+    if (block.classes == 0) {
+      zero_pages_ += block.pages.count;
+      continue;
+    }
+    if (dedup_ != nullptr) Compact(block);
+    if (zero_pages_ != 0) {
+      if (chunk.frames.empty()) {
+        chunk.leading_zero_pages = zero_pages_;
+        zero_pages_ = 0;
+      } else {
+        EmitZeroRun(chunk);
+      }
+    }
+    EmitBlock(chunk, block);
+    CountBlock(chunk, block);
+  }
+  if (chunk.frames.empty()) {
+    chunk.leading_zero_pages = zero_pages_;
+  } else {
+    chunk.trailing_zero_pages = zero_pages_;
+  }
+}
+
+void ChunkEncoder::EmitZeroRun(EncodedChunk& chunk) {
+  static const std::uint64_t empty_digest = PayloadDigest({});
+  const FrameHeader& last = chunk.frames.back().header;
+  chunk.frames.push_back({.slab_offset = chunk.body_end,
+                          .header = {.type = static_cast<std::uint32_t>(FrameType::kZeroRun),
+                                     .arg0 = last.arg0 + last.arg1,
+                                     .arg1 = zero_pages_,
+                                     .payload_digest = empty_digest}});
+  chunk.body_end += kFrameHeaderBytes;
+  chunk.totals.zero_pages += zero_pages_;
+  chunk.totals.pages += zero_pages_;
+  zero_pages_ = 0;
+}
+
+void ChunkEncoder::EmitBlock(EncodedChunk& chunk, const Block& block) {
+  std::uint8_t* payload = chunk.slab->data + chunk.body_end + kFrameHeaderBytes;
+  std::uint8_t* data = payload + kPageBlockHeadBytes;
+  const std::size_t stored_bytes = block.stored_pages * kPageBytes;
+  std::size_t encoded_bytes = 0;
+  if (options_.codec == BlockCodec::kLz4 && stored_bytes != 0) {
+    encoded_bytes = lz4_.Encode({block.data, stored_bytes}, data);
+  }
+  const bool raw = encoded_bytes == 0;
+  if (raw) {
+    std::memcpy(data, block.data, stored_bytes);
+    encoded_bytes = stored_bytes;
+  }
+  Store<std::uint32_t>(payload,
+                       static_cast<std::uint32_t>(raw ? BlockCodec::kRaw : BlockCodec::kLz4));
+  Store<std::uint32_t>(payload + 4, static_cast<std::uint32_t>(encoded_bytes));
+  Store<std::uint64_t>(payload + 8, block.classes);
+  ZeroPadding(data, encoded_bytes);
+  std::size_t payload_bytes = kPageBlockHeadBytes + Pad8(encoded_bytes);
+  for (std::size_t page = 0; page < block.pages.count; ++page) {
+    const BlockPageClass page_class = ClassOf(block.classes, page);
+    if (page_class == BlockPageClass::kFill || page_class == BlockPageClass::kSame) {
+      Store<std::uint64_t>(payload + payload_bytes, block.words[page]);
+      payload_bytes += 8;
+    }
+  }
+  const DraftFrame frame{.slab_offset = chunk.body_end,
+                         .header = {.type = static_cast<std::uint32_t>(FrameType::kPageBlock),
+                                    .payload_bytes = payload_bytes,
+                                    .arg0 = block.pages.first,
+                                    .arg1 = block.pages.count,
+                                    .payload_digest = PayloadDigest({payload, payload_bytes})}};
+  chunk.frames.push_back(frame);
+  chunk.body_end += frame.header.frame_bytes();
+  chunk.totals.encoded_bytes += encoded_bytes;
+  CHKPT_CHECK(chunk.body_end <= kSlabBytes);
+}
+
+void ChunkEncoder::CountBlock(EncodedChunk& chunk, const Block& block) const {
+  chunk.totals.pages += block.pages.count;
+  for (std::size_t page = 0; page < block.pages.count; ++page) {
+    switch (ClassOf(block.classes, page)) {
+      case BlockPageClass::kZero: ++chunk.totals.zero_pages; break;
+      case BlockPageClass::kFill: ++chunk.totals.fill_pages; break;
+      case BlockPageClass::kStored: ++chunk.totals.stored_pages; break;
+      case BlockPageClass::kSame: ++chunk.totals.same_pages; break;
+    }
+  }
+}
+
+}  // namespace chkpt

@@ -1,0 +1,81 @@
+// What one worker does with one chunk: copy every present page out once, classify the copy, take
+// out pages equal to an earlier one, compress what is left, and draft the frames in a slab.
+//
+// Live guest memory is read in Gather only, each page once. Everything after it works on the
+// private copy.
+//
+// Thread safety: one encoder per thread. Deduplicate must be called in ticket order, one encoder at
+// a time.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/codec/lz4_block.h"
+#include "core/memory/guest_memory.h"
+#include "core/memory/presence.h"
+#include "core/parallel/encoded_chunk.h"
+#include "core/parallel/page_dedup.h"
+#include "core/parallel/slab_pool.h"
+#include "core/scan/page_kernels.h"
+
+namespace chkpt {
+
+struct EncodeOptions {
+  BlockCodec codec = BlockCodec::kLz4;
+  int acceleration = 1;
+  bool dedup = true;
+};
+
+class ChunkEncoder {
+ public:
+  static Result<std::unique_ptr<ChunkEncoder>> Create(const GuestMemory& memory,
+                                                      const PresenceFinder& finder,
+                                                      const EncodeOptions& options);
+
+  // Copies and classifies. Errors: kIo, kMemoryShort (file regions). Returns early when cancelled.
+  Status Gather(EncodedChunk& chunk, const PageDedup* dedup, const std::atomic<bool>& cancelled);
+  // REQUIRES: Gather of this chunk just returned; ticket order.
+  void Deduplicate(PageDedup& dedup);
+  // Compresses and drafts the frames.
+  void Emit(EncodedChunk& chunk, const std::atomic<bool>& cancelled);
+
+ private:
+  struct Block {
+    PageRun pages;
+    std::uint64_t classes = 0;
+    std::size_t stored_pages = 0;
+    std::uint8_t* data = nullptr;                    // stored pages, contiguous
+    std::array<std::uint64_t, kBlockPages> words{};  // of fill and same pages, by page of the block
+    std::array<PageDigest, kBlockPages> digests{};   // of stored pages, by page of the block
+  };
+
+  ChunkEncoder(const GuestMemory& memory, const PresenceFinder& finder,
+               const EncodeOptions& options, std::shared_ptr<SlabMemory> staging);
+
+  Status GatherRun(const Region& region, PageRun run, Block& block);
+  void AddPage(Block& block, std::size_t page, PageClass page_class, std::uint64_t fill,
+               const PageDedup* dedup);
+  void Compact(Block& block) const;
+  void EmitBlock(EncodedChunk& chunk, const Block& block);
+  void EmitZeroRun(EncodedChunk& chunk);
+  void CountBlock(EncodedChunk& chunk, const Block& block) const;
+
+  const GuestMemory& memory_;
+  const PresenceFinder& finder_;
+  const EncodeOptions options_;
+  const PageKernels& kernels_;
+  const PageDedup* dedup_ = nullptr;
+  Lz4Encoder lz4_;
+  const std::shared_ptr<SlabMemory> staging_;
+  std::vector<PageRun> runs_;
+  std::array<Block, kChunkBlocks> blocks_;
+  std::size_t block_count_ = 0;
+  std::uint64_t zero_pages_ = 0;  // whole zero blocks since the last PAGE_BLOCK of the chunk
+};
+
+}  // namespace chkpt

@@ -1,0 +1,306 @@
+#include "core/parallel/load_pipeline.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace chkpt {
+namespace {
+
+// Zeroing used memory: at most this much in one job, so that it is shared among threads and can be
+// cancelled.
+constexpr std::uint64_t kZeroJobPages = (64u << 20) / kPageBytes;
+
+std::vector<bool> FreshRegions(const GuestMemory& memory) {
+  std::vector<bool> fresh;
+  for (const Region& region : memory.regions()) fresh.push_back(region.fresh);
+  return fresh;
+}
+
+std::uint64_t ChunkOf(const PageFrame& frame) { return frame.header.arg0 / kChunkPages; }
+
+}  // namespace
+
+Result<std::unique_ptr<LoadPipeline>> LoadPipeline::Start(std::shared_ptr<GuestMemory> memory,
+                                                          const LoadOptions& options,
+                                                          std::function<void()> notify) {
+  CHKPT_CHECK(options.threads >= 1);
+  const unsigned wanted = options.buffer_count == 0 ? options.threads + 3 : options.buffer_count;
+  auto slabs = SlabMemory::Allocate(std::max(wanted, 2u), kHeadroomBytes + kReadBytes);
+  if (!slabs.ok()) return slabs.error();
+  std::unique_ptr<LoadPipeline> pipeline(
+      new LoadPipeline(std::move(memory), options, std::move(slabs.value()), std::move(notify)));
+  for (unsigned i = 0; i < options.threads; ++i) {
+    auto loader = BlockLoader::Create(*pipeline->memory_);
+    if (!loader.ok()) return loader.error();
+    pipeline->loaders_.push_back(std::move(loader.value()));
+  }
+  for (auto& loader : pipeline->loaders_) {
+    pipeline->threads_.emplace_back([p = pipeline.get(), l = loader.get()] { p->Work(*l); });
+  }
+  return pipeline;
+}
+
+LoadPipeline::LoadPipeline(std::shared_ptr<GuestMemory> memory, const LoadOptions& options,
+                           std::shared_ptr<SlabMemory> slabs, std::function<void()> notify)
+    : memory_(std::move(memory)),
+      slab_memory_(std::move(slabs)),
+      notify_(std::move(notify)),
+      scanner_(*memory_, options.position),
+      fresh_(FreshRegions(*memory_)),
+      jobs_of_buffer_(slab_memory_->slab_count(), 0) {
+  memory_->MarkUsed();
+  for (std::size_t i = slab_memory_->slab_count(); i-- > 0;) free_.push_back(i);
+}
+
+LoadPipeline::~LoadPipeline() {
+  Cancel();
+  Join();
+}
+
+std::optional<std::size_t> LoadPipeline::TakeBuffer() {
+  const std::lock_guard lock(mutex_);
+  if (free_.empty()) return std::nullopt;
+  const std::size_t buffer = free_.back();
+  free_.pop_back();
+  return buffer;
+}
+
+void LoadPipeline::Return(std::size_t buffer) {
+  const std::lock_guard lock(mutex_);
+  free_.push_back(buffer);
+}
+
+Result<LoadPipeline::Pushed> LoadPipeline::Push(std::size_t buffer, std::size_t read_bytes) {
+  CHKPT_CHECK(read_bytes <= kReadBytes);
+  std::uint8_t* read_area = slab_memory_->slab(buffer) + kHeadroomBytes;
+  std::uint8_t* begin = read_area - carry_.size();
+  if (!carry_.empty()) std::memcpy(begin, carry_.data(), carry_.size());
+  const std::size_t bytes = carry_.size() + read_bytes;
+  carry_.clear();
+  Result<ScanResult> scanned = scanner_.Scan({begin, bytes});
+  if (!scanned.ok()) {
+    Return(buffer);
+    return scanned.error();
+  }
+  ScanResult& result = scanned.value();
+  Pushed pushed;
+  pushed.digests = std::move(result.digests);
+  pushed.ended = result.ended;
+  const std::uint8_t* rest = begin + result.consumed_bytes;
+  const std::size_t rest_bytes = bytes - result.consumed_bytes;
+  if (result.ended) {
+    pushed.leftover = rest;
+    pushed.leftover_bytes = rest_bytes;
+  } else {
+    // Less than one frame: bounded by the headroom.
+    carry_.assign(rest, rest + rest_bytes);
+  }
+  Enqueue(buffer, std::move(result.frames));
+  return pushed;
+}
+
+// Frames of one 2 MiB chunk make one job, so that one thread populates one huge page.
+void LoadPipeline::Enqueue(std::size_t buffer, std::vector<PageFrame> frames) {
+  std::vector<std::unique_ptr<Job>> jobs;
+  for (PageFrame& frame : frames) {
+    PageFrame rest = frame;
+    const bool zero_run = frame.header.type == static_cast<std::uint32_t>(FrameType::kZeroRun);
+    const bool split = zero_run && !fresh_[memory_->RegionOfPage(frame.header.arg0)];
+    do {
+      PageFrame piece = rest;
+      if (split) piece.header.arg1 = std::min<std::uint64_t>(rest.header.arg1, kZeroJobPages);
+      if (jobs.empty() || split || ChunkOf(jobs.back()->frames.front()) != ChunkOf(piece)) {
+        jobs.push_back(std::make_unique<Job>());
+        jobs.back()->buffer = buffer;
+        jobs.back()->first_page = piece.header.arg0;
+      }
+      jobs.back()->frames.push_back(piece);
+      rest.header.arg0 += piece.header.arg1;
+      rest.header.arg1 -= piece.header.arg1;
+    } while (rest.header.arg1 != 0);
+  }
+  const std::lock_guard lock(mutex_);
+  jobs_of_buffer_[buffer] = static_cast<unsigned>(jobs.size());
+  if (jobs.empty()) free_.push_back(buffer);
+  for (auto& job : jobs) {
+    job->id = next_id_++;
+    in_flight_.push_back(std::move(job));
+  }
+  frontier_ = in_flight_.empty() ? kUnknown : in_flight_.front()->first_page;
+  work_arrived_.notify_all();
+}
+
+Status LoadPipeline::PushEnd() {
+  if (!carry_.empty()) {
+    return Error{.code = ErrorCode::kTruncated,
+                 .message = "stream ends inside a frame",
+                 .frame = scanner_.position().sequence,
+                 .offset = scanner_.position().offset};
+  }
+  if (scanner_.next_page() != memory_->page_count()) {
+    return Error{.code = ErrorCode::kFormat,
+                 .message = "memory context ends before all pages were seen",
+                 .frame = scanner_.position().sequence,
+                 .offset = scanner_.position().offset,
+                 .page = scanner_.next_page()};
+  }
+  StopInput();
+  return Ok();
+}
+
+void LoadPipeline::StopInput() {
+  {
+    const std::lock_guard lock(mutex_);
+    input_ended_ = true;
+    work_arrived_.notify_all();
+  }
+  notify_();
+}
+
+void LoadPipeline::Work(BlockLoader& loader) {
+  for (;;) {
+    Job* job = nullptr;
+    bool dropped = false;
+    {
+      std::unique_lock lock(mutex_);
+      work_arrived_.wait(lock, [this] {
+        return next_unclaimed_ < in_flight_.size() || input_ended_ || cancelled_;
+      });
+      if (cancelled_ || next_unclaimed_ == in_flight_.size()) return;
+      job = in_flight_[next_unclaimed_++].get();
+      dropped = job->id > failed_id_ && failed_id_ != kUnknown;
+    }
+    LoadTotals totals;
+    std::optional<Error> error;
+    if (!dropped) {
+      Status status = RunJob(loader, *job, &totals);
+      if (!status.ok()) error = std::move(status.error());
+    }
+    Complete(*job, totals, std::move(error));
+  }
+}
+
+Status LoadPipeline::RunJob(BlockLoader& loader, const Job& job, LoadTotals* totals) {
+  for (const PageFrame& frame : job.frames) {
+    if (cancelled_.load(std::memory_order_relaxed)) break;
+    Status status = RunFrame(loader, job, frame, totals);
+    if (!status.ok()) {
+      Error error = std::move(status.error());
+      error.frame = frame.place.sequence;
+      error.offset = frame.place.offset;
+      return error;
+    }
+  }
+  return Ok();
+}
+
+Status LoadPipeline::RunFrame(BlockLoader& loader, const Job& job, const PageFrame& frame,
+                              LoadTotals* totals) {
+  const FrameHeader& header = frame.header;
+  const PageRun pages{header.arg0, header.arg1};
+  const std::size_t region_index = memory_->RegionOfPage(pages.first);
+  const Region& region = memory_->regions()[region_index];
+  const bool fresh = fresh_[region_index];
+  if (header.type == static_cast<std::uint32_t>(FrameType::kZeroRun)) {
+    return loader.Zero(region, fresh, pages, totals);
+  }
+  if (PayloadDigest({frame.payload, Pad8(header.payload_bytes)}) != header.payload_digest) {
+    return Error{.code = ErrorCode::kDigest,
+                 .message = "page block does not match its digest",
+                 .page = pages.first};
+  }
+  Result<PageBlockView> view =
+      ParsePageBlock({frame.payload, header.payload_bytes}, pages.first, pages.count);
+  if (!view.ok()) return view.error();
+  Status status = loader.Load(view.value(), region, fresh, pages, totals);
+  if (!status.ok()) return status;
+  return RunSamePages(loader, job, view.value(), pages);
+}
+
+Status LoadPipeline::RunSamePages(BlockLoader& loader, const Job& job, const PageBlockView& view,
+                                  PageRun pages) {
+  std::size_t word = 0;
+  for (std::size_t page = 0; word < view.word_count; ++page) {
+    const BlockPageClass page_class = ClassOf(view.classes, page);
+    if (page_class != BlockPageClass::kFill && page_class != BlockPageClass::kSame) continue;
+    const std::uint64_t source = Load<std::uint64_t>(view.words + 8 * word++);
+    if (page_class != BlockPageClass::kSame) continue;
+    if (!WaitForPage(job, source)) return Ok();
+    const Status status = loader.CopyPage(source, pages.first + page);
+    if (!status.ok()) return status;
+  }
+  return Ok();
+}
+
+// The oldest job never waits (everything before it is complete), so there is always progress.
+bool LoadPipeline::WaitForPage(const Job& job, std::uint64_t page) {
+  if (page >= job.first_page) return true;  // of this job, and before the page that asks
+  std::unique_lock lock(mutex_);
+  frontier_moved_.wait(lock, [&] { return page < frontier_ || cancelled_; });
+  return !cancelled_;
+}
+
+void LoadPipeline::Complete(Job& job, const LoadTotals& totals, std::optional<Error> error) {
+  bool news = false;
+  {
+    const std::lock_guard lock(mutex_);
+    totals_.Add(totals);
+    if (error && job.id < failed_id_) {
+      failed_id_ = job.id;
+      error_ = std::move(error);
+    }
+    job.done = true;
+    if (--jobs_of_buffer_[job.buffer] == 0) {
+      free_.push_back(job.buffer);
+      news = true;
+    }
+    while (!in_flight_.empty() && in_flight_.front()->done) {
+      in_flight_.pop_front();
+      --next_unclaimed_;
+    }
+    frontier_ = in_flight_.empty() ? kUnknown : in_flight_.front()->first_page;
+    frontier_moved_.notify_all();
+    news = news || in_flight_.empty() || error_.has_value();
+  }
+  if (news) notify_();
+}
+
+LoadPipeline::Polled LoadPipeline::Poll() {
+  const std::lock_guard lock(mutex_);
+  // An error counts when everything before it is done: then it is the first one of the stream.
+  if (error_ && (in_flight_.empty() || in_flight_.front()->id > failed_id_)) {
+    return {.state = State::kFailed, .error = *error_};
+  }
+  if (cancelled_) {
+    return {.state = State::kFailed,
+            .error = {.code = ErrorCode::kAborted, .message = "load cancelled"}};
+  }
+  if (input_ended_ && in_flight_.empty()) return {.state = State::kFinished, .error = {}};
+  return {.state = State::kPending, .error = {}};
+}
+
+void LoadPipeline::Cancel() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (input_ended_ && in_flight_.empty()) return;
+    cancelled_ = true;
+    work_arrived_.notify_all();
+    frontier_moved_.notify_all();
+  }
+  notify_();
+}
+
+void LoadPipeline::Join() {
+  const std::lock_guard lock(join_mutex_);
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
+}
+
+LoadTotals LoadPipeline::totals() const {
+  const std::lock_guard lock(mutex_);
+  return totals_;
+}
+
+}  // namespace chkpt

@@ -1,0 +1,143 @@
+// LoadPipeline: bytes of a stream in, pages of guest memory out, verified and decoded on own
+// threads.
+//
+//   acquire buffer ─► (caller reads into it) ─► Push: headers, order ─► jobs ─► payload digest ─►
+//   decode into memory
+//
+// Read buffers are page-aligned: reads of files and sockets into them run at full speed. A frame
+// cut by the end of a buffer is carried to the front of the next one.
+//
+// Bounded memory: a fixed number of buffers; a buffer is free again when all its jobs are done.
+//
+// Errors: the one reported is that of the lowest frame, whatever the number of threads. Memory is
+// then undefined.
+//
+// Thread safety: Push, PushEnd and TakeBuffer from one thread (the caller's); the rest from any.
+// `notify` is called from worker threads when a buffer became free or Poll has something new.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/parallel/block_loader.h"
+#include "core/parallel/frame_scanner.h"
+
+namespace chkpt {
+
+struct LoadOptions {
+  StreamPosition position{};
+  unsigned threads = 1;
+  unsigned buffer_count = 0;  // 0: threads + 3
+};
+
+class LoadPipeline {
+ public:
+  // Space in front of each buffer for a carried frame; what a caller reads starts behind it, on a
+  // page.
+  static constexpr std::size_t kHeadroomBytes = 1152u << 10;
+  static constexpr std::size_t kReadBytes = 1u << 20;
+  static_assert(kHeadroomBytes >= kFrameHeaderBytes + kFramePayloadBytesMax);
+  static_assert(kHeadroomBytes % kPageBytes == 0);
+
+  static Result<std::unique_ptr<LoadPipeline>> Start(std::shared_ptr<GuestMemory> memory,
+                                                     const LoadOptions& options,
+                                                     std::function<void()> notify);
+  ~LoadPipeline();
+  LoadPipeline(const LoadPipeline&) = delete;
+  LoadPipeline& operator=(const LoadPipeline&) = delete;
+
+  // A free buffer, or nothing. Its read area is slab(index) + kHeadroomBytes, kReadBytes long.
+  std::optional<std::size_t> TakeBuffer();
+
+  struct Pushed {
+    std::vector<std::uint64_t> digests;
+    bool ended = false;
+    std::size_t leftover_bytes =
+        0;  // ended: bytes at the end of the read area that belong to the caller
+    const std::uint8_t* leftover = nullptr;
+  };
+  // Hands back a taken buffer with `read_bytes` bytes in its read area. Errors: those of
+  // FrameScanner.
+  Result<Pushed> Push(std::size_t buffer, std::size_t read_bytes);
+  // Hands back a taken buffer unused.
+  void Return(std::size_t buffer);
+  // No more input. Errors: kTruncated (inside a frame), kFormat (pages missing).
+  Status PushEnd();
+  // No more input, whatever was seen: after an error of Push, so that Poll can tell whether an
+  // earlier frame is damaged too.
+  void StopInput();
+
+  enum class State : std::uint8_t { kPending, kFinished, kFailed };
+  struct Polled {
+    State state = State::kPending;
+    Error error;
+  };
+  // kFinished when PushEnd was called and every page is in place.
+  Polled Poll();
+
+  void Cancel();
+  void Join();
+  LoadTotals totals() const;
+  // The BLOCK_INDEX frames pushed so far; same thread as Push.
+  // Pages seen so far; same thread as Push.
+  std::uint64_t next_page() const { return scanner_.next_page(); }
+  const std::vector<IndexGroup>& groups() const { return scanner_.groups(); }
+  const std::shared_ptr<SlabMemory>& slab_memory() const { return slab_memory_; }
+
+ private:
+  struct Job {
+    std::uint64_t id = 0;
+    std::size_t buffer = 0;
+    std::uint64_t first_page = 0;
+    std::vector<PageFrame> frames;
+    bool done = false;
+  };
+
+  LoadPipeline(std::shared_ptr<GuestMemory> memory, const LoadOptions& options,
+               std::shared_ptr<SlabMemory> slabs, std::function<void()> notify);
+  void Work(BlockLoader& loader);
+  void Enqueue(std::size_t buffer, std::vector<PageFrame> frames);
+  Status RunJob(BlockLoader& loader, const Job& job, LoadTotals* totals);
+  Status RunFrame(BlockLoader& loader, const Job& job, const PageFrame& frame, LoadTotals* totals);
+  Status RunSamePages(BlockLoader& loader, const Job& job, const PageBlockView& view,
+                      PageRun pages);
+  bool WaitForPage(const Job& job, std::uint64_t page);
+  void Complete(Job& job, const LoadTotals& totals, std::optional<Error> error);
+
+  const std::shared_ptr<GuestMemory> memory_;
+  const std::shared_ptr<SlabMemory> slab_memory_;
+  const std::function<void()> notify_;
+  FrameScanner scanner_;
+  const std::vector<bool> fresh_;  // by region, as the load found it
+  std::vector<std::uint8_t> carry_;
+  std::vector<std::unique_ptr<BlockLoader>> loaders_;
+  std::atomic<bool> cancelled_{false};
+
+  mutable std::mutex mutex_;
+  std::condition_variable work_arrived_;
+  std::condition_variable frontier_moved_;
+  std::vector<std::size_t> free_;
+  std::vector<unsigned> jobs_of_buffer_;
+  std::deque<std::unique_ptr<Job>> in_flight_;  // by id; the front is the oldest that is not done
+  std::size_t next_unclaimed_ = 0;              // index into in_flight_
+  std::uint64_t next_id_ = 0;
+  std::uint64_t frontier_ = 0;  // pages below it are complete
+  bool input_ended_ = false;
+  std::uint64_t failed_id_ = kUnknown;
+  std::optional<Error> error_;
+  LoadTotals totals_;
+
+  std::mutex join_mutex_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace chkpt

@@ -1,0 +1,57 @@
+#include "core/parallel/page_dedup.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "core/base/bytes.h"
+#include "core/base/result.h"
+#include "core/base/units.h"
+#include "core/base/xxh3.h"
+
+namespace chkpt {
+
+PageDedup::PageDedup(std::uint64_t page_count, std::span<const std::uint8_t, 16> uuid) {
+  const std::uint64_t wanted = std::min<std::uint64_t>(page_count + page_count / 4, kEntriesMax);
+  const std::size_t sets = std::bit_ceil(static_cast<std::size_t>(wanted) / kWays + 1);
+  const std::size_t bounded = std::min(sets, kEntriesMax / kWays);
+  set_mask_ = bounded - 1;
+  mapped_bytes_ = bounded * kWays * sizeof(Entry);
+  void* mapped = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  CHKPT_CHECK(mapped != MAP_FAILED);
+  entries_ = static_cast<Entry*>(mapped);
+
+  std::array<std::uint8_t, 24> seed{};
+  std::copy(uuid.begin(), uuid.end(), seed.begin());
+  for (std::size_t i = 0; i < kSecretBytes; i += 16) {
+    Store<std::uint64_t>(seed.data() + 16, i);
+    const XXH128_hash_t word = XXH3_128bits(seed.data(), seed.size());
+    Store<std::uint64_t>(secret_.data() + i, word.low64);
+    Store<std::uint64_t>(secret_.data() + i + 8, word.high64);
+  }
+}
+
+PageDedup::~PageDedup() { munmap(entries_, mapped_bytes_); }
+
+PageDigest PageDedup::Digest(const std::uint8_t* page) const {
+  const XXH128_hash_t hash =
+      XXH3_128bits_withSecret(page, kPageBytes, secret_.data(), kSecretBytes);
+  return {hash.low64, hash.high64};
+}
+
+std::uint64_t PageDedup::FindOrInsert(const PageDigest& digest, std::uint64_t page) {
+  Entry* set = entries_ + (digest.low & set_mask_) * kWays;
+  for (std::size_t way = 0; way < kWays && set[way].page_plus_one != 0; ++way) {
+    if (set[way].low == digest.low && set[way].high == digest.high) {
+      return set[way].page_plus_one - 1;
+    }
+  }
+  // Newest first: the last way holds the oldest entry and falls out.
+  for (std::size_t way = kWays - 1; way > 0; --way) set[way] = set[way - 1];
+  set[0] = {digest.low, digest.high, page + 1};
+  return kUnknown;
+}
+
+}  // namespace chkpt

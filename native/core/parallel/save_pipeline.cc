@@ -1,0 +1,198 @@
+#include "core/parallel/save_pipeline.h"
+
+#include <utility>
+
+namespace chkpt {
+
+Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestMemory> memory,
+                                                          const SaveOptions& options,
+                                                          std::function<void()> notify) {
+  CHKPT_CHECK(options.threads >= 1);
+  SaveOptions chosen = options;
+  if (chosen.slab_count == 0) chosen.slab_count = 2 * chosen.threads + 4;
+  if (chosen.slab_count < chosen.threads + 1) chosen.slab_count = chosen.threads + 1;
+  auto slabs = SlabMemory::Allocate(chosen.slab_count, kSlabBytes);
+  if (!slabs.ok()) return slabs.error();
+  std::unique_ptr<SavePipeline> pipeline(
+      new SavePipeline(std::move(memory), chosen, std::move(slabs.value()), std::move(notify)));
+  for (unsigned i = 0; i < chosen.threads; ++i) {
+    auto encoder = ChunkEncoder::Create(*pipeline->memory_, pipeline->finder_, chosen.encode);
+    if (!encoder.ok()) return encoder.error();
+    pipeline->encoders_.push_back(std::move(encoder.value()));
+  }
+  for (auto& encoder : pipeline->encoders_) {
+    pipeline->threads_.emplace_back([p = pipeline.get(), e = encoder.get()] { p->Work(*e); });
+  }
+  return pipeline;
+}
+
+SavePipeline::SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOptions& options,
+                           std::shared_ptr<SlabMemory> slabs, std::function<void()> notify)
+    : memory_(std::move(memory)),
+      options_(options),
+      slab_memory_(std::move(slabs)),
+      notify_(std::move(notify)),
+      finder_(options.presence),
+      cursor_(*memory_, finder_),
+      slabs_(slab_memory_->slab_count()),
+      reorder_(slab_memory_->slab_count()),
+      sequencer_(*memory_, options.position) {
+  if (options_.encode.dedup) {
+    dedup_.emplace(memory_->page_count(),
+                   std::span<const std::uint8_t, 16>(options_.position.uuid));
+  }
+  for (std::size_t i = 0; i < slabs_.size(); ++i) {
+    slabs_[i].index = i;
+    slabs_[i].data = slab_memory_->slab(i);
+    free_.push_back(&slabs_[slabs_.size() - 1 - i]);
+  }
+}
+
+SavePipeline::~SavePipeline() {
+  Cancel();
+  Join();
+}
+
+void SavePipeline::Work(ChunkEncoder& encoder) {
+  EncodedChunk chunk;
+  while (Slab* slab = TakeFreeSlab()) {
+    chunk.slab = slab;
+    if (!cursor_.Claim(&chunk.ticket, cancelled_)) {
+      Release(slab);
+      return;
+    }
+    if (!EncodeChunk(encoder, chunk)) return;
+    const bool last = chunk.ticket.region == nullptr;
+    Submit(std::move(chunk));
+    if (last) return;
+    chunk = EncodedChunk{};
+  }
+}
+
+bool SavePipeline::EncodeChunk(ChunkEncoder& encoder, EncodedChunk& chunk) {
+  const std::uint64_t order = chunk.ticket.order;
+  if (chunk.ticket.region == nullptr) {
+    chunk.frames.clear();
+    return true;
+  }
+  Status gathered = encoder.Gather(chunk, dedup_ ? &*dedup_ : nullptr, cancelled_);
+  if (!gathered.ok()) {
+    Fail(std::move(gathered.error()));
+    return false;
+  }
+  if (dedup_) {
+    if (!WaitForDedupTurn(order)) return false;
+    encoder.Deduplicate(*dedup_);
+    PassDedupTurn();
+  }
+  encoder.Emit(chunk, cancelled_);
+  return !cancelled_.load(std::memory_order_relaxed);
+}
+
+Slab* SavePipeline::TakeFreeSlab() {
+  std::unique_lock lock(mutex_);
+  slab_freed_.wait(lock, [this] { return !free_.empty() || cancelled_; });
+  if (cancelled_) return nullptr;
+  Slab* slab = free_.back();
+  free_.pop_back();
+  return slab;
+}
+
+bool SavePipeline::WaitForDedupTurn(std::uint64_t order) {
+  std::unique_lock lock(mutex_);
+  turn_changed_.wait(lock, [&] { return dedup_turn_ == order || cancelled_; });
+  return !cancelled_;
+}
+
+void SavePipeline::PassDedupTurn() {
+  const std::lock_guard lock(mutex_);
+  ++dedup_turn_;
+  turn_changed_.notify_all();
+}
+
+// Whoever completes the oldest chunk appends it and all that wait behind it; nobody waits for a
+// turn here.
+void SavePipeline::Submit(EncodedChunk chunk) {
+  bool news = false;
+  std::unique_lock lock(mutex_);
+  reorder_[chunk.ticket.order % reorder_.size()] = std::move(chunk);
+  while (!appending_ && !cancelled_) {
+    std::optional<EncodedChunk>& slot = reorder_[append_turn_ % reorder_.size()];
+    if (!slot || slot->ticket.order != append_turn_) break;
+    EncodedChunk next = std::move(*slot);
+    slot.reset();
+    appending_ = true;
+    lock.unlock();
+    sequencer_.Append(next);
+    lock.lock();
+    appending_ = false;
+    ++append_turn_;
+    if (next.slab->bytes == 0) {
+      free_.push_back(next.slab);
+      slab_freed_.notify_one();
+    } else {
+      ready_.push_back(next.slab);
+    }
+    if (next.ticket.region == nullptr) finished_ = true;
+    news = news || finished_ || next.slab->bytes != 0;
+  }
+  lock.unlock();
+  if (news) notify_();
+}
+
+SavePipeline::Polled SavePipeline::Poll() {
+  const std::lock_guard lock(mutex_);
+  if (error_) return {.state = State::kFailed, .error = *error_};
+  if (cancelled_) {
+    return {.state = State::kFailed,
+            .error = {.code = ErrorCode::kAborted, .message = "save cancelled"}};
+  }
+  if (!ready_.empty()) {
+    Slab* slab = ready_.front();
+    ready_.pop_front();
+    return {.state = State::kSlab, .slab = slab, .error = {}};
+  }
+  return {.state = finished_ ? State::kFinished : State::kPending, .error = {}};
+}
+
+void SavePipeline::Release(const Slab* slab) {
+  const std::lock_guard lock(mutex_);
+  free_.push_back(&slabs_[slab->index]);
+  slab_freed_.notify_one();
+}
+
+void SavePipeline::Fail(Error error) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!error_ && !cancelled_) error_ = std::move(error);
+    cancelled_ = true;
+    slab_freed_.notify_all();
+    turn_changed_.notify_all();
+  }
+  notify_();
+}
+
+void SavePipeline::Cancel() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (finished_ && ready_.empty()) return;
+    cancelled_ = true;
+    slab_freed_.notify_all();
+    turn_changed_.notify_all();
+  }
+  notify_();
+}
+
+void SavePipeline::Join() {
+  const std::lock_guard lock(join_mutex_);
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
+}
+
+SaveTotals SavePipeline::totals() const {
+  const std::lock_guard lock(mutex_);
+  return sequencer_.totals();
+}
+
+}  // namespace chkpt

@@ -1,0 +1,112 @@
+// SavePipeline: guest memory in, slabs of finished frames out, in stream order, on own threads.
+//
+//   claim chunk ─► copy out + classify ─► (in order) equal pages ─► LZ4, digest ─► (in order)
+//   headers ─► ready slabs
+//
+// Bounded memory: a worker takes a free slab before it claims a chunk, so the oldest claimed chunk
+// always has one and a consumer that stops taking slabs stops the workers. Output does not depend
+// on the number of threads.
+//
+// Ownership: shares the GuestMemory; owns its threads and slabs. Thread safety: all public methods
+// from any thread. `notify` is called from worker threads when Poll has something new; it must not
+// call back into the pipeline.
+//
+// Life: Start → Poll/Release … → Cancel (optional) → Join. Destructor cancels and joins.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/parallel/chunk_encoder.h"
+#include "core/parallel/frame_sequencer.h"
+
+namespace chkpt {
+
+struct SaveOptions {
+  StreamPosition position{};
+  EncodeOptions encode{};
+  unsigned threads = 1;
+  unsigned slab_count = 0;  // 0: 2 * threads + 4
+  PagemapMethod presence = PagemapMethod::kScan;
+};
+
+class SavePipeline {
+ public:
+  static Result<std::unique_ptr<SavePipeline>> Start(std::shared_ptr<GuestMemory> memory,
+                                                     const SaveOptions& options,
+                                                     std::function<void()> notify);
+  ~SavePipeline();
+  SavePipeline(const SavePipeline&) = delete;
+  SavePipeline& operator=(const SavePipeline&) = delete;
+
+  enum class State : std::uint8_t { kPending, kSlab, kFinished, kFailed };
+  struct Polled {
+    State state = State::kPending;
+    const Slab* slab = nullptr;  // kSlab: the caller's until Release
+    Error error;                 // kFailed; kAborted after Cancel
+  };
+  Polled Poll();
+  void Release(const Slab* slab);
+
+  // Workers stop within one block (about 0.2 ms) or one presence query.
+  void Cancel();
+  // Waits until no thread touches guest memory any more. Called twice: returns at once.
+  void Join();
+
+  // Complete once Poll returned kFinished.
+  SaveTotals totals() const;
+  const std::shared_ptr<SlabMemory>& slab_memory() const { return slab_memory_; }
+
+ private:
+  SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOptions& options,
+               std::shared_ptr<SlabMemory> slabs, std::function<void()> notify);
+
+  void Work(ChunkEncoder& encoder);
+  Slab* TakeFreeSlab();
+  bool EncodeChunk(ChunkEncoder& encoder, EncodedChunk& chunk);
+  bool WaitForDedupTurn(std::uint64_t order);
+  void PassDedupTurn();
+  void Submit(EncodedChunk chunk);
+  void Fail(Error error);
+
+  const std::shared_ptr<GuestMemory> memory_;
+  const SaveOptions options_;
+  const std::shared_ptr<SlabMemory> slab_memory_;
+  const std::function<void()> notify_;
+  const PresenceFinder finder_;
+  ChunkCursor cursor_;
+  std::optional<PageDedup> dedup_;
+  std::vector<std::unique_ptr<ChunkEncoder>> encoders_;
+
+  std::atomic<bool> cancelled_{false};
+
+  mutable std::mutex mutex_;
+  std::condition_variable slab_freed_;
+  std::condition_variable turn_changed_;
+  std::vector<Slab> slabs_;
+  std::vector<Slab*> free_;
+  std::deque<Slab*> ready_;
+  // Encoded chunks by order % slab count; each claimed chunk holds a slab, so there is room for
+  // all.
+  std::vector<std::optional<EncodedChunk>> reorder_;
+  std::uint64_t dedup_turn_ = 0;
+  std::uint64_t append_turn_ = 0;
+  bool appending_ = false;
+  bool finished_ = false;
+  std::optional<Error> error_;
+  FrameSequencer sequencer_;
+
+  std::mutex join_mutex_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace chkpt

@@ -1,0 +1,30 @@
+// Code-like pages: x86-64-like machine code with its statistics, not its meaning.
+//
+// A program is made of functions (prologue, body, epilogue, padding to 16 bytes). A body is a mix of idioms, short
+// instruction sequences of a dictionary with Zipf-like choice, and of instructions made on the spot from opcode,
+// ModRM, displacement and immediate statistics. Compresses about 1.8:1 with LZ4 at 64 KiB.
+//
+// Thread safety: a CodeWriter is immutable; any number of threads may call WritePage.
+#pragma once
+
+#include <cstdint>
+
+#include "core/synthetic/page_random.h"
+#include "core/synthetic/token_table.h"
+
+namespace chkpt {
+
+class CodeWriter {
+ public:
+  CodeWriter();
+  CodeWriter(const CodeWriter&) = delete;
+  CodeWriter& operator=(const CodeWriter&) = delete;
+
+  // REQUIRES: kPageBufferBytes at `target`.
+  void WritePage(const PageSeeds& seeds, std::uint8_t* target) const;
+
+ private:
+  TokenTable idioms_;
+};
+
+}  // namespace chkpt

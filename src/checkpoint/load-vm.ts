@@ -1,0 +1,187 @@
+/**
+ * Loads a whole virtual machine.
+ *
+ * Nothing of the machine is touched before header, device table and every device and core state were read and checked. Memory is
+ * loaded in place; devices and cores are set only after the whole stream was verified. From the first byte of memory on, a
+ * failure leaves a machine that refuses to run.
+ */
+import { tracingChannel } from 'node:diagnostics_channel';
+import { openCheckpoint as openInStore } from '../context/checkpoint.ts';
+import type { LoadCheckpoint } from '../context/load-checkpoint.ts';
+import type { LoadContext } from '../context/load-context.ts';
+import { CheckpointError } from '../errors/index.ts';
+import { pageBytes } from '../limits.ts';
+import { PageDecoder } from '../memory/index.ts';
+import type { Store } from '../store/index.ts';
+import { checkpointDigest } from './digest.ts';
+import { toStore } from './open.ts';
+import { Operation, type Progress } from './operation.ts';
+import { abortedOr } from './save-vm.ts';
+import type { SkipPart, StateContext, StatePart, VirtualMachine } from './virtual-machine.ts';
+import { checkHeader, headerContext, headerState, type IgnoredMismatch, type VmHeader } from './vm-header.ts';
+import { type DeviceRow, devicesContext, memoryContext, planOf, tableTags, type VmPlan } from './vm-plan.ts';
+
+export interface LoadVmOptions {
+  /** Parts not to load. A part that was skipped when the checkpoint was saved must be skipped here too. */
+  readonly skip?: readonly SkipPart[] | undefined;
+  /** Differences to accept. */
+  readonly ignore?: readonly IgnoredMismatch[] | undefined;
+  /** Worker threads, 1 to 64; default: number of processors. */
+  readonly threads?: number | undefined;
+  /** Cancels within 50 ms; when memory was already touched the machine refuses to run. */
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+/** What a load did. */
+export interface LoadReport {
+  readonly url: string;
+  readonly uuid: string;
+  /** Root digest, hexadecimal, verified. */
+  readonly root: string;
+  readonly header: VmHeader;
+  readonly memoryBytes: number;
+  readonly checkpointBytes: number;
+  /** Wall time, milliseconds. */
+  readonly elapsedMs: number;
+}
+
+const channel = tracingChannel('chkpt:load');
+
+/**
+ * Loads a checkpoint into `vm`, which must be paused and stays paused.
+ *
+ * Rejects with `CHKPT_VM_RUNNING`, an error of kind `mismatch` (the machine is unchanged), or any error of kind `damaged` or `io`.
+ */
+export function loadVm(
+  vm: VirtualMachine,
+  source: string | Store,
+  options: LoadVmOptions = {},
+): Operation<LoadReport> {
+  const url = typeof source === 'string' ? source : source.url;
+  return new Operation<LoadReport>((report) => {
+    const work = (): Promise<LoadReport> => load(vm, toStore(source), options, report);
+    return channel.tracePromise(work, { url, vm: vm.id });
+  }, options.onProgress);
+}
+
+type Apply = () => void | Promise<void>;
+type Report = (progress: Omit<Progress, 'elapsedMs'>) => void;
+
+async function load(
+  vm: VirtualMachine,
+  store: Store,
+  options: LoadVmOptions,
+  report: Report,
+): Promise<LoadReport> {
+  const begin = performance.now();
+  const { skip = [], signal } = options;
+  if (vm.running) throw new CheckpointError('CHKPT_VM_RUNNING', 'the machine runs');
+  const plan = planOf(vm, skip);
+  const checkpoint = await openInStore(store, {
+    mode: 'load',
+    digest: await checkpointDigest(),
+    signal,
+    skipMemory: new PageDecoder(undefined, { threads: options.threads }),
+  });
+  const memoryBytes = plan.hasMemory ? Number(vm.memory?.byteLength ?? 0n) : 0;
+  let touched = false;
+  try {
+    report({ phase: 'state', memoryBytesDone: 0, memoryBytes });
+    const header = await loadHeader(checkpoint);
+    checkHeader(header, vm, skip, options.ignore ?? []);
+    const apply = await readStates(checkpoint, plan);
+    touched = true;
+    vm.beginLoad();
+    if (plan.hasMemory) await loadMemory(vm, checkpoint, options, report);
+    const summary = await checkpoint.finish();
+    for (const set of apply) await set();
+    vm.endLoad();
+    report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
+    return {
+      url: store.url,
+      uuid: checkpoint.uuid,
+      root: summary.root,
+      header,
+      memoryBytes,
+      checkpointBytes: summary.bytes,
+      elapsedMs: performance.now() - begin,
+    };
+  } catch (error) {
+    const failure = abortedOr(error, signal);
+    if (touched) vm.endLoad(failure instanceof Error ? failure : new Error(String(failure)));
+    throw failure;
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+async function loadHeader(checkpoint: LoadCheckpoint): Promise<VmHeader> {
+  const context = await checkpoint.openContext(headerContext);
+  try {
+    return await context.load(headerState);
+  } finally {
+    await context.close();
+  }
+}
+
+async function loadMemory(
+  vm: VirtualMachine,
+  checkpoint: LoadCheckpoint,
+  options: LoadVmOptions,
+  report: Report,
+): Promise<void> {
+  const memoryBytes = Number(vm.memory?.byteLength ?? 0n);
+  const decoder = new PageDecoder(vm.memory, {
+    threads: options.threads,
+    onPages: (pages) => report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes }),
+  });
+  await checkpoint.loadMemory(memoryContext, decoder);
+}
+
+/** Reads and checks every state; what it returns sets them. */
+async function readStates(checkpoint: LoadCheckpoint, plan: VmPlan): Promise<Apply[]> {
+  if (plan.devices !== undefined) await checkTable(checkpoint, plan.devices);
+  const apply: Apply[] = [];
+  for (const state of plan.states) apply.push(...(await readState(checkpoint, state)));
+  return apply;
+}
+
+async function checkTable(checkpoint: LoadCheckpoint, devices: readonly DeviceRow[]): Promise<void> {
+  const context = await checkpoint.openContext(devicesContext);
+  const saved = await context.loadAll();
+  await context.close();
+  const expected = tableTags(devices);
+  const wrong = expected.find(([tag, value]) => saved[tag] !== value);
+  const surplus = Object.keys(saved).find((tag) => !expected.some(([known]) => known === tag));
+  const tag = wrong?.[0] ?? surplus;
+  if (tag === undefined) return;
+  throw new CheckpointError('CHKPT_VM_DEVICES', 'the checkpoint has other devices than the machine', {
+    details: { context: devicesContext, tag, expected: wrong?.[1], actual: String(saved[tag]) },
+  });
+}
+
+async function readState(checkpoint: LoadCheckpoint, { name, parts }: StateContext): Promise<Apply[]> {
+  const context = await checkpoint.openContext(name);
+  try {
+    checkTags(context, parts);
+    const apply: Apply[] = [];
+    for (const part of parts as readonly StatePart<unknown>[]) {
+      const value = await context.load(part.state);
+      apply.push(() => part.set(value));
+    }
+    return apply;
+  } finally {
+    await context.close();
+  }
+}
+
+/** Parts may share a context; a tag that belongs to none of them is state that would be lost. */
+function checkTags(context: LoadContext, parts: readonly StatePart<never>[]): void {
+  const known = new Set(parts.flatMap(({ state }) => state.leaves.map(({ tag }) => tag)));
+  const unknown = context.tags.find(({ name }) => !known.has(name));
+  if (unknown === undefined) return;
+  throw new CheckpointError('CHKPT_TAG_UNKNOWN', 'a tag that no state of the machine knows', {
+    details: { context: context.name, tag: unknown.name },
+  });
+}

@@ -1,0 +1,100 @@
+/** Reading a checkpoint without a machine: verify all of it, or look at what it says. */
+import { type Inspection, inspectStream } from '../context/inspect.ts';
+import type { MemoryFrameSink } from '../context/memory-frames.ts';
+import { StreamReader, type StreamSummary } from '../context/stream-reader.ts';
+import { pageBytes } from '../limits.ts';
+import { PageDecoder } from '../memory/index.ts';
+import { PortableVerifier } from '../memory/portable-verifier.ts';
+import { hasNativeAddon } from '../native/index.ts';
+import type { Store } from '../store/index.ts';
+import { checkpointDigest } from './digest.ts';
+import { toStore } from './open.ts';
+import { Operation, type Progress } from './operation.ts';
+import { abortedOr } from './save-vm.ts';
+
+export interface VerifyOptions {
+  /** Worker threads, 1 to 64; default: number of processors. */
+  readonly threads?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+/** A checkpoint every byte of which was checked and every page decoded. */
+export interface VerifyReport extends StreamSummary {
+  readonly url: string;
+  /** What the check is worth: `detect` finds accidental damage of every kind, not forgery. */
+  readonly integrity: 'detect';
+  /** Wall time, milliseconds. */
+  readonly elapsedMs: number;
+}
+
+/**
+ * Reads a whole checkpoint, checks all digests and decodes every page. Works without the native addon, slower.
+ *
+ * Rejects with an error of kind `damaged` that names frame and offset, and with the errors of the store.
+ */
+export function verifyCheckpoint(
+  source: string | Store,
+  options: VerifyOptions = {},
+): Operation<VerifyReport> {
+  return new Operation<VerifyReport>(async (report) => {
+    const begin = performance.now();
+    const { signal, threads } = options;
+    signal?.throwIfAborted();
+    const store = toStore(source);
+    const digest = await checkpointDigest();
+    const reader = new StreamReader(await store.openReader({ signal }), { digest, store: store.url, signal });
+    try {
+      for await (const item of reader) {
+        if (item.kind === 'end') {
+          return {
+            ...item.summary,
+            url: store.url,
+            integrity: 'detect',
+            elapsedMs: performance.now() - begin,
+          };
+        }
+        if (item.kind !== 'context-open' || item.contextKind !== 'memory') continue;
+        const memoryBytes = item.regions.reduce((sum, region) => sum + region.pageCount * pageBytes, 0);
+        const onPages = (pages: number): void =>
+          report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes });
+        const sink: MemoryFrameSink = hasNativeAddon()
+          ? new PageDecoder(undefined, { threads, onPages })
+          : new PortableVerifier({ digest });
+        await reader.readMemory(sink);
+      }
+      throw new TypeError('a stream ends with END');
+    } catch (error) {
+      throw abortedOr(error, signal);
+    } finally {
+      await reader.close();
+    }
+  }, options.onProgress);
+}
+
+/** An open inspection; close it. */
+export interface OpenInspection extends Inspection, AsyncDisposable {
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+/**
+ * What a checkpoint says about itself: header, contexts, tags, counts. With random access memory is not read, so only what is
+ * looked at is verified; `inspection.verified` tells. Works without the native addon.
+ */
+export async function inspectCheckpoint(
+  source: string | Store,
+  options: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<OpenInspection> {
+  const store = toStore(source);
+  const digest = await checkpointDigest();
+  const reader = await store.openReader(options);
+  const close = (): Promise<void> => reader.close();
+  try {
+    const inspection = await inspectStream(reader, { digest, store: store.url, signal: options.signal });
+    return { ...inspection, url: store.url, close, [Symbol.asyncDispose]: close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}

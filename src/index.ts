@@ -1,0 +1,100 @@
+/**
+ * chkpt: checkpoints of virtual machines. See README.md and docs/.
+ */
+
+export { type LoadReport, type LoadVmOptions, loadVm } from './checkpoint/load-vm.ts';
+export { type OpenForLoadOptions, type OpenForSaveOptions, openCheckpoint } from './checkpoint/open.ts';
+export { Operation, type Progress } from './checkpoint/operation.ts';
+export { type SaveReport, type SaveVmOptions, saveVm } from './checkpoint/save-vm.ts';
+export {
+  inspectCheckpoint,
+  type OpenInspection,
+  type VerifyOptions,
+  type VerifyReport,
+  verifyCheckpoint,
+} from './checkpoint/verify.ts';
+export {
+  type Core,
+  type Device,
+  decodeSkip,
+  encodeSkip,
+  type SkipPart,
+  type StateContext,
+  type StatePart,
+  statePart,
+  type VirtualMachine,
+} from './checkpoint/virtual-machine.ts';
+export type { IgnoredMismatch, VmHeader } from './checkpoint/vm-header.ts';
+export type { SavableValue } from './context/auto-value.ts';
+export type { LoadCheckpoint } from './context/load-checkpoint.ts';
+export type { LoadContext, LoadExpectation, TagInfo } from './context/load-context.ts';
+export type {
+  MemoryFrameSink,
+  MemoryFrameSource,
+  MemoryRegion,
+  MemoryTotals,
+} from './context/memory-frames.ts';
+export type { SaveCheckpoint, SaveContext } from './context/save-checkpoint.ts';
+export {
+  array,
+  bool,
+  bytes,
+  defineState,
+  type Field,
+  f32,
+  f64,
+  i8,
+  i16,
+  i32,
+  i64,
+  StateDefinition,
+  type StateOf,
+  type StateOptions,
+  string,
+  struct,
+  u8,
+  u16,
+  u32,
+  u64,
+  vector,
+} from './context/state.ts';
+export {
+  CheckpointError,
+  type ErrorCode,
+  type ErrorDetails,
+  type ErrorEntry,
+  type ErrorKind,
+  errorTable,
+} from './errors/index.ts';
+export type { AnyValue, TypedValue, ValueType } from './format/value.ts';
+export {
+  type AllocateOptions,
+  type AttachedRegion,
+  type DecodeOptions,
+  type EncodeOptions,
+  type FileRegion,
+  GuestMemory,
+  type MemoryScan,
+  PageDecoder,
+  PageEncoder,
+  type RegionSpec,
+} from './memory/index.ts';
+export { hasNativeAddon } from './native/index.ts';
+export {
+  type CommitSummary,
+  defaultMemoryStoreSpace,
+  MemoryStoreSpace,
+  memoryStoreFactory,
+  openStore,
+  registeredSchemes,
+  registerStore,
+  type Segment,
+  type SegmentSummary,
+  type Store,
+  type StoreFactory,
+  type StoreReader,
+  type StoreReadOptions,
+  StoreRegistry,
+  type StoreWriteOptions,
+  type StoreWriter,
+} from './store/index.ts';

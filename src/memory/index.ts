@@ -1,0 +1,11 @@
+export {
+  type AllocateOptions,
+  type AttachedRegion,
+  checkThreads,
+  type FileRegion,
+  GuestMemory,
+  type MemoryScan,
+  type RegionSpec,
+} from './guest-memory.ts';
+export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder.ts';
+export { type EncodeOptions, PageEncoder } from './page-encoder.ts';

@@ -1,0 +1,173 @@
+/**
+ * The whole native surface, typed. Thin: checks nothing, converts nothing; `src/memory` does.
+ *
+ * Errors thrown or rejected by the addon are plain `Error`s with `code`, and maybe `errno`, `frame`, `offset`, `page`;
+ * `fromNative` makes CheckpointErrors of them.
+ */
+
+/** `[base, bytes]` of a region. */
+export type NativeRegion = readonly [base: bigint, bytes: bigint];
+
+export interface NativeScan {
+  readonly pages: number;
+  readonly present: number;
+  readonly zero: number;
+  readonly fill: number;
+}
+
+export interface NativeStampCheck {
+  readonly stamped: number;
+  readonly damaged: number;
+  readonly firstDamaged: number;
+  readonly highestCounter: number;
+}
+
+export interface NativeMemory {
+  read(address: bigint, target: Uint8Array): void;
+  write(address: bigint, source: Uint8Array): void;
+  scan(threads: number): Promise<NativeScan>;
+  digest(threads: number): Promise<bigint>;
+  /** Pages that may hold something, found without reading them. */
+  presence(): Promise<number>;
+  fillGuestLike(seed: bigint, threads: number): Promise<void>;
+  checkStamps(): Promise<NativeStampCheck>;
+  close(): void;
+}
+
+export interface NativePosition {
+  readonly uuid: Uint8Array;
+  readonly epoch: bigint;
+  readonly sequence: number;
+  readonly offset: number;
+}
+
+export interface NativeTotals {
+  readonly pages: number;
+  readonly zeroPages: number;
+  readonly fillPages: number;
+  readonly storedPages: number;
+  readonly samePages: number;
+  readonly encodedBytes: number;
+}
+
+/** A BLOCK_INDEX frame. */
+export interface NativeGroup {
+  readonly firstPage: number;
+  readonly pageCount: number;
+  readonly offset: number;
+}
+
+export interface NativeSlab {
+  readonly slab: number;
+  /** The whole slab; its frames are `[begin, begin + bytes)`. */
+  readonly view: Uint8Array;
+  readonly begin: number;
+  readonly bytes: number;
+  readonly digests: Uint8Array;
+  readonly groups: readonly NativeGroup[];
+  /** Pages of the whole memory that are done with this slab. */
+  readonly pages: number;
+}
+
+export interface NativeSavePipeline {
+  next(): Promise<NativeSlab | undefined>;
+  release(slab: number): void;
+  totals(): NativeTotals;
+  close(): Promise<void>;
+}
+
+export interface NativeLoadPipeline {
+  acquire(): Promise<{ readonly buffer: number; readonly view: Uint8Array }>;
+  push(
+    buffer: number,
+    bytes: number,
+  ): {
+    readonly digests: Uint8Array;
+    /** Pages seen so far. */
+    readonly pages: number;
+    readonly ended: boolean;
+    readonly leftover?: Uint8Array;
+  };
+  giveBack(buffer: number): void;
+  finish(): Promise<NativeTotals & { readonly groups: readonly NativeGroup[] }>;
+  /** Resolves, or rejects with the first damage, when all that was pushed is done. */
+  settle(): Promise<unknown>;
+  close(): Promise<void>;
+}
+
+export interface NativeStampWriter {
+  resume(): void;
+  pause(): Promise<void>;
+  stop(): Promise<void>;
+  pagesWritten(): number;
+  counter(): bigint;
+  setCounter(counter: bigint): void;
+}
+
+export interface Measured {
+  readonly seconds: number;
+  readonly bytes: number;
+  readonly result: bigint;
+}
+
+export interface NativeStoredBlocks {
+  add(frames: Uint8Array): void;
+  compress(threads: number, acceleration: number): Promise<Measured>;
+  decode(threads: number): Promise<Measured>;
+}
+
+export interface NativeAddon {
+  allocateMemory(regions: readonly NativeRegion[], backing: number, hugePages: boolean): NativeMemory;
+  /** mode: 0 mapped, 1 file, 2 fresh file. */
+  openFileMemory(
+    regions: readonly NativeRegion[],
+    descriptors: readonly number[],
+    offsets: readonly number[],
+    mode: number,
+    writable: boolean,
+  ): NativeMemory;
+  attachMemory(regions: readonly NativeRegion[], views: readonly Uint8Array[]): NativeMemory;
+  describeMemory(regions: readonly NativeRegion[]): NativeMemory;
+  readonly SavePipeline: new (
+    memory: NativeMemory,
+    options: NativePosition & {
+      readonly codec: number;
+      readonly acceleration: number;
+      readonly dedup: boolean;
+      readonly threads: number;
+      readonly slabCount: number;
+    },
+  ) => NativeSavePipeline;
+  readonly LoadPipeline: new (
+    memory: NativeMemory,
+    options: NativePosition & { readonly threads: number; readonly bufferCount: number },
+  ) => NativeLoadPipeline;
+  readonly StampWriter: new (
+    memory: NativeMemory,
+    options: {
+      readonly threads: number;
+      readonly pagesPerSecond: number;
+      readonly pattern: number;
+      readonly seed: bigint;
+      readonly firstPage: number;
+      readonly pageCount: number;
+    },
+  ) => NativeStampWriter;
+  xxh3(bytes: Uint8Array): bigint;
+  lz4Encode(bytes: Uint8Array, acceleration: number): Uint8Array | undefined;
+  lz4Decode(bytes: Uint8Array, decodedBytes: number): Uint8Array;
+  capabilities(): {
+    readonly simd: string;
+    readonly pagemap: 'scan' | 'entries' | 'none';
+    readonly lz4Version: number;
+    readonly xxhashVersion: number;
+    readonly napiVersion: number;
+  };
+  readonly bench: {
+    read(memory: NativeMemory, threads: number): Promise<Measured>;
+    zeroScan(memory: NativeMemory, threads: number): Promise<Measured>;
+    copy(memory: NativeMemory, threads: number): Promise<Measured>;
+    palaciosRecords(memory: NativeMemory, descriptor: number): Promise<Measured>;
+    readonly StoredBlocks: new () => NativeStoredBlocks;
+  };
+}

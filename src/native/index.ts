@@ -1,0 +1,15 @@
+export type {
+  Measured,
+  NativeAddon,
+  NativeLoadPipeline,
+  NativeMemory,
+  NativeRegion,
+  NativeSavePipeline,
+  NativeSlab,
+  NativeStampCheck,
+  NativeStampWriter,
+  NativeStoredBlocks,
+  NativeTotals,
+} from './addon.ts';
+export { hasNativeAddon, nativeAddon } from './load-addon.ts';
+export { awaitNative, callNative, fromNative } from './native-error.ts';

@@ -1,0 +1,54 @@
+/**
+ * `dir:path`: a folder with one file per context and a MANIFEST.json that people can read.
+ *
+ *     PATH/MANIFEST.json          which generation counts, and what is in it; replaced last, in one step
+ *     PATH/UUID/000-start         the segments of the stream, in order; together they are the stream, byte for byte
+ *     PATH/UUID/001-header
+ *     PATH/UUID/004-memory.pages
+ *     PATH/UUID/005-end
+ *
+ * Whoever opens it finds the older checkpoint or the newer one, whole, whatever happens in between.
+ */
+import { DirectoryCollector } from './directory-collector.ts';
+import { openDirectoryReader } from './directory-reader.ts';
+import { openDirectoryWriter } from './directory-writer.ts';
+import { hostEnvironment, type StoreEnvironment } from './environment.ts';
+import type { Store, StoreFactory, StoreReader, StoreWriteOptions, StoreWriter } from './store.ts';
+import { directoryPath } from './url.ts';
+
+/** The factory of `dir:`, over the host's files unless told otherwise. */
+export function directoryStoreFactory(environment: StoreEnvironment = hostEnvironment): StoreFactory {
+  return (rest, url) => new DirectoryStore(directoryPath(rest, url), url, environment);
+}
+
+class DirectoryStore implements Store {
+  readonly url: string;
+  readonly #path: string;
+  readonly #environment: StoreEnvironment;
+  readonly #collector: DirectoryCollector;
+
+  constructor(path: string, url: string, environment: StoreEnvironment) {
+    this.url = url;
+    this.#path = path;
+    this.#environment = environment;
+    this.#collector = new DirectoryCollector(environment, path, url);
+  }
+
+  openWriter(options: StoreWriteOptions): Promise<StoreWriter> {
+    return openDirectoryWriter({
+      environment: this.#environment,
+      collector: this.#collector,
+      path: this.#path,
+      store: this.url,
+      options,
+    });
+  }
+
+  openReader(): Promise<StoreReader> {
+    return openDirectoryReader({
+      fileSystem: this.#environment.fileSystem,
+      path: this.#path,
+      store: this.url,
+    });
+  }
+}

@@ -1,0 +1,87 @@
+/** The reader's half of the guard: see guard.ts. */
+import { CheckpointError } from '../errors/index.ts';
+import { fromStore, storeFailure, throwIfAborted } from './failure.ts';
+import type { StoreReader } from './store.ts';
+
+/** A reader without random access. */
+export class GuardedReader implements StoreReader {
+  readonly byteLength: number | undefined;
+  protected readonly inner: StoreReader;
+  readonly #signal: AbortSignal | undefined;
+  readonly #url: string;
+  readonly #inFlight = new Set<Promise<unknown>>();
+  #isReading = false;
+  #closing: Promise<void> | undefined;
+
+  constructor(
+    inner: StoreReader,
+    byteLength: number | undefined,
+    signal: AbortSignal | undefined,
+    url: string,
+  ) {
+    this.inner = inner;
+    this.byteLength = byteLength;
+    this.#signal = signal;
+    this.#url = url;
+  }
+
+  async read(target: Uint8Array): Promise<number> {
+    if (this.#isReading) throw new TypeError('read() before the read() before it has resolved');
+    this.#isReading = true;
+    try {
+      return await this.fill('read', target, () => this.inner.read(target));
+    } finally {
+      this.#isReading = false;
+    }
+  }
+
+  /** Waits for the reads in progress. */
+  async close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return await this.#closing;
+  }
+
+  protected async fill(call: string, target: Uint8Array, work: () => Promise<number>): Promise<number> {
+    if (this.#closing !== undefined) {
+      throw new CheckpointError('CHKPT_CLOSED', `${call}() after close()`, { details: { store: this.#url } });
+    }
+    if (!(target instanceof Uint8Array)) throw new TypeError(`${call}() takes a Uint8Array`);
+    if (target.length === 0) throw new RangeError(`${call}() into an empty Uint8Array`);
+    const byteCountMax = target.length;
+    const result = this.#perform(call, work);
+    this.#inFlight.add(result);
+    try {
+      const byteCount = await result;
+      if (Number.isInteger(byteCount) && byteCount >= 0 && byteCount <= byteCountMax) return byteCount;
+      throw storeFailure(`${call}() of ${byteCountMax} bytes returned ${byteCount}`, this.#url);
+    } finally {
+      this.#inFlight.delete(result);
+    }
+  }
+
+  async #perform(call: string, work: () => Promise<number>): Promise<number> {
+    try {
+      throwIfAborted(this.#signal, this.#url);
+      return await work();
+    } catch (error) {
+      throw fromStore(error, call, this.#signal, this.#url);
+    }
+  }
+
+  async #close(): Promise<void> {
+    await Promise.allSettled(this.#inFlight);
+    try {
+      await this.inner.close();
+    } catch (error) {
+      throw fromStore(error, 'close', undefined, this.#url);
+    }
+  }
+}
+
+/** A reader with random access. `readAt` may be called while other reads are in progress. */
+export class GuardedRandomReader extends GuardedReader {
+  async readAt(offset: number, target: Uint8Array): Promise<number> {
+    if (!(Number.isSafeInteger(offset) && offset >= 0)) throw new RangeError(`not an offset: ${offset}`);
+    return await this.fill('readAt', target, () => this.inner.readAt?.(offset, target) as Promise<number>);
+  }
+}

@@ -1,0 +1,121 @@
+/** The writer's half of the guard: see guard.ts. */
+import { CheckpointError } from '../errors/index.ts';
+import { fromStore, throwIfAborted } from './failure.ts';
+import type { CommitSummary, Segment, SegmentSummary, StoreWriteOptions, StoreWriter } from './store.ts';
+
+const segmentKinds: ReadonlySet<unknown> = new Set(['start', 'values', 'memory', 'end']);
+
+export class GuardedWriter implements StoreWriter {
+  readonly #inner: StoreWriter;
+  readonly #options: StoreWriteOptions;
+  readonly #url: string;
+  #phase: 'open' | 'failed' | 'committed' | 'aborted' = 'open';
+  /** The call in progress; resolves when it has settled, never rejects. */
+  #running: Promise<void> | undefined;
+  #aborting: Promise<void> | undefined;
+  #failure: CheckpointError | undefined;
+  #streamBytes = 0;
+  /** Where the open segment began. */
+  #segmentStart: number | undefined;
+
+  constructor(inner: StoreWriter, options: StoreWriteOptions, url: string) {
+    this.#inner = inner;
+    this.#options = options;
+    this.#url = url;
+  }
+
+  async beginSegment(segment: Segment): Promise<void> {
+    this.#enter('beginSegment');
+    if (typeof segment?.name !== 'string' || !segmentKinds.has(segment.kind))
+      throw new TypeError('not a segment');
+    if (this.#segmentStart !== undefined) throw new TypeError('the segment before has not ended');
+    await this.#run('beginSegment', () => this.#inner.beginSegment?.(segment));
+    this.#segmentStart = this.#streamBytes;
+  }
+
+  async endSegment(summary: SegmentSummary): Promise<void> {
+    this.#enter('endSegment');
+    if (this.#segmentStart === undefined) throw new TypeError('no segment has begun');
+    checkByteCount(summary?.bytes, this.#streamBytes - this.#segmentStart);
+    await this.#run('endSegment', () => this.#inner.endSegment?.(summary));
+    this.#segmentStart = undefined;
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    this.#enter('write');
+    if (!(bytes instanceof Uint8Array)) throw new TypeError('write() takes a Uint8Array');
+    // An empty chunk ends the body in more than one network protocol.
+    if (bytes.length === 0) return;
+    const byteCount = bytes.length;
+    await this.#run('write', () => this.#inner.write(bytes));
+    this.#streamBytes += byteCount;
+  }
+
+  async commit(summary: CommitSummary): Promise<void> {
+    this.#enter('commit');
+    if (this.#segmentStart !== undefined) throw new TypeError('the last segment has not ended');
+    if (summary?.uuid !== this.#options.uuid) throw new TypeError('the UUID is not that of openWriter()');
+    checkByteCount(summary.bytes, this.#streamBytes);
+    await this.#run('commit', () => this.#inner.commit(summary));
+    this.#phase = 'committed';
+  }
+
+  async abort(): Promise<void> {
+    this.#aborting ??= this.#abort();
+    return await this.#aborting;
+  }
+
+  async #abort(): Promise<void> {
+    await this.#running;
+    if (this.#phase === 'committed') return;
+    this.#phase = 'aborted';
+    try {
+      await this.#inner.abort();
+    } catch (error) {
+      throw fromStore(error, 'abort', undefined, this.#url);
+    }
+  }
+
+  #enter(call: string): void {
+    if (this.#running !== undefined) throw new TypeError(`${call}() before the call before it has resolved`);
+    if (this.#phase === 'open' && this.#aborting === undefined) return;
+    throw new CheckpointError('CHKPT_CLOSED', `${call}() after the end of the save`, {
+      details: { store: this.#url },
+      ...(this.#failure === undefined ? {} : { cause: this.#failure }),
+    });
+  }
+
+  async #run(call: string, work: () => Promise<void> | undefined): Promise<void> {
+    const result = this.#perform(call, work);
+    this.#running = result.catch(() => undefined);
+    try {
+      await result;
+    } finally {
+      this.#running = undefined;
+    }
+  }
+
+  async #perform(call: string, work: () => Promise<void> | undefined): Promise<void> {
+    try {
+      throwIfAborted(this.#options.signal, this.#url);
+      await work();
+    } catch (error) {
+      this.#failure = fromStore(error, call, this.#options.signal, this.#url);
+      this.#phase = 'failed';
+      await this.#dropQuietly();
+      throw this.#failure;
+    }
+  }
+
+  /** What failed first is what the caller must hear of; `abort()` tells whether something remained. */
+  async #dropQuietly(): Promise<void> {
+    try {
+      await this.#inner.abort();
+    } catch {}
+  }
+}
+
+function checkByteCount(claimed: unknown, written: number): void {
+  if (claimed !== written)
+    throw new RangeError(`the summary says ${claimed} bytes, but ${written} were written`);
+}

@@ -1,0 +1,19 @@
+export { defaultStoreRegistry, openStore, registeredSchemes, registerStore } from './default-registry.ts';
+export { directoryStoreFactory } from './directory-store.ts';
+export { hostEnvironment, type ProcessTable, type StoreEnvironment } from './environment.ts';
+export { fileStoreFactory } from './file-store.ts';
+export { type FileStatus, type FileSystem, hostFileSystem, type OpenFile } from './file-system.ts';
+export { defaultMemoryStoreSpace, MemoryStoreSpace, memoryStoreFactory } from './memory-store.ts';
+export { nullStoreFactory } from './null-store.ts';
+export { StoreRegistry } from './registry.ts';
+export type {
+  CommitSummary,
+  Segment,
+  SegmentSummary,
+  Store,
+  StoreFactory,
+  StoreReader,
+  StoreReadOptions,
+  StoreWriteOptions,
+  StoreWriter,
+} from './store.ts';

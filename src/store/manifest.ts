@@ -1,0 +1,198 @@
+/**
+ * MANIFEST.json of a `dir:` checkpoint: text ⇄ value. Pure; untrusted input.
+ *
+ * The file is exactly what `serializeManifest` makes: keys in the order below, two spaces of indentation, a line feed at
+ * the end. Anything else is refused, so that no byte of the file can change unnoticed.
+ */
+import { createHash } from 'node:crypto';
+import { CheckpointError, type ErrorDetails } from '../errors/index.ts';
+import { encodeName } from '../format/names.ts';
+import { contextCountMax, manifestBytesMax } from '../limits.ts';
+import { isSegmentFileName } from './segment-file.ts';
+import type { Segment } from './store.ts';
+import { isUuid, uuidText } from './temporary-names.ts';
+
+export interface ManifestSegment {
+  readonly name: string;
+  readonly kind: Segment['kind'];
+  /** Base name in the generation's folder. */
+  readonly file: string;
+  readonly bytes: number;
+  readonly frames: number;
+  /** SHA-256, hex, over the header digests of the frames. */
+  readonly digest: string;
+}
+
+export interface Manifest {
+  readonly uuid: string;
+  readonly parent: string | null;
+  /** Decimal: it can exceed what a JSON number holds. */
+  readonly epoch: string;
+  /** Root digest, hex. */
+  readonly root: string;
+  /** Bytes of all segments. */
+  readonly bytes: number;
+  /** Folder with the files of the segments. */
+  readonly generation: string;
+  /** In stream order. */
+  readonly segments: readonly ManifestSegment[];
+}
+
+const format = 'chkpt directory';
+const version = 1;
+
+/** One segment per context, the stream header, and what follows the last context. */
+export const segmentCountMax = contextCountMax + 2;
+
+const manifestKeys = [
+  'format',
+  'version',
+  'uuid',
+  'parent',
+  'epoch',
+  'root',
+  'bytes',
+  'generation',
+  'segments',
+  'digest',
+] as const;
+const segmentKeys = ['name', 'kind', 'file', 'bytes', 'frames', 'digest'] as const;
+const segmentKinds: ReadonlySet<unknown> = new Set(['start', 'values', 'memory', 'end']);
+
+const generationPattern = new RegExp(`^${uuidText}(?:\\.[1-9][0-9]{0,5})?$`);
+const digestPattern = /^[0-9a-f]{64}$/;
+const epochPattern = /^(?:0|[1-9][0-9]{0,19})$/;
+const epochMax = 2n ** 64n - 1n;
+
+/** The text of the file. */
+export function serializeManifest(manifest: Manifest): string {
+  const { uuid, parent, epoch, root, bytes, generation } = manifest;
+  const segments = manifest.segments.map(({ name, kind, file, bytes, frames, digest }) => {
+    return { name, kind, file, bytes, frames, digest };
+  });
+  const content = { format, version, uuid, parent, epoch, root, bytes, generation, segments };
+  return `${JSON.stringify({ ...content, digest: manifestDigest(content) }, undefined, 2)}\n`;
+}
+
+/** Reads the file. Throws `CHKPT_MANIFEST` unless every rule holds, `CHKPT_VERSION` when a newer chkpt wrote it. */
+export function parseManifest(bytes: Uint8Array, details: ErrorDetails): Manifest {
+  if (bytes.length > manifestBytesMax) throw manifestError('it is too long', details);
+  const text = decode(bytes, details);
+  const manifest = parseJson(text, details);
+  refuseNewerVersion(manifest, details);
+  const broken = brokenRule(manifest);
+  if (broken !== undefined) throw manifestError(broken, details);
+  const checked = manifest as unknown as Manifest;
+  if (serializeManifest(checked) !== text) throw manifestError('its digest or its layout is wrong', details);
+  return checked;
+}
+
+export function manifestError(what: string, details: ErrorDetails, cause?: unknown): CheckpointError {
+  return new CheckpointError('CHKPT_MANIFEST', `the manifest is not valid: ${what}`, {
+    details,
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
+
+/** True for what a writer may call a generation's folder: a UUID, or a UUID and a number. */
+export function isGenerationName(text: unknown): text is string {
+  return typeof text === 'string' && generationPattern.test(text);
+}
+
+/** True for a name that a segment can have: that of a context, docs/format.md section 5. */
+function isSegmentName(text: unknown): text is string {
+  try {
+    return typeof text === 'string' && encodeName(text).length > 0;
+  } catch {
+    return false;
+  }
+}
+
+/** SHA-256 over the JSON text with sorted keys and without white space. */
+function manifestDigest(content: object): string {
+  return createHash('sha256').update(canonicalJson(content)).digest('hex');
+}
+
+function canonicalJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const members = Object.entries(value).sort(([left], [right]) => (left < right ? -1 : 1));
+  return `{${members.map(([key, member]) => `${JSON.stringify(key)}:${canonicalJson(member)}`).join(',')}}`;
+}
+
+function decode(bytes: Uint8Array, details: ErrorDetails): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (error) {
+    throw manifestError('it is not UTF-8', details, error);
+  }
+}
+
+function parseJson(text: string, details: ErrorDetails): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw manifestError('it is not JSON', details, error);
+  }
+}
+
+function refuseNewerVersion(value: unknown, details: ErrorDetails): void {
+  const header = value as Partial<Record<'format' | 'version', unknown>> | null;
+  if (header?.format !== format || !Number.isSafeInteger(header.version) || Number(header.version) <= version)
+    return;
+  throw new CheckpointError('CHKPT_VERSION', 'the manifest has a newer version', {
+    details: { ...details, expected: version, actual: Number(header.version) },
+  });
+}
+
+/** The first rule that does not hold, `undefined` when all do. */
+function brokenRule(value: unknown): string | undefined {
+  if (!hasExactly(value, manifestKeys)) return 'its keys are not those of a manifest';
+  if (value.format !== format) return 'it is not that of a chkpt directory';
+  if (value.version !== version) return 'version';
+  if (!isUuid(value.uuid)) return 'uuid';
+  if (value.parent !== null && !isUuid(value.parent)) return 'parent';
+  if (!isEpoch(value.epoch)) return 'epoch';
+  if (!isDigest(value.root)) return 'root';
+  if (!isByteCount(value.bytes)) return 'bytes';
+  if (!isGenerationName(value.generation)) return 'generation';
+  if (!isDigest(value.digest)) return 'digest';
+  const { segments } = value;
+  if (!Array.isArray(segments) || segments.length > segmentCountMax) return 'segments';
+  return brokenSegmentRule(segments, value.bytes);
+}
+
+function brokenSegmentRule(segments: readonly unknown[], byteCount: number): string | undefined {
+  const files = new Set<string>();
+  let sum = 0;
+  for (const [index, segment] of segments.entries()) {
+    const place = `segment ${index}`;
+    if (!hasExactly(segment, segmentKeys)) return `${place}: its keys are not those of a segment`;
+    if (!segmentKinds.has(segment.kind)) return `${place}: kind`;
+    if (!isSegmentName(segment.name)) return `${place}: name`;
+    if (!isSegmentFileName(segment.file) || files.has(segment.file)) return `${place}: file`;
+    if (!isByteCount(segment.bytes)) return `${place}: bytes`;
+    if (!isByteCount(segment.frames)) return `${place}: frames`;
+    if (!isDigest(segment.digest)) return `${place}: digest`;
+    files.add(segment.file);
+    sum += segment.bytes;
+  }
+  return sum === byteCount ? undefined : 'the segments do not add up to its bytes';
+}
+
+function hasExactly<Key extends string>(value: unknown, keys: readonly Key[]): value is Record<Key, unknown> {
+  if (typeof value !== 'object' || value === null) return false;
+  return Object.keys(value).length === keys.length && keys.every((key) => Object.hasOwn(value, key));
+}
+
+function isDigest(value: unknown): value is string {
+  return typeof value === 'string' && digestPattern.test(value);
+}
+
+function isByteCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && Number(value) >= 0;
+}
+
+function isEpoch(value: unknown): value is string {
+  return typeof value === 'string' && epochPattern.test(value) && BigInt(value) <= epochMax;
+}

@@ -1,0 +1,404 @@
+/**
+ * What every store promises, as tests. Each implementation, also one of a third party, runs all of them: the file
+ * test/store/conformance.test.ts shows how.
+ */
+import { describe, expect, test } from 'vitest';
+import { CheckpointError } from '../../src/errors/index.ts';
+import type { Segment, Store, StoreReader } from '../../src/store/index.ts';
+import { isSame, load, noise, sampleStream, save, writeSegments } from '../store/support/sample-stream.ts';
+
+/** One place for one checkpoint, fresh for each test. */
+export interface StoreSubject {
+  /** Opens the store at the place, anew each time, through a registry. */
+  open(): Store;
+  /** Whatever shows that space is taken: names of files, of objects. Absent when it cannot be told. */
+  remains?(): readonly string[];
+}
+
+export interface StoreTraits {
+  /** The store has `readAt` and knows `byteLength`. */
+  readonly randomAccess: boolean;
+}
+
+/** Registers the tests for one store. `makeSubject` is called by each of them. */
+export function describeStore(
+  name: string,
+  traits: StoreTraits,
+  makeSubject: () => StoreSubject | Promise<StoreSubject>,
+): void {
+  describe(`store ${name}`, () => {
+    describeVisibility(makeSubject);
+    describeBytes(makeSubject);
+    describeRules(makeSubject);
+    if (traits.randomAccess) describeRandomAccess(makeSubject);
+  });
+}
+
+type MakeSubject = () => StoreSubject | Promise<StoreSubject>;
+
+const older = sampleStream('older');
+const newer = sampleStream('newer', [
+  ['start', 'start', 128],
+  ['values', 'Ünïcode "quoted" \\ name', 1],
+  ['values', 'x'.repeat(255), 4097],
+  ['memory', 'memory', 70_001],
+  ['values', 'after', 17],
+  ['end', 'end', 64],
+]);
+
+function describeVisibility(makeSubject: MakeSubject): void {
+  test('a place without checkpoint rejects with CHKPT_NOT_FOUND', async () => {
+    const subject = await makeSubject();
+    await expect(subject.open().openReader()).rejects.toMatchObject({ code: 'CHKPT_NOT_FOUND' });
+  });
+
+  test('nothing is visible before commit() resolves', async () => {
+    const subject = await makeSubject();
+    const writer = await subject.open().openWriter({ uuid: newer.summary.uuid });
+    await writeSegments(writer, newer);
+    await expect(subject.open().openReader()).rejects.toMatchObject({ code: 'CHKPT_NOT_FOUND' });
+    await writer.commit(newer.summary);
+    expect(isSame(await load(subject.open()), newer.bytes)).toBe(true);
+  });
+
+  test('the older checkpoint is what readers get until the newer one is committed', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), older);
+    const writer = await subject.open().openWriter({ uuid: newer.summary.uuid });
+    await writeSegments(writer, newer);
+    expect(isSame(await load(subject.open()), older.bytes)).toBe(true);
+    await writer.commit(newer.summary);
+    expect(isSame(await load(subject.open()), newer.bytes)).toBe(true);
+  });
+
+  test('a reader goes on reading what it opened when the checkpoint is replaced', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), older);
+    const reader = await subject.open().openReader();
+    try {
+      const start = await readExactly(reader, 100);
+      await save(subject.open(), newer);
+      const rest = await readExactly(reader, older.bytes.length);
+      expect(isSame(Buffer.concat([start, rest]), older.bytes)).toBe(true);
+    } finally {
+      await reader.close();
+    }
+  });
+
+  test('abort() leaves no trace, at any point, however often it is called', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), older);
+    const before = subject.remains?.();
+    for (let point = 0; point < 4; point += 1) {
+      const writer = await subject.open().openWriter({ uuid: newer.summary.uuid });
+      if (point > 0) await writer.beginSegment?.({ kind: 'start', name: 'start' });
+      if (point > 1) await writer.write(noise('aborted', 5000));
+      if (point > 2) await writer.endSegment?.({ bytes: 5000, frames: 1, digest: '0'.repeat(64) });
+      await Promise.all([writer.abort(), writer.abort()]);
+      await writer.abort();
+      expect(subject.remains?.()).toEqual(before);
+      expect(isSame(await load(subject.open()), older.bytes)).toBe(true);
+    }
+  });
+
+  test('abort() after commit() keeps the checkpoint', async () => {
+    const subject = await makeSubject();
+    const writer = await subject.open().openWriter({ uuid: newer.summary.uuid });
+    await writeSegments(writer, newer);
+    await writer.commit(newer.summary);
+    await writer.abort();
+    expect(isSame(await load(subject.open()), newer.bytes)).toBe(true);
+  });
+
+  test('two saves beside each other both succeed and the last commit counts', async () => {
+    const subject = await makeSubject();
+    const first = await subject.open().openWriter({ uuid: older.summary.uuid });
+    const second = await subject.open().openWriter({ uuid: newer.summary.uuid });
+    await Promise.all([writeSegments(first, older), writeSegments(second, newer)]);
+    await second.commit(newer.summary);
+    expect(isSame(await load(subject.open()), newer.bytes)).toBe(true);
+    await first.commit(older.summary);
+    expect(isSame(await load(subject.open()), older.bytes)).toBe(true);
+  });
+
+  test('a checkpoint can be replaced by one with the same UUID', async () => {
+    const subject = await makeSubject();
+    for (const seed of ['a', 'b', 'c']) {
+      const stream = sampleStream(seed);
+      const uuid = older.summary.uuid;
+      await save(subject.open(), { ...stream, summary: { ...stream.summary, uuid } });
+      expect(isSame(await load(subject.open()), stream.bytes)).toBe(true);
+    }
+  });
+
+  test('twenty saves take no more room than one', async () => {
+    const subject = await makeSubject();
+    if (subject.remains === undefined) return;
+    await save(subject.open(), older);
+    const once = subject.remains().length;
+    for (let count = 0; count < 20; count += 1) await save(subject.open(), sampleStream(`save ${count}`));
+    expect(subject.remains()).toHaveLength(once);
+  });
+}
+
+function describeBytes(makeSubject: MakeSubject): void {
+  test('the stream comes back byte for byte, whatever the sizes of writes and reads', async () => {
+    const subject = await makeSubject();
+    for (const [writeBytes, readBytes] of [
+      [1 << 20, 1 << 20],
+      [4096, 1000],
+      [997, 65_536],
+      [64, 333],
+    ] as const) {
+      const writer = await subject.open().openWriter({ uuid: newer.summary.uuid });
+      await writeSegments(writer, newer, writeBytes);
+      await writer.commit(newer.summary);
+      expect(isSame(await load(subject.open(), readBytes), newer.bytes)).toBe(true);
+    }
+  });
+
+  test('a write of several MiB from the middle of a larger buffer is stored exactly', async () => {
+    const subject = await makeSubject();
+    const slab = noise('slab', 4 * 1024 * 1024 + 13);
+    const view = slab.subarray(8, slab.length - 5);
+    const stream = sampleStream('large', [['memory', 'memory', 0]]);
+    const digest = '0'.repeat(64);
+    const writer = await subject.open().openWriter({ uuid: stream.summary.uuid });
+    await writer.beginSegment?.({ kind: 'memory', name: 'memory' });
+    await writer.write(view);
+    await writer.write(new Uint8Array(0));
+    await writer.endSegment?.({ bytes: view.length, frames: 1, digest });
+    await writer.commit({ ...stream.summary, bytes: view.length });
+    expect(isSame(await load(subject.open(), 1 << 20), view)).toBe(true);
+  });
+
+  test('an empty stream is kept as one', async () => {
+    const subject = await makeSubject();
+    const empty = sampleStream('empty', [['start', 'start', 0]]);
+    await save(subject.open(), empty);
+    expect(await load(subject.open())).toHaveLength(0);
+  });
+
+  test('read() writes only into its target and says 0 at the end, again and again', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), older);
+    const reader = await subject.open().openReader();
+    try {
+      const around = new Uint8Array(1024).fill(0x55);
+      let done = 0;
+      for (;;) {
+        const byteCount = await reader.read(around.subarray(100, 300));
+        if (byteCount === 0) break;
+        expect(
+          isSame(around.subarray(100, 100 + byteCount), older.bytes.subarray(done, done + byteCount)),
+        ).toBe(true);
+        done += byteCount;
+      }
+      expect(done).toBe(older.bytes.length);
+      expect(await reader.read(around.subarray(100, 300))).toBe(0);
+      const outside = [...around.subarray(0, 100), ...around.subarray(300)];
+      expect(outside.every((byte) => byte === 0x55)).toBe(true);
+    } finally {
+      await reader.close();
+    }
+  });
+
+  test('hundreds of segments keep their order', async () => {
+    const subject = await makeSubject();
+    const segments = Array.from(
+      { length: 300 },
+      (_, index) => ['values', `device ${index}`, index % 7] as const,
+    );
+    const many = sampleStream('many', segments);
+    await save(subject.open(), many);
+    expect(isSame(await load(subject.open(), 100), many.bytes)).toBe(true);
+  });
+}
+
+function describeRules(makeSubject: MakeSubject): void {
+  test('every call after commit() or abort() rejects with CHKPT_CLOSED', async () => {
+    const subject = await makeSubject();
+    for (const end of ['commit', 'abort'] as const) {
+      const writer = await subject.open().openWriter({ uuid: older.summary.uuid });
+      await writeSegments(writer, older);
+      await (end === 'commit' ? writer.commit(older.summary) : writer.abort());
+      const late = { code: 'CHKPT_CLOSED' };
+      await expect(writer.write(new Uint8Array(1))).rejects.toMatchObject(late);
+      await expect(writer.commit(older.summary)).rejects.toMatchObject(late);
+      await expect(writer.beginSegment?.({ kind: 'values', name: 'late' })).rejects.toMatchObject(late);
+      await expect(writer.endSegment?.({ bytes: 0, frames: 0, digest: '' })).rejects.toMatchObject(late);
+    }
+    expect(isSame(await load(subject.open()), older.bytes)).toBe(true);
+  });
+
+  test('wrong calls are TypeError or RangeError and do not harm the save', async () => {
+    const subject = await makeSubject();
+    const uuid = older.summary.uuid;
+    await expect(subject.open().openWriter({ uuid: '../../etc' })).rejects.toThrow(TypeError);
+    const writer = await subject.open().openWriter({ uuid });
+    const [first] = older.segments;
+    if (first === undefined) throw new Error('no segment');
+    await expect(writer.endSegment?.(first.summary)).rejects.toThrow(TypeError);
+    await writer.beginSegment?.(first.segment);
+    await expect(writer.beginSegment?.(first.segment)).rejects.toThrow(TypeError);
+    await expect(writer.write('text' as unknown as Uint8Array)).rejects.toThrow(TypeError);
+    await expect(writer.write([1, 2] as unknown as Uint8Array)).rejects.toThrow(TypeError);
+    const writing = writer.write(first.bytes);
+    await expect(writer.write(first.bytes)).rejects.toThrow(TypeError);
+    await expect(writer.commit(older.summary)).rejects.toThrow(TypeError);
+    await writing;
+    await expect(writer.endSegment?.({ ...first.summary, bytes: 7 })).rejects.toThrow(RangeError);
+    await writer.endSegment?.(first.summary);
+    await writeSegments(writer, { ...older, segments: older.segments.slice(1) });
+    await expect(writer.commit({ ...older.summary, bytes: 7 })).rejects.toThrow(RangeError);
+    await expect(writer.commit({ ...older.summary, uuid: newer.summary.uuid })).rejects.toThrow(TypeError);
+    await writer.commit(older.summary);
+    expect(isSame(await load(subject.open()), older.bytes)).toBe(true);
+  });
+
+  test('a segment that is none is a TypeError', async () => {
+    const subject = await makeSubject();
+    const writer = await subject.open().openWriter({ uuid: older.summary.uuid });
+    const wrong = [undefined, {}, { kind: 'values' }, { kind: 'other', name: 'x' }] as unknown as Segment[];
+    for (const segment of wrong) await expect(writer.beginSegment?.(segment)).rejects.toThrow(TypeError);
+    await writer.abort();
+  });
+
+  test('wrong reads are TypeError or RangeError, and a closed reader is CHKPT_CLOSED', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), older);
+    const reader = await subject.open().openReader();
+    await expect(reader.read(new Uint8Array(0))).rejects.toThrow(RangeError);
+    await expect(reader.read(new ArrayBuffer(8) as unknown as Uint8Array)).rejects.toThrow(TypeError);
+    const reading = reader.read(new Uint8Array(8));
+    await expect(reader.read(new Uint8Array(8))).rejects.toThrow(TypeError);
+    expect(await reading).toBe(8);
+    await Promise.all([reader.close(), reader.close()]);
+    await expect(reader.read(new Uint8Array(8))).rejects.toMatchObject({ code: 'CHKPT_CLOSED' });
+  });
+
+  test('a cancelled save rejects with CHKPT_ABORTED at its next call and leaves no trace', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), older);
+    const before = subject.remains?.();
+    const uuid = newer.summary.uuid;
+    const late = { uuid, signal: AbortSignal.abort() };
+    await expect(subject.open().openWriter(late)).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
+    for (const stopAtCommit of [false, true]) {
+      const controller = new AbortController();
+      const writer = await subject.open().openWriter({ uuid, signal: controller.signal });
+      if (stopAtCommit) await writeSegments(writer, newer);
+      controller.abort();
+      const call = stopAtCommit ? writer.commit(newer.summary) : writer.write(new Uint8Array(9));
+      await expect(call).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
+      expect(subject.remains?.()).toEqual(before);
+      await writer.abort();
+    }
+    expect(isSame(await load(subject.open()), older.bytes)).toBe(true);
+  });
+
+  test('a cancelled load rejects with CHKPT_ABORTED at its next call', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), older);
+    const controller = new AbortController();
+    const reader = await subject.open().openReader({ signal: controller.signal });
+    expect(await reader.read(new Uint8Array(10))).toBe(10);
+    controller.abort();
+    await expect(reader.read(new Uint8Array(10))).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
+    await reader.close();
+    const late = subject.open().openReader({ signal: controller.signal });
+    await expect(late).rejects.toBeInstanceOf(CheckpointError);
+  });
+}
+
+function describeRandomAccess(makeSubject: MakeSubject): void {
+  test('readAt() reads any range, across all borders, without moving read()', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), newer);
+    const reader = await subject.open().openReader();
+    try {
+      expect(reader.byteLength).toBe(newer.bytes.length);
+      const borders = newer.segments.reduce<number[]>(
+        (ends, { bytes }) => [...ends, (ends.at(-1) ?? 0) + bytes.length],
+        [0],
+      );
+      const offsets = borders.flatMap((border) => [border - 3, border - 1, border, border + 1]);
+      let position = 0;
+      for (const offset of offsets.filter((value) => value >= 0)) {
+        const expected = newer.bytes.subarray(offset, offset + 5000);
+        expect(isSame(await readExactlyAt(reader, offset, 5000), expected)).toBe(true);
+        const next = await readExactly(reader, 11);
+        expect(isSame(next, newer.bytes.subarray(position, position + 11))).toBe(true);
+        position += next.length;
+      }
+      expect(await reader.readAt?.(newer.bytes.length, new Uint8Array(4))).toBe(0);
+      expect(await reader.readAt?.(newer.bytes.length + 12_345, new Uint8Array(4))).toBe(0);
+    } finally {
+      await reader.close();
+    }
+  });
+
+  test('many readAt() at once, mixed with read(), all get their bytes', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), newer);
+    const reader = await subject.open().openReader();
+    try {
+      const offsets = Array.from({ length: 50 }, (_, index) => index * 1400);
+      const ranges = Promise.all(offsets.map((offset) => readExactlyAt(reader, offset, 2000)));
+      const all = await readExactly(reader, newer.bytes.length);
+      expect(isSame(all, newer.bytes)).toBe(true);
+      for (const [index, range] of (await ranges).entries()) {
+        const offset = index * 1400;
+        expect(isSame(range, newer.bytes.subarray(offset, offset + 2000))).toBe(true);
+      }
+    } finally {
+      await reader.close();
+    }
+  });
+
+  test('close() waits for the reads in progress', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), newer);
+    const reader = await subject.open().openReader();
+    const target = new Uint8Array(3000);
+    const reading = reader.readAt?.(1000, target);
+    await reader.close();
+    const byteCount = (await reading) ?? 0;
+    expect(byteCount).toBeGreaterThan(0);
+    const expected = newer.bytes.subarray(1000, 1000 + byteCount);
+    expect(isSame(target.subarray(0, byteCount), expected)).toBe(true);
+    await expect(reader.readAt?.(0, target)).rejects.toMatchObject({ code: 'CHKPT_CLOSED' });
+  });
+
+  test('an offset that is none is a RangeError', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), older);
+    const reader = await subject.open().openReader();
+    for (const offset of [-1, 0.5, Number.NaN, 2 ** 53, '0' as unknown as number]) {
+      await expect(reader.readAt?.(offset, new Uint8Array(4))).rejects.toThrow(RangeError);
+    }
+    await reader.close();
+  });
+}
+
+async function readExactly(reader: StoreReader, byteCountMax: number): Promise<Uint8Array> {
+  const target = new Uint8Array(byteCountMax);
+  let done = 0;
+  while (done < byteCountMax) {
+    const byteCount = await reader.read(target.subarray(done));
+    if (byteCount === 0) break;
+    done += byteCount;
+  }
+  return target.subarray(0, done);
+}
+
+async function readExactlyAt(reader: StoreReader, offset: number, byteCountMax: number): Promise<Uint8Array> {
+  const target = new Uint8Array(byteCountMax);
+  let done = 0;
+  while (done < byteCountMax) {
+    const byteCount = (await reader.readAt?.(offset + done, target.subarray(done))) ?? 0;
+    if (byteCount === 0) break;
+    done += byteCount;
+  }
+  return target.subarray(0, done);
+}

@@ -1,0 +1,30 @@
+/** The promises of every store, for the stores that come with chkpt and for one of a third party. */
+import { gzipStoreFactory } from '../../examples/custom-store.ts';
+import { openStore, registerStore, StoreRegistry } from '../../src/store/index.ts';
+import { MemoryStoreSpace, memoryStoreFactory } from '../../src/store/memory-store.ts';
+import { describeStore } from '../conformance/store.suite.ts';
+import { listTree, makeFolder } from './support/folders.ts';
+
+describeStore('mem:', { randomAccess: true }, () => {
+  const space = new MemoryStoreSpace();
+  const registry = new StoreRegistry();
+  registry.register('mem', memoryStoreFactory(space));
+  return { open: () => registry.open('mem:checkpoint'), remains: () => space.names() };
+});
+
+describeStore('file:', { randomAccess: true }, () => {
+  const folder = makeFolder();
+  return { open: () => openStore(`file:${folder}/vm.chkpt`), remains: () => listTree(folder) };
+});
+
+describeStore('dir:', { randomAccess: true }, () => {
+  const folder = makeFolder();
+  return { open: () => openStore(`dir:${folder}/vm`), remains: () => listTree(folder) };
+});
+
+registerStore('gzip', gzipStoreFactory);
+
+describeStore('of a third party (examples/custom-store.ts)', { randomAccess: false }, () => {
+  const folder = makeFolder();
+  return { open: () => openStore(`gzip:${folder}/vm.chkpt.gz`), remains: () => listTree(folder) };
+});

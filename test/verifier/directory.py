@@ -1,0 +1,2 @@
+def read_directory(path):
+    raise OSError

@@ -1,0 +1,71 @@
+"""PageStore: the content of guest pages by page number, sized by what the stream carries.
+
+Pages that were never put are zero. Stored pages lie in a spool file, fills are just their number,
+equal pages share one place: no stream makes this larger than a small multiple of itself.
+Pages are put in ascending order.
+"""
+
+from bisect import bisect_left
+from hashlib import sha256
+from tempfile import SpooledTemporaryFile
+
+PAGE_BYTES = 4096
+_SPOOL_MEMORY_BYTES = 64 << 20
+_ZEROS = bytes(1 << 20)
+
+
+class PageStore:
+    def __init__(self):
+        # Page number to content: n >= 0 is the n-th page of the spool, below 0 a fill of -1 - n.
+        self._contents = {}
+        self._spool = SpooledTemporaryFile(max_size=_SPOOL_MEMORY_BYTES)
+        self._spool_pages = 0
+
+    def close(self):
+        self._spool.close()
+
+    def put_stored(self, page, data):
+        self._spool.write(data)
+        self._contents[page] = self._spool_pages
+        self._spool_pages += 1
+
+    def put_fill(self, page, word):
+        self._contents[page] = -1 - word
+
+    def put_same(self, page, source):
+        if source in self._contents:
+            self._contents[page] = self._contents[source]
+
+    def _content(self, page):
+        place = self._contents[page]
+        if place < 0:
+            return (-1 - place).to_bytes(8, 'little') * (PAGE_BYTES // 8)
+        self._spool.seek(place * PAGE_BYTES)
+        return self._spool.read(PAGE_BYTES)
+
+    def runs(self, first, count):
+        """The pages from `first` on, as (zero bytes, content of the page behind them or b'')."""
+        pages = list(self._contents)
+        next_page = first
+        for page in pages[bisect_left(pages, first):bisect_left(pages, first + count)]:
+            yield (page - next_page) * PAGE_BYTES, self._content(page)
+            next_page = page + 1
+        if next_page < first + count:
+            yield (first + count - next_page) * PAGE_BYTES, b''
+
+    def digest(self, first, count):
+        """SHA-256 of the pages' bytes, in hex."""
+        digest = sha256()
+        for zeros, content in self.runs(first, count):
+            while zeros > 0:
+                part = min(zeros, len(_ZEROS))
+                digest.update(_ZEROS[:part])
+                zeros -= part
+            digest.update(content)
+        return digest.hexdigest()
+
+    def write(self, file, first, count):
+        """Writes the pages at the file's position; zeros become holes. The caller sets the size."""
+        for zeros, content in self.runs(first, count):
+            file.seek(zeros, 1)
+            file.write(content)
