@@ -4,7 +4,8 @@
  *     registerStore('gzip', gzipStoreFactory);
  *     await saveVm(vm, 'gzip:/ckpt/vm.chkpt.gz');
  *
- * In a program of your own import from 'chkpt'. This file runs the conformance suite in test/store/conformance.test.ts.
+ * In a program of your own import from 'chkpt'. This file runs the conformance suite in
+ * test/store/conformance.test.ts.
  */
 import { createWriteStream } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';

@@ -47,11 +47,15 @@ std::optional<std::span<std::uint8_t>> ToBytes(const Napi::Value& value) {
   napi_typedarray_type type;
   std::size_t length = 0;
   void* data = nullptr;
-  if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, nullptr, nullptr) !=
+  napi_value buffer = nullptr;
+  if (napi_get_typedarray_info(value.Env(), value, &type, &length, &data, &buffer, nullptr) !=
           napi_ok ||
       type != napi_uint8_array) {
     return std::nullopt;
   }
+  bool detached = false;
+  napi_is_detached_arraybuffer(value.Env(), buffer, &detached);
+  if (detached) return std::nullopt;
   return std::span<std::uint8_t>(static_cast<std::uint8_t*>(data), length);
 }
 

@@ -56,12 +56,6 @@ LoadWrap::LoadWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LoadWrap>(
     ThrowType(env, "load options are not valid");
     return;
   }
-  for (const Region& region : memory->regions()) {
-    if (!region.writable) {
-      Throw(env, {.code = ErrorCode::kPermission, .message = "guest memory is read-only"});
-      return;
-    }
-  }
   data_ = &AddonData::Of(env);
   key_ = data_->Register(this);
   auto pipeline = LoadPipeline::Start(memory,

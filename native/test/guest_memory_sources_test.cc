@@ -2,10 +2,12 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <string>
 #include <utility>
 #include <vector>
@@ -151,15 +153,14 @@ TEST(GuestMemoryFileTest, TheSizeOfAMemfdCannotBeCutUnderTheGuest) {
   EXPECT_EQ(::ftruncate(memory->regions()[0].fd, 2 * kMiB), -1);
 }
 
-TEST(GuestMemoryFileTest, ReadAllAndWriteAllSurviveSignalsAndMoveEveryByte) {
-  // 3 GiB in one call is more than Linux moves at once. Holes cost nothing; the data is at the far
-  // end.
+TEST(GuestMemoryFileTest, ReadAllAndWriteAllMoveEveryByteOrSayWhatStoppedThem) {
   const TestFile file(6 * kGiB);
   const Bytes data = RandomBytes(3 * kMiB + 17, 6);
   ASSERT_TRUE(WriteAll(file.fd(), 6 * kGiB - data.size(), data).ok());
   Bytes read(data.size());
   ASSERT_TRUE(ReadAll(file.fd(), 6 * kGiB - data.size(), read).ok());
   EXPECT_EQ(read, data);
+  // A short read, then the end of the file.
   Status status = ReadAll(file.fd(), 6 * kGiB - 10, std::span(read).first(11));
   EXPECT_EQ(CodeOf(status), ErrorCode::kMemoryShort);
   EXPECT_EQ(status.error().offset, 6 * kGiB);
@@ -167,6 +168,22 @@ TEST(GuestMemoryFileTest, ReadAllAndWriteAllSurviveSignalsAndMoveEveryByte) {
   const int read_only = file.Reopen(O_RDONLY);
   EXPECT_EQ(CodeOf(WriteAll(read_only, 0, data)), ErrorCode::kIo);
   ::close(read_only);
+}
+
+TEST(GuestMemoryFileTest, AWriteThatStopsHalfwayIsAnErrorNotAShortFile) {
+  // The limit makes the first write short and the next one fail, as a disk that fills up does.
+  const TestFile file(0);
+  rlimit before = {};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit limit = {.rlim_cur = 5 * kPageBytes, .rlim_max = before.rlim_max};
+  const auto old_handler = std::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
+  const Bytes data = RandomBytes(10 * kPageBytes, 7);
+  Status status = WriteAll(file.fd(), 0, data);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  static_cast<void>(std::signal(SIGXFSZ, old_handler));
+  EXPECT_EQ(CodeOf(status), ErrorCode::kNoSpace);
+  EXPECT_EQ(status.error().offset, 5 * kPageBytes);
 }
 
 TEST(GuestMemoryFileTest, ABlockDeviceIsMemoryOfItsDriversSize) {
@@ -222,15 +239,24 @@ TEST(GuestMemoryAttachTest,
   EXPECT_EQ(presence(MAP_SHARED, file.fd()), Presence::kAll);
 }
 
-TEST(GuestMemoryAttachTest, AttachedMemoryIsNotUnmappedAndIsZeroedInPlace) {
-  Bytes bytes = RandomBytes(4 * kPageBytes, 9);
-  {
-    const GuestMemory::AttachSpec attach = {
-        .region = {kGiB, 4 * kPageBytes}, .host = bytes.data(), .host_bytes = bytes.size()};
-    const Memory memory = GuestMemory::Attach({&attach, 1}).value();
-    ASSERT_TRUE(memory->Zero({1, 2}).ok());
+TEST(GuestMemoryAttachTest, AttachedMemoryOfAnyKindIsZeroedInPlaceAndNotUnmapped) {
+  for (const int kind : {MAP_PRIVATE, MAP_SHARED}) {
+    void* const space =
+        ::mmap(nullptr, 4 * kPageBytes, PROT_READ | PROT_WRITE, kind | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(space, MAP_FAILED);
+    std::uint8_t* const host = static_cast<std::uint8_t*>(space);
+    std::fill_n(host, 4 * kPageBytes, std::uint8_t{1});
+    {
+      const GuestMemory::AttachSpec attach = {
+          .region = {kGiB, 4 * kPageBytes}, .host = host, .host_bytes = 4 * kPageBytes};
+      const Memory memory = GuestMemory::Attach({&attach, 1}).value();
+      ASSERT_TRUE(memory->Zero({1, 2}).ok());
+    }
+    for (std::size_t i = 0; i < 4 * kPageBytes; ++i) {
+      ASSERT_EQ(host[i], i / kPageBytes == 1 || i / kPageBytes == 2 ? 0 : 1) << i;
+    }
+    ::munmap(space, 4 * kPageBytes);
   }
-  EXPECT_EQ(std::count(bytes.begin(), bytes.end(), 0), static_cast<std::ptrdiff_t>(2 * kPageBytes));
 }
 
 TEST(ProcessMapsTest, LinesOfOtherKindsAreNotAnonymousAndNeighboursJoin) {

@@ -51,7 +51,8 @@ const channel = tracingChannel('chkpt:load');
 /**
  * Loads a checkpoint into `vm`, which must be paused and stays paused.
  *
- * Rejects with `CHKPT_VM_RUNNING`, an error of kind `mismatch` (the machine is unchanged), or any error of kind `damaged` or `io`.
+ * Rejects with `CHKPT_VM_RUNNING`, an error of kind `mismatch` (the machine is unchanged), or any error of kind `damaged`
+ * or `io`; and with `CHKPT_VM_FAILED` when an earlier load left a mixture that this one, with its `skip`, would not replace.
  */
 export function loadVm(
   vm: VirtualMachine,
@@ -76,7 +77,7 @@ async function load(
 ): Promise<LoadReport> {
   const begin = performance.now();
   const { skip = [], signal } = options;
-  if (vm.running) throw new CheckpointError('CHKPT_VM_RUNNING', 'the machine runs');
+  checkReady(vm, skip);
   const plan = planOf(vm, skip);
   const checkpoint = await openInStore(store, {
     mode: 'load',
@@ -91,8 +92,8 @@ async function load(
     const header = await loadHeader(checkpoint);
     checkHeader(header, vm, skip, options.ignore ?? []);
     const apply = await readStates(checkpoint, plan);
-    touched = true;
     vm.beginLoad();
+    touched = true;
     if (plan.hasMemory) await loadMemory(vm, checkpoint, options, report);
     const summary = await checkpoint.finish();
     for (const set of apply) await set();
@@ -114,6 +115,14 @@ async function load(
   } finally {
     await checkpoint.close();
   }
+}
+
+/** A load that leaves parts out cannot make a machine whole that an earlier one left as a mixture. */
+function checkReady(vm: VirtualMachine, skip: readonly SkipPart[]): void {
+  if (vm.running) throw new CheckpointError('CHKPT_VM_RUNNING', 'the machine runs');
+  if (vm.failure === undefined || skip.length === 0) return;
+  const what = `an earlier load failed, and one that skips ${skip.join()} would not replace everything`;
+  throw new CheckpointError('CHKPT_VM_FAILED', what, { cause: vm.failure });
 }
 
 async function loadHeader(checkpoint: LoadCheckpoint): Promise<VmHeader> {

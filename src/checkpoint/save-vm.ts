@@ -49,8 +49,8 @@ const channel = tracingChannel('chkpt:save');
 /**
  * Saves `vm` into a store. A running machine is paused for the time of the save and runs again afterwards, whatever happens.
  *
- * Rejects with `CHKPT_ABORTED`, `CHKPT_NO_SPACE`, `CHKPT_IO` and the other errors of the store; then nothing was published and
- * an older checkpoint at the same place is untouched.
+ * Rejects with `CHKPT_VM_FAILED`, `CHKPT_ABORTED`, `CHKPT_NO_SPACE`, `CHKPT_IO` and the other errors of the store; then
+ * nothing was published and an older checkpoint at the same place is untouched.
  */
 export function saveVm(
   vm: VirtualMachine,
@@ -73,6 +73,11 @@ async function savePaused(
   report: Report,
 ): Promise<SaveReport> {
   const begin = performance.now();
+  if (vm.failure !== undefined) {
+    throw new CheckpointError('CHKPT_VM_FAILED', 'the machine holds a mixture of two states', {
+      cause: vm.failure,
+    });
+  }
   const plan = planOf(vm, options.skip ?? []);
   const { encoder, memoryBytes } = encoderOf(vm, plan, options, report);
   const { uuid, createdMs, signal } = options;

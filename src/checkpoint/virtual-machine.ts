@@ -53,11 +53,13 @@ export interface VirtualMachine {
   readonly devices: readonly Device[];
   /** Whether the guest runs. */
   readonly running: boolean;
+  /** Why it must not run: from `beginLoad()` to an `endLoad()` without error. Such a machine is not saved either. */
+  readonly failure?: Error | undefined;
   /** Resolves when nothing changes memory, cores or devices any more. */
   pause(): Promise<void>;
   /** Lets the guest run. Must refuse with `CHKPT_VM_FAILED` between `beginLoad()` and a `endLoad()` without error. */
   resume(): Promise<void>;
-  /** From now on state is being replaced. */
+  /** From now on state is being replaced. Throws `CHKPT_VM_RUNNING` when the machine was let run meanwhile. */
   beginLoad(): void;
   /** Everything was replaced, or, with an error, the machine holds a mixture and must not run. */
   endLoad(failure?: Error): void;

@@ -17,10 +17,11 @@ export interface PageFramePlace {
 export function portableSink(
   digest: Digest64,
   visit: (frame: PageFrame, place: PageFramePlace) => void,
+  bufferBytes?: number,
 ): MemoryFrameSink {
   return {
     async consume(position, regions, input, onDigests, signal): Promise<MemoryFrameResult> {
-      const walk = new PageWalk(position, regions, input.buffered, digest, onDigests);
+      const walk = new PageWalk(position, regions, input.buffered, digest, onDigests, bufferBytes);
       for (let step = walk.step(); step.kind !== 'end'; step = walk.step()) {
         if (step.kind !== 'more') {
           visit(step, walk.place);

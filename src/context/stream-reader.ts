@@ -308,9 +308,9 @@ export class StreamReader {
   /** When pages are missing, tells a stream that ends early from one that is wrong. */
   async #checkCoverage(pages: number, expected: number): Promise<void> {
     if (pages === expected) return;
-    while (this.#queue.peek() === undefined) await this.#fill();
-    const { sequence: frame, offset } = this.#queue;
-    checkEqual(pages, expected, 'number of pages covered', { frame, offset });
+    while (this.#queue.take() === undefined) await this.#fill();
+    const { sequence, offset } = this.#queue;
+    checkEqual(pages, expected, 'number of pages covered', { frame: sequence - 1, offset });
   }
 
   async #readEnd(frame: Frame): Promise<StreamItem> {

@@ -54,11 +54,12 @@ export class PageWalk {
     buffered: Uint8Array,
     digest: Digest64,
     onDigests: (digests: Uint8Array, frameCount: number) => void,
+    bufferBytes: number = readBytesDefault,
   ) {
     this.#start = start;
     this.#pages = new PageSequence(regions);
     this.#onDigests = onDigests;
-    this.#queue = new FrameQueue(digest, readBytesDefault);
+    this.#queue = new FrameQueue(digest, bufferBytes);
     this.#queue.continueAt(new FrameBinding(start.uuid, start.epoch, digest), start.sequence, start.offset);
     this.#queue.resume(0, 0, buffered.slice());
   }

@@ -319,12 +319,12 @@ function checkBytes(bytes: Uint8Array): Uint8Array {
   return bytes;
 }
 
-/** A view reads as length 0 when its buffer was detached or shrank; `new Uint8Array(buffer)` tells the difference. */
+/** A view reads as length 0 when its buffer was detached or shrank; only methods that validate it tell the difference. */
 function isDetached(bytes: Uint8Array): boolean {
   if (bytes.length > 0) return false;
   try {
-    new Uint8Array(bytes.buffer);
-    return bytes.byteOffset > bytes.buffer.byteLength;
+    Uint8Array.prototype.keys.call(bytes);
+    return false;
   } catch {
     return true;
   }

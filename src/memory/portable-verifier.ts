@@ -11,12 +11,15 @@ import { CheckpointError } from '../errors/index.ts';
 import type { Digest64 } from '../format/digest.ts';
 import { createLz4Decoder } from '../format/lz4.ts';
 import { type DecodeLz4, decodePageBlock, type PageBlock } from '../format/page-block.ts';
+import type { PageFrame } from '../format/page-sequence.ts';
 import { blockPagesMax, pageBytes } from '../limits.ts';
 
 export interface PortableVerifierOptions {
   readonly digest: Digest64;
   /** Default: lz4-napi. */
   readonly decodeLz4?: DecodeLz4 | undefined;
+  /** Bytes read at once. Default 256 KiB. */
+  readonly bufferBytes?: number | undefined;
   /** Gets the pages of every block, in order. `bytes` is valid during the call. Without it pages are discarded. */
   readonly onPages?: ((firstPage: number, bytes: Uint8Array) => void) | undefined;
   /** Gets every run of zero pages. Without it `onPages` only sees blocks: start from zeroed memory. */
@@ -41,12 +44,12 @@ export class PortableVerifier implements MemoryFrameSink {
   }
 
   async consume(...parameters: Parameters<MemoryFrameSink['consume']>): Promise<MemoryFrameResult> {
-    const { digest, onZeroPages } = this.#options;
-    const sink = portableSink(digest, (frame, place) => {
+    const { digest, onZeroPages, bufferBytes } = this.#options;
+    const visit = (frame: PageFrame, place: PageFramePlace): void => {
       if (frame.kind === 'page-block') this.#decode(frame.block, place);
       else if (frame.kind === 'zero-run') onZeroPages?.(frame.firstPage, frame.pageCount);
-    });
-    return await sink.consume(...parameters);
+    };
+    return await portableSink(digest, visit, bufferBytes).consume(...parameters);
   }
 
   #decode(block: PageBlock, place: PageFramePlace): void {

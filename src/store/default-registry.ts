@@ -13,7 +13,10 @@ defaultStoreRegistry.register('null', nullStoreFactory);
 defaultStoreRegistry.register('file', fileStoreFactory());
 defaultStoreRegistry.register('dir', directoryStoreFactory());
 
-/** Makes a store of your own known to every function and command that takes a URL. See `StoreRegistry.register`. */
+/**
+ * Makes a store of your own known to every function and command that takes a URL. See
+ * `StoreRegistry.register`.
+ */
 export function registerStore(scheme: string, factory: StoreFactory): void {
   defaultStoreRegistry.register(scheme, factory);
 }

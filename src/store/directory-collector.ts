@@ -6,9 +6,9 @@
  *     .MANIFEST.json.UUID.PID.old        the manifest that is being replaced
  *     UUID                               a generation; in use when MANIFEST.json names it
  *
- * A generation is removed only on evidence: a manifest left behind by a save that is over names it, and MANIFEST.json
- * does not. Other folders are never touched, whatever they are called. The evidence goes last, so that a removal that
- * stops half-way is found by the next one.
+ * A generation is removed only on evidence: a manifest left behind by a save that is over names it, and
+ * MANIFEST.json does not. Other folders are never touched, whatever they are called. The evidence goes last,
+ * so that a removal that stops half-way is found by the next one.
  *
  * Everything is best effort: what remains is tried again by the next save.
  */
@@ -46,8 +46,9 @@ export class DirectoryCollector {
 
   /** Removes what nobody uses any more; `finished` are manifests of our own save that is over. */
   async collect(finished: readonly string[] = []): Promise<void> {
-    await this.#collectWork();
-    const markers = await this.#markers(finished);
+    const entries = await this.manifests.entries();
+    await this.#collectWork(entries);
+    const markers = await this.#markers(entries, finished);
     for (const marker of markers.leftBehind) {
       // MANIFEST.json is read for each one: a save that runs beside us may publish at any moment.
       const isDone = await this.#removeGenerationOf(marker, markers.uuidsInUse);
@@ -61,7 +62,10 @@ export class DirectoryCollector {
     return this.#generationIn(manifestName);
   }
 
-  /** Removes a folder of files. Resolves to the error when something remains; then the next `collect()` tries again. */
+  /**
+   * Removes a folder of files. Resolves to the error when something remains; then the next `collect()` tries
+   * again.
+   */
   async removeWork(entry: string): Promise<unknown> {
     const failure = await this.#removeFolder(entry);
     if (failure === undefined) this.#unremoved.delete(entry);
@@ -78,7 +82,10 @@ export class DirectoryCollector {
     const { fileSystem } = this.#environment;
     const path = `${this.#path}/${entry}`;
     try {
-      for (const file of await fileSystem.readdir(path)) await fileSystem.unlink(`${path}/${file}`);
+      // Another save may be removing the same: what is gone is gone.
+      for (const file of await fileSystem.readdir(path)) {
+        await fileSystem.unlink(`${path}/${file}`).catch(unlessMissing);
+      }
       await fileSystem.rmdir(path);
       return undefined;
     } catch (error) {
@@ -86,8 +93,8 @@ export class DirectoryCollector {
     }
   }
 
-  async #collectWork(): Promise<void> {
-    for (const entry of await this.#entries()) {
+  async #collectWork(entries: readonly string[]): Promise<void> {
+    for (const entry of entries) {
       const pid = workPattern.exec(entry)?.[1];
       if (pid === undefined) continue;
       const path = `${this.#path}/${entry}`;
@@ -97,16 +104,15 @@ export class DirectoryCollector {
     }
   }
 
-  async #markers(finished: readonly string[]): Promise<Markers> {
+  async #markers(entries: readonly string[], finished: readonly string[]): Promise<Markers> {
+    const others = entries.filter((entry) => !finished.includes(entry));
     const own = finished.flatMap((entry) => this.manifests.names.parse(entry) ?? []);
-    const leftBehind = [...(await this.manifests.leftBehind()), ...own];
+    const leftBehind = [...(await this.manifests.leftBehind(others)), ...own];
     const known = new Set(leftBehind.map(({ entry }) => entry));
-    const uuidsInUse = new Set<string>();
-    for (const entry of await this.#entries()) {
-      const name = this.manifests.names.parse(entry);
-      if (name !== undefined && !known.has(entry)) uuidsInUse.add(name.uuid);
-    }
-    return { leftBehind, uuidsInUse };
+    const inUse = others.flatMap((entry) =>
+      known.has(entry) ? [] : (this.manifests.names.parse(entry) ?? []),
+    );
+    return { leftBehind, uuidsInUse: new Set(inUse.map(({ uuid }) => uuid)) };
   }
 
   /** True when the marker has done its duty. */
@@ -137,17 +143,13 @@ export class DirectoryCollector {
       return error.code === 'CHKPT_MANIFEST' && entry !== manifestName ? 'none' : 'unknown';
     }
   }
-
-  async #entries(): Promise<string[]> {
-    try {
-      return await this.#environment.fileSystem.readdir(this.#path);
-    } catch {
-      return [];
-    }
-  }
 }
 
 const uuidCharacters = 36;
+
+function unlessMissing(error: unknown): void {
+  if (errnoOf(error) !== 'ENOENT') throw error;
+}
 
 interface Markers {
   readonly leftBehind: TemporaryName[];

@@ -1,8 +1,8 @@
 /**
  * A load from a `dir:` checkpoint: the files of the manifest, one after the other, as one stream.
  *
- * All files are opened before the first byte is read. From then on a save may replace the checkpoint and remove these
- * files: what is open stays readable.
+ * All files are opened before the first byte is read. From then on a save may replace the checkpoint and
+ * remove these files: what is open stays readable.
  */
 import { CheckpointError, type ErrorDetails, fromSystemError } from '../errors/index.ts';
 import { errnoOf, type FileSystem, type OpenFile } from './file-system.ts';
@@ -40,8 +40,9 @@ export async function openDirectoryReader(place: DirectoryPlace): Promise<StoreR
       // A file that is gone is damage, unless a save has replaced the checkpoint since the manifest was read.
       if (!(error instanceof CheckpointError) || error.code !== 'CHKPT_MANIFEST') throw error;
       const newer = await readManifest(place.fileSystem, path, place.store);
-      if (count === replacementCountMax || serializeManifest(newer) === serializeManifest(manifest))
+      if (count === replacementCountMax || serializeManifest(newer) === serializeManifest(manifest)) {
         throw error;
+      }
       manifest = newer;
     }
   }
@@ -86,8 +87,9 @@ async function openPart(
   const opened = await openForReading(fileSystem, details.path, details.store).catch(
     (error: CheckpointError) => {
       const cause = error.cause;
-      if (error.code === 'CHKPT_NOT_FOUND')
+      if (error.code === 'CHKPT_NOT_FOUND') {
         throw manifestError('it names a file that does not exist', details, cause);
+      }
       if (error.code === 'CHKPT_STORE_URL' || errnoOf(cause) === 'ELOOP') {
         throw manifestError('it names something that is no regular file', details, cause);
       }

@@ -36,7 +36,9 @@ export interface DirectorySave {
   readonly options: StoreWriteOptions;
 }
 
-/** Makes the folder of the checkpoint when there is none, clears what crashes left, and makes the work folder. */
+/**
+ * Makes the folder of the checkpoint when there is none, clears what crashes left, and makes the work folder.
+ */
 export async function openDirectoryWriter(save: DirectorySave): Promise<StoreWriter> {
   const { environment, collector, path, store, options } = save;
   const { fileSystem, processes } = environment;
@@ -49,17 +51,17 @@ export async function openDirectoryWriter(save: DirectorySave): Promise<StoreWri
     await fileSystem.mkdir(details.path, folderMode);
   } catch (error) {
     if (isNew) await fileSystem.rmdir(path).catch(() => undefined);
-    if (errnoOf(error) === 'ENOTDIR')
-      throw urlError('this is a file, not a folder; use file: for it', store, error);
-    if (errnoOf(error) === 'EEXIST') {
-      throw new CheckpointError('CHKPT_IO', 'another save with this UUID is running', {
-        details,
-        cause: error,
-      });
-    }
-    throw fromSystemError(error, 'cannot create a folder', details);
+    throw openFailure(error, details);
   }
   return new DirectoryWriter(save, work, isNew);
+}
+
+function openFailure(error: unknown, details: { store: string; path: string }): CheckpointError {
+  const errno = errnoOf(error);
+  if (errno === 'ENOTDIR')
+    return urlError('this is a file, not a folder; use file: for it', details.store, error);
+  if (errno !== 'EEXIST') return fromSystemError(error, 'cannot create a folder', details);
+  return new CheckpointError('CHKPT_IO', 'another save with this UUID is running', { details, cause: error });
 }
 
 async function makeFolder({ environment, path, store }: DirectorySave): Promise<boolean> {
@@ -159,8 +161,9 @@ class DirectoryWriter implements StoreWriter {
     };
     const outcome = await publish(environment.fileSystem, files, store);
     this.#isPublished = true;
-    if (outcome === 'unkept' && typeof replaced === 'object')
+    if (outcome === 'unkept' && typeof replaced === 'object') {
       await collector.removeGeneration(replaced.generation);
+    }
     await collector.collect([older]);
   }
 
@@ -180,7 +183,8 @@ class DirectoryWriter implements StoreWriter {
     await manifest.abandon();
     const own = this.#temporaryName('tmp');
     if (this.#generation !== undefined) {
-      // The switch could not be undone. Both generations stay until a save succeeds: a power cut may bring either back.
+      // The switch could not be undone. Both generations stay until a save succeeds: a power cut may bring
+      // either back.
       if (await this.#isNamed(manifest)) return;
       if (!(await this.#save.collector.removeGeneration(this.#generation))) return manifests.postpone(own);
     }
@@ -252,7 +256,9 @@ class DirectoryWriter implements StoreWriter {
     }
   }
 
-  /** Makes the folder of the checkpoint itself durable: a first save may have made it, or one that crashed. */
+  /**
+   * Makes the folder of the checkpoint itself durable: a first save may have made it, or one that crashed.
+   */
   async #flushParent(): Promise<void> {
     const parent = dirname(this.#save.path);
     try {

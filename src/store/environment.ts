@@ -40,8 +40,8 @@ const clockSlackMs = 2000;
 /**
  * True when the process that made a temporary is gone.
  *
- * A temporary with our own number may be that of an earlier process: in a container every run has the same number.
- * It is ours only when it changed since we started.
+ * A temporary with our own number may be that of an earlier process: in a container every run has the same
+ * number. It is ours only when it changed since we started.
  */
 export async function isLeftBehind(
   environment: StoreEnvironment,

@@ -1,13 +1,13 @@
 /**
- * Errors of the file system and of third-party stores, told in the terms of a save or a load. Which code an errno
- * becomes depends on what was being done.
+ * Errors of the file system and of third-party stores, told in the terms of a save or a load. Which code an
+ * errno becomes depends on what was being done.
  */
 import { CheckpointError, type ErrorDetails, fromSystemError } from '../errors/index.ts';
 import { errnoOf } from './file-system.ts';
 
 /**
- * A call of a save failed. "No such file" does not mean that there is no checkpoint here: something that this save
- * made itself is gone.
+ * A call of a save failed. "No such file" does not mean that there is no checkpoint here: something that this
+ * save made itself is gone.
  */
 export function saveFailure(error: unknown, what: string, details: ErrorDetails): CheckpointError {
   const failure = fromSystemError(error, what, details);

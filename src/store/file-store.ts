@@ -1,8 +1,9 @@
 /**
  * `file:path`: one file that is the stream, byte for byte.
  *
- * A save writes a temporary beside the target and renames it over the target when everything is on stable storage.
- * Whoever opens the target finds the older checkpoint or the newer one, whole, whatever happens in between.
+ * A save writes a temporary beside the target and renames it over the target when everything is on stable
+ * storage. Whoever opens the target finds the older checkpoint or the newer one, whole, whatever happens in
+ * between.
  */
 import { basename, dirname } from 'node:path';
 import { CheckpointError, type ErrorDetails, fromSystemError } from '../errors/index.ts';
@@ -122,8 +123,9 @@ class FileStoreWriter implements StoreWriter {
     await file.abandon();
     const failures = [await temporaries.remove(this.#olderEntry()), await temporaries.remove(entry)];
     const failure = failures.find((error) => error !== undefined);
-    if (failure !== undefined)
+    if (failure !== undefined) {
       throw saveFailure(failure, 'cannot remove a temporary', { store, path: file.path });
+    }
   }
 
   #olderEntry(): string {

@@ -1,8 +1,9 @@
 /**
- * The file system as the stores on files see it: every call the stores make, and no other, behind one interface, so
- * that a test can make each of them fail, or stop the world between any two.
+ * The file system as the stores on files see it: every call the stores make, and no other, behind one
+ * interface, so that a test can make each of them fail, or stop the world between any two.
  *
- * Errors have errno codes in `code`, as those of `node:fs`. Paths are absolute. Sizes and positions are bytes.
+ * Errors have errno codes in `code`, as those of `node:fs`. Paths are absolute. Sizes and positions are
+ * bytes.
  */
 import { type BigIntStats, constants } from 'node:fs';
 import { type FileHandle, link, lstat, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
@@ -11,7 +12,9 @@ import { type FileHandle, link, lstat, mkdir, open, readdir, rename, rmdir, unli
 export interface FileStatus {
   readonly kind: 'file' | 'directory' | 'link' | 'other';
   readonly bytes: number;
-  /** Time of the last change of content, name count or mode, milliseconds since 1970. Nobody can set it back. */
+  /**
+   * Time of the last change of content, name count or mode, milliseconds since 1970. Nobody can set it back.
+   */
   readonly changedMs: number;
   readonly inode: bigint;
 }
@@ -40,8 +43,8 @@ export interface FileSystem {
   readdir(path: string): Promise<string[]>;
   status(path: string): Promise<FileStatus>;
   /**
-   * Makes the names in a folder durable. Resolves on file systems that have no such operation: there a rename is as
-   * durable as it can be.
+   * Makes the names in a folder durable. Resolves on file systems that have no such operation: there a rename
+   * is as durable as it can be.
    */
   fsyncDirectory(path: string): Promise<void>;
 }

@@ -1,6 +1,7 @@
 /**
- * The temporaries of one `file:` checkpoint: removes those of processes that are gone, and those that this store could
- * not remove before. Everything here is best effort: what remains is tried again by the next save.
+ * The temporaries of one `file:` checkpoint: removes those of processes that are gone, and those that this
+ * store could not remove before. Everything here is best effort: what remains is tried again by the next
+ * save.
  */
 import { isLeftBehind, type StoreEnvironment } from './environment.ts';
 import { errnoOf } from './file-system.ts';
@@ -22,7 +23,9 @@ export class FileTemporaries {
     return `${this.#folder}/${entry}`;
   }
 
-  /** Removes a temporary. Resolves to the error when it is still there; then the next `collect()` tries again. */
+  /**
+   * Removes a temporary. Resolves to the error when it is still there; then the next `collect()` tries again.
+   */
   async remove(entry: string): Promise<unknown> {
     try {
       await this.#environment.fileSystem.unlink(this.pathOf(entry));
@@ -41,24 +44,25 @@ export class FileTemporaries {
     this.#unremoved.add(entry);
   }
 
-  /** Temporaries that nobody uses any more. */
-  async leftBehind(): Promise<TemporaryName[]> {
+  /** Those of the entries of the folder that are temporaries which nobody uses any more. */
+  async leftBehind(entries: readonly string[]): Promise<TemporaryName[]> {
     const found: TemporaryName[] = [];
-    for (const entry of await this.#entries()) {
+    for (const entry of entries) {
       const name = this.names.parse(entry);
       if (name === undefined) continue;
-      const unused =
+      const isUnused =
         this.#unremoved.has(entry) || (await isLeftBehind(this.#environment, this.pathOf(entry), name.pid));
-      if (unused) found.push(name);
+      if (isUnused) found.push(name);
     }
     return found;
   }
 
   async collect(): Promise<void> {
-    for (const { entry } of await this.leftBehind()) await this.remove(entry);
+    for (const { entry } of await this.leftBehind(await this.entries())) await this.remove(entry);
   }
 
-  async #entries(): Promise<string[]> {
+  /** What is in the folder; nothing when that cannot be told. */
+  async entries(): Promise<string[]> {
     try {
       return await this.#environment.fileSystem.readdir(this.#folder);
     } catch {

@@ -1,14 +1,17 @@
 /**
- * The guard stands between chkpt and every store that a registry gives out, so that one implementation of the rules of
- * `store.ts` serves all stores:
+ * The guard stands between chkpt and every store that a registry gives out, so that one implementation of the
+ * rules of `store.ts` serves all stores:
  *
- *   - calls come one at a time, none after the end, segments do not overlap, the counts of a summary are right;
- *   - whatever a store throws becomes a `CheckpointError`, and what it returns is checked before it is believed;
+ *   - calls come one at a time, none after the end, segments do not overlap, the counts of a summary are
+ *     right;
+ *   - whatever a store throws becomes a `CheckpointError`, and what it returns is checked before it is
+ *     believed;
  *   - a cancelled signal stops the next call, also of stores that never look at it;
- *   - when a call of a writer fails, the store drops the save at once; nothing can be written or committed after a gap.
+ *   - when a call of a writer fails, the store drops the save at once; nothing can be written or committed
+ *     after a gap.
  *
- * Bytes pass through untouched and uncopied. Rules broken by the caller are `TypeError` or `RangeError` and do not harm
- * the save; a call after the end is `CHKPT_CLOSED`.
+ * Bytes pass through untouched and uncopied. Rules broken by the caller are `TypeError` or `RangeError` and
+ * do not harm the save; a call after the end is `CHKPT_CLOSED`.
  */
 import { fromStore, storeFailure, throwIfAborted } from './failure.ts';
 import { GuardedRandomReader, GuardedReader } from './guarded-reader.ts';
@@ -19,8 +22,9 @@ import { isUuid } from './temporary-names.ts';
 /** Wraps a store, unless it is wrapped already. */
 export function guardStore(store: Store, url: string): Store {
   if (store instanceof GuardedStore && store.url === url) return store;
-  if (!hasMethods(store, ['openWriter', 'openReader']))
+  if (!hasMethods(store, ['openWriter', 'openReader'])) {
     throw storeFailure('the factory did not return a store', url);
+  }
   return new GuardedStore(store, url);
 }
 
@@ -48,8 +52,9 @@ class GuardedStore implements Store {
     const { signal } = options;
     throwIfAborted(signal, this.url);
     const inner = await this.#attempt('openReader', signal, () => this.#inner.openReader(options));
-    if (!hasMethods(inner, ['read', 'close']))
+    if (!hasMethods(inner, ['read', 'close'])) {
       throw storeFailure('openReader() did not return a reader', this.url);
+    }
     const { byteLength } = inner;
     if (byteLength !== undefined && !(Number.isSafeInteger(byteLength) && byteLength >= 0)) {
       await Promise.resolve(inner.close()).catch(() => undefined);

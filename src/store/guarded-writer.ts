@@ -26,8 +26,9 @@ export class GuardedWriter implements StoreWriter {
 
   async beginSegment(segment: Segment): Promise<void> {
     this.#enter('beginSegment');
-    if (typeof segment?.name !== 'string' || !segmentKinds.has(segment.kind))
+    if (typeof segment?.name !== 'string' || !segmentKinds.has(segment.kind)) {
       throw new TypeError('not a segment');
+    }
     if (this.#segmentStart !== undefined) throw new TypeError('the segment before has not ended');
     await this.#run('beginSegment', () => this.#inner.beginSegment?.(segment));
     this.#segmentStart = this.#streamBytes;
@@ -116,6 +117,7 @@ export class GuardedWriter implements StoreWriter {
 }
 
 function checkByteCount(claimed: unknown, written: number): void {
-  if (claimed !== written)
+  if (claimed !== written) {
     throw new RangeError(`the summary says ${claimed} bytes, but ${written} were written`);
+  }
 }

@@ -8,8 +8,8 @@ import { openForReading, type ReadableFile, readAtPosition } from './readable-fi
 export const manifestName = 'MANIFEST.json';
 
 /**
- * Reads and checks the manifest at `path`. At most `manifestBytesMax` bytes are read, whatever the file claims.
- * Throws `CHKPT_NOT_FOUND`, `CHKPT_MANIFEST`, `CHKPT_PERMISSION`, …
+ * Reads and checks the manifest at `path`. At most `manifestBytesMax` bytes are read, whatever the file
+ * claims. Throws `CHKPT_NOT_FOUND`, `CHKPT_MANIFEST`, `CHKPT_PERMISSION`, …
  */
 export async function readManifest(fileSystem: FileSystem, path: string, store: string): Promise<Manifest> {
   const details = { store, path };

@@ -1,8 +1,8 @@
 /**
  * MANIFEST.json of a `dir:` checkpoint: text ⇄ value. Pure; untrusted input.
  *
- * The file is exactly what `serializeManifest` makes: keys in the order below, two spaces of indentation, a line feed at
- * the end. Anything else is refused, so that no byte of the file can change unnoticed.
+ * The file is exactly what `serializeManifest` makes: keys in the order below, two spaces of indentation, a
+ * line feed at the end. Anything else is refused, so that no byte of the file can change unnoticed.
  */
 import { createHash } from 'node:crypto';
 import { CheckpointError, type ErrorDetails } from '../errors/index.ts';
@@ -74,7 +74,10 @@ export function serializeManifest(manifest: Manifest): string {
   return `${JSON.stringify({ ...content, digest: manifestDigest(content) }, undefined, 2)}\n`;
 }
 
-/** Reads the file. Throws `CHKPT_MANIFEST` unless every rule holds, `CHKPT_VERSION` when a newer chkpt wrote it. */
+/**
+ * Reads the file. Throws `CHKPT_MANIFEST` unless every rule holds, `CHKPT_VERSION` when a newer chkpt wrote
+ * it.
+ */
 export function parseManifest(bytes: Uint8Array, details: ErrorDetails): Manifest {
   if (bytes.length > manifestBytesMax) throw manifestError('it is too long', details);
   const text = decode(bytes, details);
@@ -138,8 +141,13 @@ function parseJson(text: string, details: ErrorDetails): unknown {
 
 function refuseNewerVersion(value: unknown, details: ErrorDetails): void {
   const header = value as Partial<Record<'format' | 'version', unknown>> | null;
-  if (header?.format !== format || !Number.isSafeInteger(header.version) || Number(header.version) <= version)
+  if (
+    header?.format !== format ||
+    !Number.isSafeInteger(header.version) ||
+    Number(header.version) <= version
+  ) {
     return;
+  }
   throw new CheckpointError('CHKPT_VERSION', 'the manifest has a newer version', {
     details: { ...details, expected: version, actual: Number(header.version) },
   });

@@ -1,8 +1,9 @@
 /**
  * `mem:name`: checkpoints in the memory of this process. Fast, never durable, gone with the process.
  *
- * A `MemoryStoreSpace` is where they live; names of different spaces have nothing to do with each other. A committed
- * checkpoint never changes: a reader that was opened before a replacement goes on reading what it opened.
+ * A `MemoryStoreSpace` is where they live; names of different spaces have nothing to do with each other. A
+ * committed checkpoint never changes: a reader that was opened before a replacement goes on reading what it
+ * opened.
  */
 import { CheckpointError } from '../errors/index.ts';
 import { guardStore } from './guard.ts';

@@ -1,4 +1,6 @@
-/** `null:` throws everything away: what a save costs when its destination costs nothing. It cannot be read. */
+/**
+ * `null:` throws everything away: what a save costs when its destination costs nothing. It cannot be read.
+ */
 import { CheckpointError } from '../errors/index.ts';
 import type { Store, StoreFactory, StoreReader, StoreWriter } from './store.ts';
 import { urlError } from './url.ts';

@@ -1,6 +1,6 @@
 /**
- * Replaces a file by a new one so that every reader, at every moment, finds a whole one, and so that a failure leaves
- * the older one in place.
+ * Replaces a file by a new one so that every reader, at every moment, finds a whole one, and so that a
+ * failure leaves the older one in place.
  *
  *     link    target → older       a second name, so that the older content can come back
  *     rename  temporary → target   the switch
@@ -74,7 +74,8 @@ async function undo(fileSystem: FileSystem, files: Publication, replaced: Replac
   if ((await fileSystem.status(files.target)).inode !== files.inode) return;
   if (replaced === 'nothing') return await fileSystem.rename(files.target, files.temporary);
   if (replaced === 'unkept') return;
-  // Gives the new content its name back first: a temporary is how the next save finds what a crash left behind.
+  // Gives the new content its name back first: a temporary is how the next save finds what a crash left
+  // behind.
   await fileSystem.link(files.target, files.temporary).catch(() => undefined);
   await fileSystem.rename(files.older, files.target);
 }

@@ -17,8 +17,8 @@ export interface ReadableFile {
 }
 
 /**
- * Opens a regular file. Never waits: a FIFO is opened without blocking and then refused, as are folders and devices
- * (`CHKPT_STORE_URL`). A symbolic link as the last component is refused (`CHKPT_PERMISSION`).
+ * Opens a regular file. Never waits: a FIFO is opened without blocking and then refused, as are folders and
+ * devices (`CHKPT_STORE_URL`). A symbolic link as the last component is refused (`CHKPT_PERMISSION`).
  */
 export async function openForReading(
   fileSystem: FileSystem,

@@ -29,7 +29,10 @@ export class StoreRegistry {
     return [...this.#factories.keys()].sort();
   }
 
-  /** Opens nothing yet: that is for `openWriter` and `openReader`. Throws `CHKPT_STORE_UNKNOWN`, `CHKPT_STORE_URL`. */
+  /**
+   * Opens nothing yet: that is for `openWriter` and `openReader`. Throws `CHKPT_STORE_UNKNOWN`,
+   * `CHKPT_STORE_URL`.
+   */
   open(url: string): Store {
     const { scheme, rest } = parseStoreUrl(url);
     const factory = this.#factories.get(scheme);
@@ -38,7 +41,7 @@ export class StoreRegistry {
     try {
       store = factory(rest, url);
     } catch (error) {
-      throw fromStore(error, `the factory of ${scheme}: `, undefined, url);
+      throw fromStore(error, `${scheme} factory`, undefined, url);
     }
     return guardStore(store, url);
   }

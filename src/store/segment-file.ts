@@ -1,4 +1,7 @@
-/** File names of the segments in a `dir:` checkpoint: `000-start`, `001-header`, `007-memory.pages`, `012-end`. */
+/**
+ * File names of the segments in a `dir:` checkpoint: `000-start`, `001-header`, `007-memory.pages`,
+ * `012-end`.
+ */
 import type { Segment } from './store.ts';
 
 /** Longest file name of a segment, in characters, which are all ASCII. */
@@ -9,8 +12,8 @@ const memorySuffix = '.pages';
 const segmentFilePattern = /^[0-9]{3,6}-[A-Za-z0-9._-]+$/;
 
 /**
- * The name of the file of the segment number `ordinal`. The number makes it unique; the rest is the segment's name for
- * people to read, with every character that is not plain replaced.
+ * The name of the file of the segment number `ordinal`. The number makes it unique; the rest is the segment's
+ * name for people to read, with every character that is not plain replaced.
  */
 export function segmentFileName(ordinal: number, segment: Segment): string {
   const prefix = `${String(ordinal).padStart(ordinalDigitsMin, '0')}-`;

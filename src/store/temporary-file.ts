@@ -64,8 +64,8 @@ export class TemporaryFile {
   }
 
   /**
-   * Makes the content durable and closes the file. A flush is tried once: after a failed one the kernel may have marked
-   * the pages clean, so a second success would prove nothing.
+   * Makes the content durable and closes the file. A flush is tried once: after a failed one the kernel may
+   * have marked the pages clean, so a second success would prove nothing.
    */
   async finish(): Promise<void> {
     const file = this.#opened();
@@ -89,7 +89,9 @@ export class TemporaryFile {
     }
   }
 
-  /** Gives the descriptor back when that has not happened yet; the content no longer matters. Never rejects. */
+  /**
+   * Gives the descriptor back when that has not happened yet; the content no longer matters. Never rejects.
+   */
   async abandon(): Promise<void> {
     const file = this.#file;
     this.#file = undefined;

@@ -1,8 +1,8 @@
 /**
  * Store URLs: `scheme:rest`, and the paths inside them. Pure text; nothing is opened here.
  *
- * A text without `scheme:` is a path and means `file:`. One letter before a colon is not a scheme, so that `c:x` stays
- * a path. `-` alone is standard input or output and belongs to `fd:`.
+ * A text without `scheme:` is a path and means `file:`. One letter before a colon is not a scheme, so that
+ * `c:x` stays a path. `-` alone is standard input or output and belongs to `fd:`.
  */
 import { isAbsolute } from 'node:path';
 import { CheckpointError } from '../errors/index.ts';
@@ -33,8 +33,8 @@ export function parseStoreUrl(url: string): StoreUrl {
 }
 
 /**
- * The absolute path of a `file:` URL. `..` is left to the kernel, because resolving it as text goes wrong behind a
- * symbolic link. Throws `CHKPT_STORE_URL`.
+ * The absolute path of a `file:` URL. `..` is left to the kernel, because resolving it as text goes wrong
+ * behind a symbolic link. Throws `CHKPT_STORE_URL`.
  */
 export function filePath(rest: string, url: string): string {
   const path = absolutePath(rest, url);

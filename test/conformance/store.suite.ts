@@ -1,6 +1,6 @@
 /**
- * What every store promises, as tests. Each implementation, also one of a third party, runs all of them: the file
- * test/store/conformance.test.ts shows how.
+ * What every store promises, as tests. Each implementation, also one of a third party, runs all of them: the
+ * file test/store/conformance.test.ts shows how.
  */
 import { describe, expect, test } from 'vitest';
 import { CheckpointError } from '../../src/errors/index.ts';
@@ -318,10 +318,8 @@ function describeRandomAccess(makeSubject: MakeSubject): void {
     const reader = await subject.open().openReader();
     try {
       expect(reader.byteLength).toBe(newer.bytes.length);
-      const borders = newer.segments.reduce<number[]>(
-        (ends, { bytes }) => [...ends, (ends.at(-1) ?? 0) + bytes.length],
-        [0],
-      );
+      const borders = [0];
+      for (const { bytes } of newer.segments) borders.push((borders.at(-1) ?? 0) + bytes.length);
       const offsets = borders.flatMap((border) => [border - 3, border - 1, border, border + 1]);
       let position = 0;
       for (const offset of offsets.filter((value) => value >= 0)) {

@@ -1,7 +1,7 @@
 /**
- * Every call that a save or a load makes to the file system fails, with every error, once and for good. A save that
- * needed the call rejects with the right code and the cause, as if it had never begun; a save that did not need it
- * succeeds. Afterwards the same store works.
+ * Every call that a save or a load makes to the file system fails, with every error, once and for good. A
+ * save that needed the call rejects with the right code and the cause, as if it had never begun; a save that
+ * did not need it succeeds. Afterwards the same store works.
  */
 import { cpSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
@@ -74,7 +74,8 @@ describe.each<FileScheme>(['file', 'dir'])('%s:', (scheme) => {
   test('a write that claims more than it did is noticed before the checkpoint is visible', async () => {
     const before = await prepare(scheme, 'an older checkpoint');
     const writes = (await traceOfSave(scheme, before)).filter(({ name }) => name === 'write');
-    // A hole in the middle of a file is for the digests of the frames to find; its length tells of the last write only.
+    // A hole in the middle of a file is for the digests of the frames to find; its length tells of the last
+    // write only.
     const lastOfFile = writes.filter(
       ({ path, index }) => writes.findLast((other) => other.path === path)?.index === index,
     );

@@ -1,6 +1,7 @@
 /**
- * A process is killed between any two calls of a save, and in the middle of any write. Whoever comes afterwards finds
- * the older checkpoint or the newer one, byte for byte, can save, and leaves nothing of the dead behind.
+ * A process is killed between any two calls of a save, and in the middle of any write. Whoever comes
+ * afterwards finds the older checkpoint or the newer one, byte for byte, can save, and leaves nothing of the
+ * dead behind.
  */
 import { cpSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
@@ -99,7 +100,9 @@ interface KillPoint {
   readonly label: string;
 }
 
-/** Every point at which a save into a copy of `folder` can be killed, the one after its last call included. */
+/**
+ * Every point at which a save into a copy of `folder` can be killed, the one after its last call included.
+ */
 async function countCalls(scheme: FileScheme, folder: string, stream = newer): Promise<KillPoint[]> {
   const trace = await traceOf(scheme, folder, stream);
   const points = trace.flatMap(({ index, name, path }): KillPoint[] => {
@@ -155,8 +158,17 @@ async function loadOrNothing(scheme: FileScheme, folder: string): Promise<Uint8A
   }
 }
 
-/** The next save succeeds and leaves what a save into an empty folder leaves. */
+/**
+ * A save that begins, and so clears up, and is aborted does not change what there is. The next one succeeds
+ * and leaves what a save into an empty folder leaves.
+ */
 async function expectRecovery(scheme: FileScheme, folder: string, label: string): Promise<void> {
+  const before = await loadOrNothing(scheme, folder);
+  const writer = await openIn(scheme, folder).openWriter({ uuid: next.summary.uuid });
+  await writer.abort();
+  const after = await loadOrNothing(scheme, folder);
+  expect(after === undefined, label).toBe(before === undefined);
+  if (before !== undefined && after !== undefined) expect(isSame(after, before), label).toBe(true);
   await save(openIn(scheme, folder), next);
   expect(isSame(await load(openIn(scheme, folder)), next.bytes), label).toBe(true);
   expect(listTree(folder), label).toEqual(scheme === 'file' ? ['vm'] : directoryOf(next));

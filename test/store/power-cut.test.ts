@@ -1,6 +1,6 @@
 /**
- * The power is cut after every call of a save, and the disk keeps whatever POSIX lets it keep. What was committed is
- * there; what was not is there whole or not at all; the older checkpoint is never lost.
+ * The power is cut after every call of a save, and the disk keeps whatever POSIX lets it keep. What was
+ * committed is there; what was not is there whole or not at all; the older checkpoint is never lost.
  */
 import { describe, expect, test } from 'vitest';
 import { endedPid, type FileScheme, openIn } from './support/hosts.ts';

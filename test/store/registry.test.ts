@@ -218,6 +218,41 @@ describe('guard', () => {
     expect(calls).toEqual(['written', 'aborted']);
   });
 
+  test('abort() after commit() does not reach the store', async () => {
+    let isAborted = false;
+    const writer = await writerOf({
+      abort: async () => {
+        isAborted = true;
+      },
+    });
+    await writer.commit(summary);
+    await writer.abort();
+    expect(isAborted).toBe(false);
+  });
+
+  test('close() of a reader waits for the reads in progress', async () => {
+    const calls: string[] = [];
+    const finishes: (() => void)[] = [];
+    const slowly = async (): Promise<number> => {
+      await new Promise<void>((resolve) => finishes.push(resolve));
+      calls.push('read');
+      return 1;
+    };
+    const reader = await readerOf({
+      read: slowly,
+      readAt: slowly,
+      close: async () => {
+        calls.push('closed');
+      },
+    });
+    const reads = [reader.read(new Uint8Array(1)), reader.readAt?.(0, new Uint8Array(1))];
+    const closing = reader.close();
+    for (const finish of finishes) finish();
+    expect(await Promise.all(reads)).toEqual([1, 1]);
+    await closing;
+    expect(calls).toEqual(['read', 'read', 'closed']);
+  });
+
   test('what a store throws because the caller cancelled is CHKPT_ABORTED', async () => {
     const controller = new AbortController();
     const store = guarded({

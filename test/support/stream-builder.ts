@@ -65,13 +65,13 @@ export function concat(...pieces: readonly Uint8Array[]): Uint8Array {
 
 export function u64(...values: readonly Whole[]): Uint8Array {
   const bytes = Buffer.alloc(8 * values.length);
-  for (const [index, value] of values.entries()) bytes.writeBigUInt64LE(BigInt(value), 8 * index);
+  for (const [index, value] of values.entries()) bytes.writeBigUInt64LE(BigInt.asUintN(64, BigInt(value)), 8 * index);
   return Uint8Array.from(bytes);
 }
 
 export function u32(...values: readonly number[]): Uint8Array {
   const bytes = Buffer.alloc(4 * values.length);
-  for (const [index, value] of values.entries()) bytes.writeUInt32LE(value, 4 * index);
+  for (const [index, value] of values.entries()) bytes.writeUInt32LE(value % 2 ** 32, 4 * index);
   return Uint8Array.from(bytes);
 }
 
@@ -294,7 +294,7 @@ export class StreamBuilder {
       if (type === types.contextOpen) counts.contexts += 1;
       if (type === types.tag) counts.tags += 1;
       if (type !== types.zeroRun && type !== types.pageBlock) continue;
-      const pages = Number(arg1 ?? 0);
+      const pages = Number(BigInt.asUintN(48, BigInt(arg1 ?? 0)));
       counts.pages += pages;
       if (type === types.zeroRun) counts.zeroPages += pages;
       if (type !== types.pageBlock || !(payload instanceof Uint8Array) || payload.length < 16) continue;

@@ -119,14 +119,15 @@ class CommandTest(TestCase):
         self.assertFalse(out.exists())
         self.assertEqual(
             self.verify(b''),
-            (_DAMAGED, b'',
-             'damaged: truncated: the stream ends inside the stream header at offset 0 (frame -)\n'))
+            (_DAMAGED, b'', 'damaged: truncated: the stream ends inside the stream header '
+                            'at offset 0 (frame -)\n'))
 
     def test_wrong_usage_exits_with_2(self):
         stream = sample.small()
         no_memory = StreamWriter().finish()
         for data, arguments in ((stream, ['--nothing']), (stream, ['--cat', 'rtc']),
-                                (stream, ['--cat', 'rtc', 'rom']), (stream, ['--cat', 'cpu', 'ram']),
+                                (stream, ['--cat', 'rtc', 'rom']),
+                                (stream, ['--cat', 'cpu', 'ram']),
                                 (stream, ['--cat', 'rtc', 'ram', '--json']),
                                 (stream, ['--memory', self.folder / 'no' / 'where']),
                                 (no_memory, ['--memory', self.folder / 'memory'])):

@@ -38,6 +38,8 @@ class Context:
     kind: int
     ordinal: int
     offset: int
+    # Offset behind its CONTEXT_CLOSE frame.
+    end: int = 0
     tags: dict = field(default_factory=dict)
 
 

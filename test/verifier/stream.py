@@ -142,6 +142,7 @@ class _StreamReader:
             count = len(context.tags)
         if frame.arg1 != count:
             raise frame.damage(f'tells {frame.arg1} tags or pages, there are {count}')
+        context.end = frame.end
         self._context = None
 
     def _check_open(self, frame, kind):

@@ -44,16 +44,31 @@ Status ChunkEncoder::Gather(EncodedChunk& chunk, const PageDedup* dedup,
     block.data = staging_->slab(0) + i * kBlockBytes;
   }
   finder_.PresentRuns(region, pages, &runs_);
-  for (const PageRun& run : runs_) {
-    // Cut at block borders: a block is what is compressed together.
-    for (std::uint64_t page = run.first; page < run.end();) {
-      if (cancelled.load(std::memory_order_relaxed)) return Ok();
-      Block& block = blocks_[(page - pages.first) / kBlockPages];
-      const std::uint64_t end = std::min(run.end(), block.pages.end());
-      const Status status = GatherRun(region, {page, end - page}, block);
+  next_run_ = 0;
+  // Pages that are neither hashed nor compressed as they are go straight to their place in the
+  // slab.
+  in_place_ = options_.codec == BlockCodec::kRaw && dedup == nullptr && region.host != nullptr;
+  for (std::size_t i = 0; i < block_count_; ++i) {
+    if (cancelled.load(std::memory_order_relaxed)) return Ok();
+    if (in_place_) blocks_[i].data = NextData(chunk);
+    Status status = GatherBlock(region, blocks_[i]);
+    if (!status.ok()) return status;
+    if (in_place_) EmitBlock(chunk, blocks_[i]);
+  }
+  return Ok();
+}
+
+// Cuts the present runs at block borders: a block is what is compressed together.
+Status ChunkEncoder::GatherBlock(const Region& region, Block& block) {
+  for (; next_run_ < runs_.size(); ++next_run_) {
+    const PageRun& run = runs_[next_run_];
+    const std::uint64_t first = std::max(run.first, block.pages.first);
+    const std::uint64_t end = std::min(run.end(), block.pages.end());
+    if (first < end) {
+      Status status = GatherRun(region, {first, end - first}, block);
       if (!status.ok()) return status;
-      page = end;
     }
+    if (run.end() > block.pages.end()) break;
   }
   return Ok();
 }
@@ -131,24 +146,10 @@ void ChunkEncoder::Compact(Block& block) const {
 }
 
 void ChunkEncoder::Emit(EncodedChunk& chunk, const std::atomic<bool>& cancelled) {
-  for (std::size_t i = 0; i < block_count_; ++i) {
+  for (std::size_t i = 0; i < block_count_ && !in_place_; ++i) {
     if (cancelled.load(std::memory_order_relaxed)) return;
-    Block& block = blocks_[i];
-    if (block.classes == 0) {
-      zero_pages_ += block.pages.count;
-      continue;
-    }
-    if (dedup_ != nullptr) Compact(block);
-    if (zero_pages_ != 0) {
-      if (chunk.frames.empty()) {
-        chunk.leading_zero_pages = zero_pages_;
-        zero_pages_ = 0;
-      } else {
-        EmitZeroRun(chunk);
-      }
-    }
-    EmitBlock(chunk, block);
-    CountBlock(chunk, block);
+    if (dedup_ != nullptr) Compact(blocks_[i]);
+    EmitBlock(chunk, blocks_[i]);
   }
   if (chunk.frames.empty()) {
     chunk.leading_zero_pages = zero_pages_;
@@ -171,7 +172,29 @@ void ChunkEncoder::EmitZeroRun(EncodedChunk& chunk) {
   zero_pages_ = 0;
 }
 
+// Where the data of the next PAGE_BLOCK of the chunk go.
+std::uint8_t* ChunkEncoder::NextData(const EncodedChunk& chunk) const {
+  const bool zero_run_first = zero_pages_ != 0 && !chunk.frames.empty();
+  return chunk.slab->data + chunk.body_end + (zero_run_first ? kFrameHeaderBytes : 0) +
+         kFrameHeaderBytes + kPageBlockHeadBytes;
+}
+
 void ChunkEncoder::EmitBlock(EncodedChunk& chunk, const Block& block) {
+  if (block.classes == 0) {
+    zero_pages_ += block.pages.count;
+    return;
+  }
+  if (zero_pages_ != 0 && chunk.frames.empty()) {
+    chunk.leading_zero_pages = zero_pages_;
+    zero_pages_ = 0;
+  } else if (zero_pages_ != 0) {
+    EmitZeroRun(chunk);
+  }
+  EmitPageBlock(chunk, block);
+  CountBlock(chunk, block);
+}
+
+void ChunkEncoder::EmitPageBlock(EncodedChunk& chunk, const Block& block) {
   std::uint8_t* payload = chunk.slab->data + chunk.body_end + kFrameHeaderBytes;
   std::uint8_t* data = payload + kPageBlockHeadBytes;
   const std::size_t stored_bytes = block.stored_pages * kPageBytes;
@@ -181,7 +204,7 @@ void ChunkEncoder::EmitBlock(EncodedChunk& chunk, const Block& block) {
   }
   const bool raw = encoded_bytes == 0;
   if (raw) {
-    std::memcpy(data, block.data, stored_bytes);
+    if (block.data != data) std::memcpy(data, block.data, stored_bytes);
     encoded_bytes = stored_bytes;
   }
   Store<std::uint32_t>(payload,

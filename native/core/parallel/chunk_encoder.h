@@ -57,11 +57,14 @@ class ChunkEncoder {
   ChunkEncoder(const GuestMemory& memory, const PresenceFinder& finder,
                const EncodeOptions& options, std::shared_ptr<SlabMemory> staging);
 
+  Status GatherBlock(const Region& region, Block& block);
   Status GatherRun(const Region& region, PageRun run, Block& block);
   void AddPage(Block& block, std::size_t page, PageClass page_class, std::uint64_t fill,
                const PageDedup* dedup);
   void Compact(Block& block) const;
+  std::uint8_t* NextData(const EncodedChunk& chunk) const;
   void EmitBlock(EncodedChunk& chunk, const Block& block);
+  void EmitPageBlock(EncodedChunk& chunk, const Block& block);
   void EmitZeroRun(EncodedChunk& chunk);
   void CountBlock(EncodedChunk& chunk, const Block& block) const;
 
@@ -72,7 +75,9 @@ class ChunkEncoder {
   const PageDedup* dedup_ = nullptr;
   Lz4Encoder lz4_;
   const std::shared_ptr<SlabMemory> staging_;
-  std::vector<PageRun> runs_;
+  std::vector<PageRun> runs_;  // present in the chunk
+  std::size_t next_run_ = 0;   // the first that may reach into the next block
+  bool in_place_ = false;      // blocks were emitted as they were gathered
   std::array<Block, kChunkBlocks> blocks_;
   std::size_t block_count_ = 0;
   std::uint64_t zero_pages_ = 0;  // whole zero blocks since the last PAGE_BLOCK of the chunk

@@ -25,6 +25,12 @@ Result<std::unique_ptr<LoadPipeline>> LoadPipeline::Start(std::shared_ptr<GuestM
                                                           const LoadOptions& options,
                                                           std::function<void()> notify) {
   CHKPT_CHECK(options.threads >= 1);
+  for (const Region& region : memory->regions()) {
+    const bool describes_only = region.host == nullptr && region.fd < 0;
+    if (!region.writable && !describes_only) {
+      return Error{.code = ErrorCode::kPermission, .message = "guest memory is read-only"};
+    }
+  }
   const unsigned wanted = options.buffer_count == 0 ? options.threads + 3 : options.buffer_count;
   auto slabs = SlabMemory::Allocate(std::max(wanted, 2u), kHeadroomBytes + kReadBytes);
   if (!slabs.ok()) return slabs.error();

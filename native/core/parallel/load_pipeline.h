@@ -48,6 +48,7 @@ class LoadPipeline {
   static_assert(kHeadroomBytes >= kFrameHeaderBytes + kFramePayloadBytesMax);
   static_assert(kHeadroomBytes % kPageBytes == 0);
 
+  // Errors: kPermission (memory is read-only), kNoMemory.
   static Result<std::unique_ptr<LoadPipeline>> Start(std::shared_ptr<GuestMemory> memory,
                                                      const LoadOptions& options,
                                                      std::function<void()> notify);

@@ -1,6 +1,6 @@
-// Deterministic guest-like memory: the mix of page contents measured on a booted Linux guest with work in it, so that
-// benchmarks and the demo mean something without a real image. Content depends on (seed, page number) only, never on the
-// number of threads.
+// Deterministic guest-like memory: the mix of page contents measured on a booted Linux guest with
+// work in it, so that benchmarks and the demo mean something without a real image. Content depends
+// on (seed, page number) only, never on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -9,19 +9,22 @@
 
 namespace chkpt {
 
-// Shares of pages in 1/1000; the rest is text-like. The default is the measured mix: 27.8 % zero, 0.34 % fill, 4.3 %
-// duplicates of an earlier page; the distinct pages compress about 2.3:1 with LZ4 at 64 KiB.
+// Shares of pages in 1/1000; the rest is text-like. The default is the measured mix: 27.8 % zero,
+// 0.34 % fill, 4.3 % duplicates of an earlier page; the distinct pages compress about 2.3:1 with
+// LZ4 at 64 KiB.
 struct GuestLikeMix {
   std::uint32_t zero = 278;
   std::uint32_t fill = 3;
   std::uint32_t duplicate = 43;
-  std::uint32_t random = 150;   // incompressible: compressed or encrypted files, keys
-  std::uint32_t code = 250;     // machine-code-like
-  std::uint32_t pointer = 130;  // kernel objects: pointers with equal high bits, small integers, zeros
+  std::uint32_t random = 150;  // incompressible: compressed or encrypted files, keys
+  std::uint32_t code = 250;    // machine-code-like
+  std::uint32_t pointer =
+      130;  // kernel objects: pointers with equal high bits, small integers, zeros
 };
 
-// Writes the pages of every region with a host mapping. Zero pages are not touched in fresh memory. Pages come in
-// runs (extents) as in a real guest, not independently of each other.
-Status FillGuestLike(GuestMemory& memory, std::uint64_t seed, const GuestLikeMix& mix, unsigned threads);
+// Writes the pages of every region with a host mapping. Zero pages are not touched in fresh memory.
+// Pages come in runs (extents) as in a real guest, not independently of each other.
+Status FillGuestLike(GuestMemory& memory, std::uint64_t seed, const GuestLikeMix& mix,
+                     unsigned threads);
 
 }  // namespace chkpt

@@ -15,13 +15,13 @@ constexpr std::size_t kPageWords = kPageBytes / sizeof(std::uint64_t);
 // What one word of a structure holds.
 enum class Field : std::uint8_t {
   kZero,
-  kConstant,   // type, operations table, flags: the same in all objects of the cache
-  kNeighbor,   // list pointer to the object before or after
-  kNearby,     // pointer into the same few MiB
-  kCount,      // reference count or length
-  kPair,       // two 32-bit numbers
-  kName,       // up to 8 characters
-  kHash,       // a hash value or a key
+  kConstant,  // type, operations table, flags: the same in all objects of the cache
+  kNeighbor,  // list pointer to the object before or after
+  kNearby,    // pointer into the same few MiB
+  kCount,     // reference count or length
+  kPair,      // two 32-bit numbers
+  kName,      // up to 8 characters
+  kHash,      // a hash value or a key
 };
 
 // Of 32 fields. Zeros and constants lead, as in real caches.
@@ -34,7 +34,8 @@ constexpr Field kFieldOfDraw[32] = {
     Field::kCount,    Field::kCount,    Field::kPair,     Field::kPair,     Field::kName,
     Field::kName,     Field::kHash};
 
-constexpr std::size_t kObjectWords[16] = {6, 6, 7, 8, 8, 8, 12, 12, 16, 16, 24, 24, 32, 48, 64, 128};
+constexpr std::size_t kObjectWords[16] = {6,  6,  7,  8,  8,  8,  12, 12,
+                                          16, 16, 24, 24, 32, 48, 64, 128};
 constexpr std::size_t kObjectWordsMax = 128;
 
 struct Layout {

@@ -1,7 +1,8 @@
-// The random numbers of generated pages: splitmix64, because a generator must be cheap to start once per page.
+// The random numbers of generated pages: splitmix64, because a generator must be cheap to start
+// once per page.
 //
-// Deterministic: the same seed gives the same numbers on every machine and in every version; generated images are
-// compared across both. Values copy. Not for keys.
+// Deterministic: the same seed gives the same numbers on every machine and in every version;
+// generated images are compared across both. Values copy. Not for keys.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,8 @@ class PageRandom {
   std::uint64_t state_;
 };
 
-// Seeds of one generated page. `extent` is shared by the pages of a run (one file, one slab cache, one program).
+// Seeds of one generated page. `extent` is shared by the pages of a run (one file, one slab cache,
+// one program).
 struct PageSeeds {
   std::uint64_t extent = 0;
   std::uint64_t page = 0;

@@ -12,29 +12,46 @@ namespace {
 
 // The frequent words, in order; the rest of the vocabulary is made of syllables.
 constexpr std::string_view kFrequentWords =
-    "the of to is a in and for be are if that this not by as it on with an or from can value data size "
+    "the of to is a in and for be are if that this not by as it on with an or from can value data "
+    "size "
     "file name type return pointer buffer page memory set function which when will use used number "
     "string address device flags must has read write may kernel error one all call only user list "
     "length other than time length index offset block struct count state have no each first two "
-    "same into does after should byte bits process table before request system default option there "
+    "same into does after should byte bits process table before request system default option "
+    "there "
     "object map entry free given new these but was they then current next last map key more any "
-    "interface driver argument field found between because while where signal thread lock mode path "
+    "interface driver argument field found between because while where signal thread lock mode "
+    "path "
     "queue start end open close node tree root cache order event handle result support check line "
     "input output code base group local global need see also during version such module register "
     "specified";
 
+// Take the place of a word now and then.
+constexpr std::string_view kPhrases[] = {
+    "unsigned long",           "the size of the",       "is set to the value of",
+    "on success, zero is",     "the file descriptor",   "const struct",
+    "must be called with the", "at the end of the",     "the number of bytes in",
+    "a pointer to the",        "if there is no",        "struct device",
+    "returns the number of",   "is not supported by",   "in the order in which",
+    "may be used to",          "the same as the",       "static const char",
+    "see the section about",   "the beginning of each", "as described in the",
+    "for the first time",      "will be returned when", "the default value is",
+};
+
 constexpr std::string_view kSyllables[] = {
-    "al", "an",  "ar",  "ate", "ble", "con", "de",  "dis", "ed", "en",  "er",  "es",  "ex",
-    "fer", "form", "ic", "im",  "in",  "ing", "is",  "it",  "ive", "le", "load", "lo",  "ly",
-    "man", "ment", "mis", "no", "on",  "or",  "out", "par", "per", "ple", "port", "pre", "pro",
-    "re",  "ri",  "ro",  "se",  "ser", "st",  "sub", "ta",  "ter", "ti",  "tion", "tor", "tra",
-    "un",  "ur",  "us",  "ver", "vi",  "y"};
+    "al",   "an",   "ar",   "ate",  "ble", "con", "de",  "dis", "ed",  "en",  "er",  "es",
+    "ex",   "fer",  "form", "ic",   "im",  "in",  "ing", "is",  "it",  "ive", "le",  "load",
+    "lo",   "ly",   "man",  "ment", "mis", "no",  "on",  "or",  "out", "par", "per", "ple",
+    "port", "pre",  "pro",  "re",   "ri",  "ro",  "se",  "ser", "st",  "sub", "ta",  "ter",
+    "ti",   "tion", "tor",  "tra",  "un",  "ur",  "us",  "ver", "vi",  "y"};
 
 constexpr std::size_t kWordCount = 6000;
-constexpr std::size_t kWordFlatness = 6;
+constexpr std::size_t kWordFlatness = 40;
+constexpr std::size_t kPhraseRank = 20;
 constexpr std::uint64_t kVocabularySeed = 0x746578742d776f72u;
 
-// %w word, %i identifier of this file, %d decimal number, %h hexadecimal number, %t time. In order of frequency.
+// %w word, %i identifier of this file, %d decimal number, %h hexadecimal number, %t time. In order
+// of frequency.
 constexpr const char* kSourceLines[] = {
     "\tif (%i->%i != %i)\n\t\treturn %d;\n",
     "#define %i\t\t0x%h\n",
@@ -116,7 +133,7 @@ std::uint8_t* AppendHex(std::uint64_t bits, std::uint8_t* target) {
   constexpr char kDigits[] = "0123456789abcdef";
   const unsigned digits = 8;
   for (unsigned i = 0; i < digits; ++i) {
-    const bool leading = i < 4;  // most constants are small
+    const bool leading = i < 1;  // most constants are small
     *target++ = static_cast<std::uint8_t>(leading ? '0' : kDigits[(bits >> (i * 4)) & 15]);
   }
   return target;
@@ -152,6 +169,9 @@ void TextWriter::AddWords() {
     const std::size_t end = std::min(rest.find(' '), rest.size());
     words_.Add(MakeToken(rest.substr(0, end)), TokenTable::ZipfWeight(rank++, kWordFlatness));
     rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  for (const std::string_view phrase : kPhrases) {
+    words_.Add(MakeToken(phrase), TokenTable::ZipfWeight(kPhraseRank, kWordFlatness));
   }
   PageRandom random(kVocabularySeed);
   while (rank < kWordCount) {
@@ -229,7 +249,10 @@ void TextWriter::WritePage(const PageSeeds& seeds, std::uint8_t* target) const {
 
   const std::uint8_t* previous_line = target;
   // Of 16 lines, how many begin as the one before does; differs between files.
-  const std::uint64_t alike_share = 3 + (seeds.extent >> 56 & 7);
+  const std::uint64_t alike_share = 5 + (seeds.extent >> 56 & 7);
+
+  // One file in four uses the frequent half of the vocabulary only.
+  const std::uint64_t word_mask = (seeds.extent >> 54 & 3) == 0 ? 0x1fff : ~std::uint64_t{0};
 
   while (target < end) {
     const std::uint64_t shape = random.Next();
@@ -244,7 +267,7 @@ void TextWriter::WritePage(const PageSeeds& seeds, std::uint8_t* target) const {
       const std::uint64_t bits = random.Next();
       switch (piece.kind) {
         case PieceKind::kLiteral: target = AppendToken(piece.literal, target); break;
-        case PieceKind::kWord: target = AppendToken(words_.Pick(bits), target); break;
+        case PieceKind::kWord: target = AppendToken(words_.Pick(bits & word_mask), target); break;
         case PieceKind::kIdentifier: {
           // The product of two uniform numbers prefers the first identifiers.
           const std::uint64_t place = ((bits & 255) * (bits >> 8 & 255)) >> 11;

@@ -1,7 +1,9 @@
-// Text-like pages: source code, manual prose, logs and markup made of a built-in vocabulary with Zipf-like choice.
+// Text-like pages: source code, manual prose, logs and markup made of a built-in vocabulary with
+// Zipf-like choice.
 //
-// A text is made of lines; a line is a template ("\treturn %i;\n") whose holes are filled with words, identifiers of
-// this file, numbers. Compresses about 2.3:1 with LZ4 at 64 KiB, as a source tree in a page cache does.
+// A text is made of lines; a line is a template ("\treturn %i;\n") whose holes are filled with
+// words, identifiers of this file, numbers. Compresses about 2.3:1 with LZ4 at 64 KiB, as a source
+// tree in a page cache does.
 //
 // Thread safety: a TextWriter is immutable; any number of threads may call WritePage.
 #pragma once

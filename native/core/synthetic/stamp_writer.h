@@ -1,8 +1,10 @@
-// StampWriter: threads that dirty guest memory at a set rate and pattern, as a busy guest does, with pages that can be
-// checked. A stamped page holds {magic, page number, counter} at its start, a body derived from them in a few words
-// spread over the page, and a checksum, all written so that a torn page is noticed when the writers were paused.
+// StampWriter: threads that dirty guest memory at a set rate and pattern, as a busy guest does,
+// with pages that can be checked. A stamped page holds {magic, page number, counter} at its start,
+// a body derived from them in a few words spread over the page, and a checksum, all written so that
+// a torn page is noticed when the writers were paused.
 //
-// Thread safety: Start, Pause, Resume, Stop from one controlling thread. Pause returns when no writer writes any more.
+// Thread safety: Start, Pause, Resume, Stop from one controlling thread. Pause returns when no
+// writer writes any more.
 #pragma once
 
 #include <atomic>
@@ -17,7 +19,11 @@
 
 namespace chkpt {
 
-enum class WritePattern : std::uint8_t { kSequential, kRandom, kHotspot };  // hotspot: 90 % of writes to 10 % of pages
+enum class WritePattern : std::uint8_t {
+  kSequential,
+  kRandom,
+  kHotspot
+};  // hotspot: 90 % of writes to 10 % of pages
 
 struct StampOptions {
   unsigned threads = 1;

@@ -1,5 +1,5 @@
-// TokenTable: short byte strings drawn with the weights they were added with. What makes generated text and code
-// compress as real ones do is that few tokens are frequent and many are rare.
+// TokenTable: short byte strings drawn with the weights they were added with. What makes generated
+// text and code compress as real ones do is that few tokens are frequent and many are rare.
 //
 // Thread safety: immutable after Seal(); any number of threads may draw.
 #pragma once
@@ -14,7 +14,8 @@
 
 namespace chkpt {
 
-// Copied whole and then cut, so that copying costs no branch: a target needs kTokenBytesMax bytes of slack.
+// Copied whole and then cut, so that copying costs no branch: a target needs kTokenBytesMax bytes
+// of slack.
 inline constexpr std::size_t kTokenBytesMax = 31;
 struct Token {
   std::array<std::uint8_t, kTokenBytesMax> bytes{};
@@ -24,7 +25,8 @@ static_assert(sizeof(Token) == 32);
 
 Token MakeToken(std::string_view text);
 
-// Appends a token at `target` and returns the place after it. REQUIRES: sizeof(Token) bytes at target.
+// Appends a token at `target` and returns the place after it. REQUIRES: sizeof(Token) bytes at
+// target.
 inline std::uint8_t* AppendToken(const Token& token, std::uint8_t* target) {
   std::memcpy(target, &token, sizeof(Token));
   return target + token.byte_count;
@@ -34,8 +36,9 @@ class TokenTable {
  public:
   // REQUIRES: not sealed, weight < 2^40, at most 65536 tokens.
   void Add(const Token& token, std::uint64_t weight);
-  // The weight of the token at place `rank` of a list in order of frequency (Zipf); a larger `flatness` makes the
-  // frequent ones less frequent. Integers, so that tables are the same on every machine. REQUIRES: flatness > 0.
+  // The weight of the token at place `rank` of a list in order of frequency (Zipf); a larger
+  // `flatness` makes the frequent ones less frequent. Integers, so that tables are the same on
+  // every machine. REQUIRES: flatness > 0.
   static std::uint64_t ZipfWeight(std::size_t rank, std::size_t flatness);
   // REQUIRES: at least one token of weight > 0.
   void Seal();

@@ -1,6 +1,7 @@
 /**
- * A file system that does what a plan says at each call: pass it on, fail it, move fewer bytes than asked for, or stop
- * the world. The files are real, so that what is left afterwards can be looked at with other tools.
+ * A file system that does what a plan says at each call: pass it on, fail it, move fewer bytes than asked
+ * for, or stop the world. The files are real, so that what is left afterwards can be looked at with other
+ * tools.
  */
 import { constants } from 'node:fs';
 import { type FileStatus, type FileSystem, hostFileSystem, type OpenFile } from '../../../src/store/index.ts';
@@ -32,8 +33,8 @@ export interface Operation {
 }
 
 /**
- * `kill`: nothing happens, and nothing ever will. `tear`: the same, but half of a write is done before. `short`: a
- * write or read moves half of the bytes. `lie`: a write claims more than it did.
+ * `kill`: nothing happens, and nothing ever will. `tear`: the same, but half of a write is done before.
+ * `short`: a write or read moves half of the bytes. `lie`: a write claims more than it did.
  */
 export type Fault = { readonly errno: string } | 'kill' | 'tear' | 'short' | 'lie' | undefined;
 

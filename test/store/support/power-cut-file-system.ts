@@ -1,9 +1,11 @@
 /**
  * A file system in memory that knows what a power cut may take away. It grants no more than POSIX does:
  *
- *   - the content of a file is safe up to its last fsync; of what was written since, anything may be left: nothing,
+ *   - the content of a file is safe up to its last fsync; of what was written since, anything may be left:
+ *     nothing,
  *     all, a part, or the right length full of zeros;
- *   - names in a folder are safe up to the last fsync of the folder; of the changes since, any subset may be left. A
+ *   - names in a folder are safe up to the last fsync of the folder; of the changes since, any subset may be
+ *     left. A
  *     rename is one change.
  */
 import { constants } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * Streams for store tests: segments of noise, made from a seed, and the calls that save and load them. Stores do not
- * look inside, so none of this is a real checkpoint.
+ * Streams for store tests: segments of noise, made from a seed, and the calls that save and load them. Stores
+ * do not look inside, so none of this is a real checkpoint.
  */
 import { createHash } from 'node:crypto';
 import type { CommitSummary, Segment, SegmentSummary, Store, StoreWriter } from '../../../src/store/index.ts';
@@ -61,7 +61,9 @@ export async function save(store: Store, stream: SampleStream): Promise<void> {
   await writer.commit(stream.summary);
 }
 
-/** Everything of a save but its commit. The memory of each write is spoilt as soon as its promise resolves. */
+/**
+ * Everything of a save but its commit. The memory of each write is spoilt as soon as its promise resolves.
+ */
 export async function writeSegments(
   writer: StoreWriter,
   stream: SampleStream,

@@ -1,0 +1,123 @@
+/**
+ * Every figure the benchmark knows, what it is compared with and what we aim at. A target is information: missing one never
+ * fails a run. docs/performance.md explains each row.
+ */
+
+export interface Limits {
+  readonly atLeast?: number;
+  readonly atMost?: number;
+  /** The target is for this many threads and more. */
+  readonly threadsMin?: number;
+}
+
+export interface Figure {
+  readonly what: string;
+  /** Baselines by name, the one with the target first. Empty for a value with a unit of its own. */
+  readonly baselines: Readonly<Record<string, Limits>>;
+  /** For values. */
+  readonly limits?: Limits;
+}
+
+/** What baselines do, by name. All but the commands run in this process, over the same bytes, with the same threads. */
+export const baselines = {
+  liblz4:
+    'LZ4_compress_fast of the same stored pages in the same blocks, from memory to one buffer per thread',
+  'liblz4 decode': 'LZ4_decompress_safe of the same blocks into fresh memory with huge pages',
+  memcpy: 'memcpy of the pages that are not zero to memory touched before',
+  read: 'sum of every word',
+  palacios:
+    'original framing, one record per page, one writev each, one thread, to a file on the scratch file system',
+  'lz4 -1': 'the command as a whole process, image file to file, both on the scratch file system',
+  'lz4 -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
+  'idle process': 'Node with chkpt and the same guest memory, doing nothing',
+} as const;
+
+export type Baseline = keyof typeof baselines;
+
+export const figures = {
+  'save.lz4.null': { what: 'saveVm, LZ4, to null:', baselines: { liblz4: { atLeast: 0.9 } } },
+  'save.lz4.mem': { what: 'saveVm, LZ4, to mem:', baselines: { liblz4: { atLeast: 0.9 } } },
+  'save.raw.null': {
+    what: 'saveVm, no compression, to null:',
+    baselines: { memcpy: { atLeast: 0.7, threadsMin: 2 }, read: {} },
+  },
+  'save.lz4.file': {
+    what: 'saveVm, LZ4, guest memory to file:',
+    baselines: { 'lz4 -1': { atLeast: 2.5 }, palacios: {} },
+  },
+  'save.lz4.file.size': {
+    what: 'bytes of that checkpoint',
+    baselines: { 'lz4 -1': { atLeast: 1 } },
+  },
+  'save.lz4.image': { what: 'saveVm, LZ4, image file to file:', baselines: { 'lz4 -1': {} } },
+  'save.lz4.command': {
+    what: '`chkpt save --memory IMAGE file:OUT` as a whole process',
+    baselines: { 'lz4 -1': {} },
+  },
+  'save.raw.file': { what: 'saveVm, no compression, to file:', baselines: { palacios: {} } },
+  'load.lz4.file': {
+    what: 'loadVm, LZ4, file: in the page cache into fresh memory',
+    baselines: { 'liblz4 decode': { atLeast: 0.8 } },
+  },
+  'load.raw.file': { what: 'loadVm, no compression, likewise', baselines: { memcpy: {} } },
+  'load.lz4.tool': { what: 'load.lz4.file beside a command', baselines: { 'lz4 -d': {} } },
+  'scan.guest': { what: 'GuestMemory.scan of guest memory', baselines: { read: {} } },
+  'scan.zero': {
+    what: 'GuestMemory.scan of resident zero memory',
+    baselines: { read: { atLeast: 0.85 } },
+  },
+  'scan.zero.kernel': {
+    what: 'the zero-page kernel alone over the same memory',
+    baselines: { read: { atLeast: 0.85 } },
+  },
+  'save.zero.null': { what: 'saveVm of resident zero memory to null:', baselines: { read: {} } },
+  'scan.untouched': { what: 'GuestMemory.countPresent of untouched memory', baselines: { read: {} } },
+  'scan.untouched.cost': { what: 'its time', baselines: {}, limits: { atMost: 2 } },
+  'save.untouched': { what: 'saveVm of untouched memory to null:', baselines: { read: {} } },
+  'save.untouched.cost': { what: 'its time', baselines: {}, limits: { atMost: 2 } },
+  'footprint.save': {
+    what: 'peak memory of a process that saves, less the guest',
+    baselines: { 'idle process': {} },
+  },
+  'footprint.save.bytes': { what: 'the same', baselines: {}, limits: { atMost: 96 * 1024 * 1024 } },
+  'footprint.load': {
+    what: 'peak memory of a process that loads, less the guest',
+    baselines: { 'idle process': {} },
+  },
+  'footprint.load.bytes': { what: 'the same', baselines: {}, limits: { atMost: 96 * 1024 * 1024 } },
+  'loop.delay': {
+    what: 'event loop, p99 of the interval of a 1 ms timer',
+    baselines: {},
+    limits: { atMost: 10 },
+  },
+  'loop.busy': {
+    what: 'CPU time of the main thread, share of the wall time',
+    baselines: {},
+    limits: { atMost: 0.1 },
+  },
+  'loop.utilization': { what: 'performance.eventLoopUtilization', baselines: {} },
+} as const satisfies Record<string, Figure>;
+
+export type FigureName = keyof typeof figures;
+
+export function figureOf(name: FigureName): Figure {
+  return figures[name];
+}
+
+export const figureNames = Object.keys(figures) as readonly FigureName[];
+
+/**
+ * True when `name` is selected, or is below what is (`save.lz4` selects `save.lz4.null`), or above it: measuring
+ * `save.lz4.file.size` takes measuring `save.lz4.file`.
+ */
+export function isSelected(name: string, selection: readonly string[]): boolean {
+  if (selection.length === 0) return true;
+  return selection.some((wanted) => `${name}.`.startsWith(`${wanted}.`) || wanted.startsWith(`${name}.`));
+}
+
+/** The limits that hold for a measurement with this many threads. */
+export function limitsFor(limits: Limits | undefined, threads: number): Limits | undefined {
+  if (limits === undefined || threads < (limits.threadsMin ?? 1)) return undefined;
+  const { threadsMin: _, ...rest } = limits;
+  return rest;
+}

@@ -1,0 +1,88 @@
+/**
+ * Says whether a run is slower than an older one, from ratios to baselines of the same run only: machines and their load may
+ * differ between the two. Pure.
+ *
+ * The rule, for each ratio that both have with the same parameters (docs/performance.md, "Comparing two runs"):
+ *
+ *     error  = standard error of the median, from the MAD of the repetitions
+ *     noise  = 3 × √(error of the old² + error of the new²)
+ *     loss   = 1 − new median ÷ old median
+ *
+ *     regression   loss > 10 % and loss > noise
+ *     too noisy    otherwise, when noise > 15 %: a slow-down by 20 % in time (a loss of 17 %) might not be seen
+ *     fine         otherwise
+ */
+import { type BenchDocument, keyOf, type RatioRecord } from './document.ts';
+import { median, relativeErrorOfMedian } from './statistics.ts';
+
+/** Smallest loss that counts: differences between runs that no repetition inside a run shows stay below it. */
+export const lossMin = 0.1;
+
+/** Most noise with which a slow-down by 20 % is seen. */
+export const noiseMax = 0.15;
+
+const noiseFactor = 3;
+
+export type Verdict = 'fine' | 'regression' | 'noisy';
+
+export interface Compared {
+  readonly key: string;
+  readonly record: RatioRecord;
+  readonly oldMedian: number;
+  readonly newMedian: number;
+  /** Share of the old median; negative when the new one is better. */
+  readonly loss: number;
+  readonly noise: number;
+  readonly verdict: Verdict;
+}
+
+export interface Comparison {
+  readonly compared: readonly Compared[];
+  /** Keys that only the old document has. */
+  readonly missing: readonly string[];
+  /** Keys that only the new document has. */
+  readonly added: readonly string[];
+  /** 0 nothing is slower, 1 something is, 4 too noisy to say. */
+  readonly exitCode: 0 | 1 | 4;
+}
+
+/** Compares the ratios of two documents. */
+export function compareDocuments(
+  older: Pick<BenchDocument, 'ratios'>,
+  newer: Pick<BenchDocument, 'ratios'>,
+): Comparison {
+  const oldRecords = new Map(older.ratios.map((record) => [keyOf(record), record]));
+  const newRecords = new Map(newer.ratios.map((record) => [keyOf(record), record]));
+  const compared: Compared[] = [];
+  for (const [key, record] of newRecords) {
+    const old = oldRecords.get(key);
+    if (old !== undefined) compared.push(compareRatio(key, old, record));
+  }
+  return {
+    compared,
+    missing: [...oldRecords.keys()].filter((key) => !newRecords.has(key)),
+    added: [...newRecords.keys()].filter((key) => !oldRecords.has(key)),
+    exitCode: exitCodeOf(compared),
+  };
+}
+
+function compareRatio(key: string, old: RatioRecord, record: RatioRecord): Compared {
+  const oldMedian = median(old.ratios);
+  const newMedian = median(record.ratios);
+  const noise =
+    noiseFactor * Math.hypot(relativeErrorOfMedian(old.ratios), relativeErrorOfMedian(record.ratios));
+  const loss = 1 - newMedian / oldMedian;
+  return { key, record, oldMedian, newMedian, loss, noise, verdict: verdictOf(loss, noise) };
+}
+
+function verdictOf(loss: number, noise: number): Verdict {
+  if (loss > lossMin && loss > noise) return 'regression';
+  return noise > noiseMax ? 'noisy' : 'fine';
+}
+
+/** A regression is one also when other ratios are too noisy to say anything. */
+function exitCodeOf(compared: readonly Compared[]): 0 | 1 | 4 {
+  const verdicts = new Set(compared.map(({ verdict }) => verdict));
+  if (verdicts.has('regression')) return 1;
+  return verdicts.has('noisy') ? 4 : 0;
+}

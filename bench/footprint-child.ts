@@ -1,0 +1,59 @@
+/**
+ * Saves or loads a guest and prints the peak memory of this process less the guest's, as JSON.
+ *
+ *     node footprint-child.js idle|save|load CHECKPOINT GUEST_BYTES RESIDENT_BYTES THREADS
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { loadVm } from '../src/checkpoint/load-vm.ts';
+import { saveVm } from '../src/checkpoint/save-vm.ts';
+import { pageBytes } from '../src/limits.ts';
+import type { GuestMemory } from '../src/memory/index.ts';
+import { machineOf, untouchedGuest } from './guest.ts';
+import type { Footprint, FootprintWork } from './stages/footprint.ts';
+
+const pieceBytes = 2 * 1024 ** 2;
+
+/** Touches `residentBytes` of the memory in pieces of 2 MiB, evenly spread. No two pages are equal; all compress a little. */
+function touch(memory: GuestMemory, residentBytes: number): void {
+  const piece = new Uint32Array(pieceBytes / 4);
+  const pieceCount = residentBytes / pieceBytes;
+  const stride = memory.byteLength / BigInt(pieceCount * pieceBytes);
+  let state = 1;
+  for (let i = 0; i < pieceCount; i += 1) {
+    for (let word = 0; word < piece.length; word += 2) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      piece[word] = state;
+      piece[word + 1] = word;
+    }
+    memory.write(BigInt(i) * stride * BigInt(pieceBytes), new Uint8Array(piece.buffer));
+  }
+}
+
+/** From here on VmHWM is the peak since now. Without the right to do so it is the peak since the start: an upper bound. */
+function forgetPeak(): void {
+  try {
+    writeFileSync('/proc/self/clear_refs', '5');
+  } catch {}
+}
+
+function peakBytes(): number {
+  const line = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'latin1'));
+  if (line === null) throw new Error('this kernel does not tell VmHWM');
+  return Number(line[1]) * 1024;
+}
+
+async function main(): Promise<void> {
+  const [work, path, guestBytes, residentBytes, threadCount] = process.argv.slice(2);
+  const memory = untouchedGuest(Number(guestBytes));
+  const threads = Number(threadCount);
+  if ((work as FootprintWork) !== 'load') touch(memory, Number(residentBytes));
+  forgetPeak();
+  if (work === 'save') await saveVm(machineOf(memory), `file:${path}`, { threads });
+  if (work === 'load') await loadVm(machineOf(memory), `file:${path}`, { threads });
+  const peak = peakBytes();
+  const guestResidentBytes = (await memory.countPresent()) * pageBytes;
+  const footprint: Footprint = { beyondBytes: peak - guestResidentBytes, guestResidentBytes };
+  process.stdout.write(`${JSON.stringify(footprint)}\n`);
+}
+
+await main();

@@ -1,0 +1,108 @@
+/** Measures everything that was asked for and makes the document of it. */
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { pageBytes } from '../src/limits.ts';
+import { nativeAddon } from '../src/native/index.ts';
+import { Bench } from './bench.ts';
+import { figureNames } from './catalog.ts';
+import { type BenchDocument, documentSchema, documentVersion } from './document.ts';
+import { type Guest, generateGuest, gibBytes, readGuest } from './guest.ts';
+import { availableMemoryBytes, describeMachine } from './machine.ts';
+import { type BenchOptions, UsageError } from './options.ts';
+import { packageRoot } from './package-link.ts';
+import { Scratch } from './scratch.ts';
+import { measureEncode } from './stages/encode.ts';
+import { measureFiles } from './stages/files.ts';
+import { measureFootprint } from './stages/footprint.ts';
+import { measureLoad } from './stages/load.ts';
+import { measureLoop } from './stages/loop.ts';
+import { measureGuestScan, measureZeroScan } from './stages/scan.ts';
+
+const extentBytes = 2 * 1024 ** 2;
+/** Guest, copy in plain pages that grows by doubling, checkpoint, image and outputs on a tmpfs: never more than this at once. */
+const memoryFactor = 5.5;
+/** Figures that need the content of a guest. */
+const guestFigures = figureNames.filter((name) => !/^footprint|zero|untouched/.test(name));
+const corpusImage = ['bench', 'corpus', 'data', 'linux-2g.ram'];
+
+export async function measure(options: BenchOptions, tell: (line: string) => void): Promise<BenchDocument> {
+  const startedAt = new Date().toISOString();
+  const begin = performance.now();
+  const machine = await describeMachine(nativeAddon());
+  const scratch = new Scratch(options.scratch);
+  try {
+    const bench = new Bench(options, scratch, tell);
+    if (!scratch.isTmpfs) tell(`${options.scratch} is no tmpfs: figures with files are those of its disk`);
+    await measureFootprint(bench);
+    const bytes = Math.round((options.gib * gibBytes) / extentBytes) * extentBytes;
+    await measureZeroScan(bench, bytes);
+    checkRoom(bytes);
+    const threads = Math.max(...options.threads);
+    await measureGuest(bench, () => generateGuest(bytes, threads));
+    await measureImage(bench, imageOf(options), threads);
+    return {
+      schema: documentSchema,
+      version: documentVersion,
+      startedAt,
+      elapsedSeconds: (performance.now() - begin) / 1000,
+      options: { runs: options.runs, commandRuns: options.commandRuns, gib: options.gib },
+      machine: { ...machine, scratchIsTmpfs: String(scratch.isTmpfs) },
+      memories: bench.memories,
+      ratios: bench.ratios,
+      values: bench.values,
+      skipped: bench.skipped,
+    };
+  } finally {
+    scratch.close();
+  }
+}
+
+/** Every stage that goes over the content of a guest. */
+async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<void> {
+  if (!bench.wants(...guestFigures)) return;
+  const guest = await make();
+  bench.memories.push(guest.facts);
+  try {
+    for (const stage of [measureGuestScan, measureEncode, measureLoad, measureFiles, measureLoop]) {
+      await stage(bench, guest);
+      bench.settle();
+    }
+  } finally {
+    await guest.memory.close();
+  }
+}
+
+async function measureImage(bench: Bench, path: string | undefined, threads: number): Promise<void> {
+  if (path === undefined) return;
+  const { size } = statSync(path);
+  if (size === 0 || size % pageBytes !== 0) throw new UsageError(`${path} is not made of whole pages`);
+  if (bench.options.image !== undefined) checkRoom(size);
+  else if (size * memoryFactor > availableMemoryBytes()) {
+    bench.skip(path, `needs ${gib(size * memoryFactor)} of memory, ${gib(availableMemoryBytes())} are free`);
+    return;
+  }
+  await measureGuest(bench, () => readGuest(path, threads));
+}
+
+function imageOf({ image, quick }: BenchOptions): string | undefined {
+  if (image !== undefined) {
+    if (!existsSync(image)) throw new UsageError(`--image: there is no ${image}`);
+    return image;
+  }
+  const corpus = join(packageRoot(), ...corpusImage);
+  return !quick && existsSync(corpus) ? corpus : undefined;
+}
+
+function checkRoom(bytes: number): void {
+  const needed = bytes * memoryFactor;
+  const available = availableMemoryBytes();
+  if (needed <= available) return;
+  throw new UsageError(
+    `${gib(bytes)} of guest memory need ${gib(needed)} in all, ${gib(available)} are free`,
+  );
+}
+
+function gib(bytes: number): string {
+  return `${(bytes / gibBytes).toFixed(1)} GiB`;
+}

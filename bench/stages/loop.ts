@@ -1,0 +1,91 @@
+/** What a save and a load leave of the main thread, beside what the same number of bare threads leaves. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { loadVm } from '../../src/checkpoint/load-vm.ts';
+import { saveVm } from '../../src/checkpoint/save-vm.ts';
+import { defaultMemoryStoreSpace } from '../../src/store/index.ts';
+import type { Bench } from '../bench.ts';
+import { type Guest, machineOf, storedBlocksOf, untouchedGuest } from '../guest.ts';
+import { type MainThreadUse, measureMainThread } from '../main-thread.ts';
+import { fixedIdentity } from './encode.ts';
+
+const checkpointName = 'loop';
+const idleMs = 1000;
+
+interface Work {
+  /** Not measured. */
+  readonly before?: () => void;
+  readonly run: () => Promise<unknown>;
+  readonly after?: () => unknown;
+}
+
+export async function measureLoop(bench: Bench, guest: Guest): Promise<void> {
+  if (!bench.wants('loop.delay', 'loop.busy', 'loop.utilization')) return;
+  const { facts } = guest;
+  const threads = Math.max(...bench.options.threads);
+  const path = bench.scratch.path(checkpointName);
+  try {
+    await saveVm(guest.vm, `file:${path}`, { ...fixedIdentity, threads });
+    const works = await worksOf(bench, guest, threads, path);
+    const uses = new Map<string, MainThreadUse[]>();
+    for (let run = 0; run < bench.options.runs; run += 1) {
+      for (const [name, work] of Object.entries(works)) {
+        bench.settle();
+        work.before?.();
+        const use = await measureMainThread(work.run);
+        await work.after?.();
+        uses.set(name, [...(uses.get(name) ?? []), use]);
+      }
+    }
+    for (const [work, list] of uses) {
+      const parameters = { memory: facts.memory, bytes: facts.bytes, threads, work };
+      const samples = (pick: (use: MainThreadUse) => number): number[] => list.map(pick);
+      bench.value(
+        { name: 'loop.delay', parameters, unit: 'ms' },
+        samples((use) => use.delayP99Ms),
+      );
+      bench.value(
+        { name: 'loop.busy', parameters, unit: 'share' },
+        samples((use) => use.busy),
+      );
+      bench.value(
+        { name: 'loop.utilization', parameters, unit: 'share' },
+        samples((use) => use.utilization),
+      );
+    }
+  } finally {
+    bench.scratch.remove(checkpointName);
+  }
+}
+
+/** `idle` and `liblz4` are the floor: how late a timer is on this machine, alone and with all processors busy. */
+async function worksOf(
+  bench: Bench,
+  { memory, facts, vm }: Guest,
+  threads: number,
+  path: string,
+): Promise<Record<string, Work>> {
+  const blocks = await storedBlocksOf(memory, threads);
+  const options = { ...fixedIdentity, threads };
+  let target = untouchedGuest(facts.bytes);
+  return {
+    idle: { run: () => sleep(idleMs) },
+    liblz4: { run: () => blocks.compress(threads, 1) },
+    'save null:': { run: async () => await saveVm(vm, 'null:', options) },
+    'save mem:': {
+      run: async () => await saveVm(vm, 'mem:loop', options),
+      after: () => defaultMemoryStoreSpace.delete('loop'),
+    },
+    'save file:': {
+      before: () => bench.scratch.remove(checkpointName),
+      run: async () => await saveVm(vm, `file:${path}`, options),
+    },
+    'save raw null:': { run: async () => await saveVm(vm, 'null:', { ...options, codec: 'raw' }) },
+    'load file:': {
+      run: async () => await loadVm(machineOf(target), `file:${path}`, { threads }),
+      after: async () => {
+        await target.close();
+        target = untouchedGuest(facts.bytes);
+      },
+    },
+  };
+}

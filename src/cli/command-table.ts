@@ -1,0 +1,217 @@
+/**
+ * Every command and option of `chkpt`, once: the parser, the help texts and the shell completions are made from this table.
+ *
+ * Scripts depend on it. Names are never changed; docs/cli.md says the same in prose.
+ */
+import type { Invocation } from './invocation.ts';
+
+export interface OptionSpec {
+  /** Without the dashes. */
+  readonly name: string;
+  /** One letter. */
+  readonly short?: string;
+  /** What stands for the value in help texts; absent for a flag. */
+  readonly value?: string;
+  /** Legal values, for an option that has few. */
+  readonly choices?: readonly string[];
+  /** The value is or ends in a file name. */
+  readonly isFile?: boolean;
+  /** May be given more than once. */
+  readonly isRepeatable?: boolean;
+  readonly summary: string;
+}
+
+export interface CommandModule {
+  run(invocation: Invocation): Promise<void>;
+}
+
+export interface CommandSpec {
+  readonly name: string;
+  readonly summary: string;
+  /** What follows the name on the usage line. */
+  readonly usage: string;
+  /** Names of the arguments, all of them mandatory. */
+  readonly operands: readonly string[];
+  readonly options: readonly OptionSpec[];
+  /** Common options that matter to it, for its help; it accepts the others too. */
+  readonly common: readonly string[];
+  readonly notes: readonly string[];
+  readonly examples: readonly (readonly [line: string, meaning: string])[];
+  /** True when there is something to clean up after Ctrl-C. */
+  readonly isInterruptible: boolean;
+  load(): Promise<CommandModule>;
+}
+
+const parts = ['memory', 'devices', 'cores', 'archdep'] as const;
+
+const stateNote =
+  'CONTEXT ends at the first dot; TAG is the rest up to the first =. FILE - is standard input or output.';
+const baseNote =
+  'BASE is what follows the last @: a guest-physical address, decimal with K, M, G or T (powers of 1024), or 0x…';
+
+/** Options that every command accepts, in the order of the help. */
+export const commonOptions: readonly OptionSpec[] = [
+  { name: 'threads', value: 'N', summary: 'worker threads, 1 to 64; default: number of processors' },
+  {
+    name: 'codec',
+    value: 'CODEC',
+    choices: ['auto', 'raw', 'lz4'],
+    summary: 'how pages are stored: auto (default), raw or lz4',
+  },
+  { name: 'uuid', value: 'UUID', summary: 'UUID of the new checkpoint; default random' },
+  { name: 'time', value: 'ISO', summary: 'creation time of the new checkpoint; default now' },
+  { name: 'json', summary: 'one JSON document on standard output' },
+  { name: 'quiet', short: 'q', summary: 'no progress, no summary' },
+  { name: 'insecure', summary: 'allow connections off loopback without TLS; no command here connects yet' },
+  { name: 'help', short: 'h', summary: 'this text' },
+];
+
+export const commands: readonly CommandSpec[] = [
+  {
+    name: 'save',
+    summary: 'save RAM images and device state as a checkpoint',
+    usage: '--memory RAMFILE[@BASE]… [--state CONTEXT.TAG=FILE]… [--skip PART]… [--id ID] STORE',
+    operands: ['STORE'],
+    options: [
+      {
+        name: 'memory',
+        value: 'RAMFILE[@BASE]',
+        isFile: true,
+        isRepeatable: true,
+        summary: 'a RAM image, and where it lies in guest memory; default at 0',
+      },
+      {
+        name: 'state',
+        value: 'CONTEXT.TAG=FILE',
+        isFile: true,
+        isRepeatable: true,
+        summary: 'save the content of FILE as the value TAG of CONTEXT',
+      },
+      {
+        name: 'skip',
+        value: 'PART',
+        choices: parts,
+        isRepeatable: true,
+        summary: 'leave out memory, devices, cores or archdep; recorded in the checkpoint',
+      },
+      { name: 'id', value: 'ID', summary: 'identity of the machine; default: name of the first RAM image' },
+    ],
+    common: ['threads', 'codec', 'uuid', 'time', 'json', 'quiet'],
+    notes: [
+      baseNote,
+      stateNote,
+      'Nothing is visible at STORE before everything is written and flushed; an older checkpoint stays until then.',
+    ],
+    examples: [
+      ['chkpt save --memory ram.img vm.chkpt', 'one image, as a file'],
+      ['chkpt save --memory low.img --memory high.img@4G dir:/ckpt/vm', 'two regions, as a directory'],
+      ['chkpt save --memory ram.img --state pic.irr=irr.bin --json vm.chkpt', 'with device state'],
+    ],
+    isInterruptible: true,
+    load: () => import('./commands/save.ts'),
+  },
+  {
+    name: 'load',
+    summary: 'write the RAM images and state of a checkpoint to files',
+    usage: 'STORE [--memory OUTFILE[@BASE]]… [--state CONTEXT.TAG=FILE]… [--skip PART]…',
+    operands: ['STORE'],
+    options: [
+      {
+        name: 'memory',
+        value: 'OUTFILE[@BASE]',
+        isFile: true,
+        isRepeatable: true,
+        summary: 'where the region at BASE goes; BASE may be left out when there is one region',
+      },
+      {
+        name: 'state',
+        value: 'CONTEXT.TAG=FILE',
+        isFile: true,
+        isRepeatable: true,
+        summary: 'write the bytes of the value TAG of CONTEXT to FILE',
+      },
+      {
+        name: 'skip',
+        value: 'PART',
+        choices: parts,
+        isRepeatable: true,
+        summary: 'do not load memory, devices, cores or archdep',
+      },
+    ],
+    common: ['threads', 'json', 'quiet'],
+    notes: [
+      baseNote,
+      stateNote,
+      'All files appear together, after the whole checkpoint was verified; after a failure none does.',
+    ],
+    examples: [
+      ['chkpt load vm.chkpt --memory ram.img', 'one region'],
+      ['chkpt load dir:/ckpt/vm --memory low.img@0 --memory high.img@4G', 'two regions'],
+      ['chkpt load vm.chkpt --skip memory --state pic.irr=irr.bin', 'device state only'],
+    ],
+    isInterruptible: true,
+    load: () => import('./commands/load.ts'),
+  },
+  {
+    name: 'info',
+    summary: 'what a checkpoint says about itself',
+    usage: 'STORE [--json]',
+    operands: ['STORE'],
+    options: [],
+    common: ['json'],
+    notes: ['Reads the index, not the memory: chkpt verify tells whether all of it is sound.'],
+    examples: [
+      ['chkpt info vm.chkpt', 'for people'],
+      ['chkpt info --json vm.chkpt', 'for programs'],
+    ],
+    isInterruptible: false,
+    load: () => import('./commands/info.ts'),
+  },
+  {
+    name: 'ls',
+    summary: 'list contexts and tags',
+    usage: 'STORE [--json]',
+    operands: ['STORE'],
+    options: [],
+    common: ['json'],
+    notes: ['One line for each tag: context, tag, type, bytes of the value, value or the start of it.'],
+    examples: [['chkpt ls vm.chkpt', 'contexts, tags, types, lengths, values']],
+    isInterruptible: false,
+    load: () => import('./commands/ls.ts'),
+  },
+  {
+    name: 'cat',
+    summary: 'write one value to standard output',
+    usage: 'STORE CONTEXT TAG [--raw]',
+    operands: ['STORE', 'CONTEXT', 'TAG'],
+    options: [{ name: 'raw', summary: 'the bytes of the value as they stand in the checkpoint, whatever its type' }],
+    common: ['json'],
+    notes: ['Bytes and strings are written as they are, numbers as text, vectors with one element per line.'],
+    examples: [
+      ['chkpt cat vm.chkpt header vm.id', 'a string'],
+      ['chkpt cat --raw vm.chkpt header region.base | xxd', 'a vector as it is stored'],
+    ],
+    isInterruptible: false,
+    load: () => import('./commands/cat.ts'),
+  },
+  {
+    name: 'verify',
+    summary: 'read all of a checkpoint and check every digest',
+    usage: 'STORE',
+    operands: ['STORE'],
+    options: [],
+    common: ['threads', 'json', 'quiet'],
+    notes: ['Exit code 0: every byte is as it was saved. 3: damaged. The check detects accidents, not forgery.'],
+    examples: [['chkpt verify dir:/ckpt/vm && rm ram.img', 'before the original goes']],
+    isInterruptible: true,
+    load: () => import('./commands/verify.ts'),
+  },
+];
+
+/** Words of the contract that this version answers with a usage error. */
+export const laterCommands: readonly string[] = ['diff', 'convert', 'flatten', 'send', 'receive', 'bench'];
+export const laterOptions: readonly string[] = ['qemu', 'parent'];
+
+/** Shells that `chkpt completion` knows. */
+export const shells = ['bash', 'zsh', 'fish'] as const;
+export type Shell = (typeof shells)[number];

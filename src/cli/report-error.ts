@@ -1,0 +1,66 @@
+/** Errors as the contract wants them: one line and an exit code. */
+import { CheckpointError, type ErrorKind } from '../errors/index.ts';
+import type { Interrupt } from './interrupt.ts';
+import { OutputClosed } from './output.ts';
+import { printable } from './printable.ts';
+
+/** A failure, ready to be told. */
+export interface Failure {
+  readonly exitCode: number;
+  /** One line; absent when there is nothing to say. */
+  readonly line?: string;
+}
+
+const exitCodes: Readonly<Record<ErrorKind, number>> = {
+  damaged: 3,
+  usage: 2,
+  doubt: 4,
+  mismatch: 1,
+  state: 1,
+  io: 1,
+  unsupported: 1,
+  aborted: 1,
+};
+
+/** What a load can do about a full disk is not what a save can. */
+const adviceOfLoad: Readonly<Record<string, string>> = {
+  CHKPT_NO_SPACE: 'free some space and load again; no output file was changed',
+  CHKPT_IO: 'see the message; no output file was changed',
+  CHKPT_DURABILITY: 'load again to a healthy device; no output file was changed',
+};
+
+/**
+ * `command` is the one that failed, when it is known. With `CHKPT_DEBUG=1` in the environment the line is followed by the
+ * stack and the causes.
+ */
+export function failureOf(error: unknown, command: string | undefined, interrupt?: Interrupt): Failure {
+  if (error instanceof OutputClosed) return { exitCode: 0 };
+  const known = error instanceof CheckpointError ? error : internalError(error);
+  const { received, exitCode: interruptedCode } = interrupt ?? {};
+  const exitCode = interruptedCode ?? exitCodes[known.kind];
+  const isStop = known.code === 'CHKPT_ABORTED' && received !== undefined;
+  const what = isStop ? `stopped by ${received}${placeOf(known)}` : known.message;
+  const line = `chkpt: ${known.code}: ${printable(what)}; ${adviceOf(known, command)}`;
+  const debug = process.env['CHKPT_DEBUG'] === '1' ? `\n${stackOf(error)}` : '';
+  return { exitCode, line: `${line}${debug}` };
+}
+
+function adviceOf(error: CheckpointError, command: string | undefined): string {
+  if (error.code === 'CHKPT_USAGE') return `see chkpt ${command === undefined ? '' : `${command} `}--help`;
+  return (command === 'load' ? adviceOfLoad[error.code] : undefined) ?? error.advice;
+}
+
+function internalError(error: unknown): CheckpointError {
+  const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  return new CheckpointError('CHKPT_INTERNAL', what, { cause: error });
+}
+
+function placeOf({ details: { store } }: CheckpointError): string {
+  return store === undefined ? '' : ` (store ${store})`;
+}
+
+function stackOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const cause = error.cause === undefined ? '' : `\ncaused by: ${stackOf(error.cause)}`;
+  return `${error.stack ?? error.message}${cause}`;
+}

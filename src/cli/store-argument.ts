@@ -1,0 +1,34 @@
+/** The STORE of a command line. */
+import { statSync } from 'node:fs';
+import { openStore, type Store } from '../store/index.ts';
+import { filePath, parseStoreUrl } from '../store/url.ts';
+import { usageError } from './usage-error.ts';
+
+/** Opens nothing yet. Throws `CHKPT_STORE_UNKNOWN`, `CHKPT_STORE_URL`, `CHKPT_USAGE`. */
+export function storeOf(url: string): Store {
+  const store = openStore(url);
+  if (parseStoreUrl(url).scheme === 'mem') {
+    throw usageError(`${url}: a mem: checkpoint ends with its process; use file: or dir:`);
+  }
+  return store;
+}
+
+/** Throws `CHKPT_USAGE` when one of `paths` is the file of the store: one of the two would be lost. */
+export function refuseStoreFile(url: string, paths: readonly string[]): void {
+  const { scheme, rest } = parseStoreUrl(url);
+  if (scheme !== 'file') return;
+  const store = identityOf(filePath(rest, url));
+  if (store === undefined) return;
+  const same = paths.find((path) => identityOf(path) === store);
+  if (same !== undefined) throw usageError(`${same} is the checkpoint itself (store ${url})`);
+}
+
+function identityOf(path: string): string | undefined {
+  try {
+    const status = statSync(path, { bigint: true, throwIfNoEntry: false });
+    return status === undefined ? undefined : `${status.dev} ${status.ino}`;
+  } catch {
+    // Whoever opens it will say why it cannot be looked at.
+    return undefined;
+  }
+}

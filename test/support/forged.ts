@@ -1,0 +1,77 @@
+/** A hand-made stream with everything in it, and ways to change it, for tests of readers. */
+import type { Digest64 } from '../../src/format/digest.ts';
+import { PageEncoder } from './page-encoder.ts';
+import { pageOfKind } from './page-content.ts';
+import { type DraftFrame, StreamBuilder } from './stream-builder.ts';
+
+/** Places of its frames. */
+export const places = {
+  openPic: 0,
+  irr: 1,
+  name: 2,
+  closePic: 3,
+  openMemory: 4,
+  regionTable: 5,
+  /** Pages 0 to 15: two stored pages, one fill, one same; LZ4. */
+  block: 6,
+  /** The group of pages 0 to 19. */
+  blockIndex: 8,
+  /** Pages 16 to 19, the rest of the first region. */
+  zeroRun: 7,
+  /** Pages 20 to 35: one page of noise, raw. */
+  rawBlock: 9,
+  closeMemory: 12,
+  openPit: 13,
+  counter: 14,
+  closePit: 15,
+} as const;
+
+const kinds: Readonly<Record<number, number>> = { 0: 5, 1: 6, 2: 3, 3: 5, 20: 9 };
+
+export function forgedPage(page: number): Uint8Array | undefined {
+  return pageOfKind(kinds[page] ?? 0, page);
+}
+
+/** Regions of 20 and 33 pages. */
+export const forgedRegions = [
+  { base: 0n, bytes: 20n * 4096n },
+  { base: 0x10_0000n, bytes: 33n * 4096n },
+];
+
+export function soundStream(digest: Digest64): StreamBuilder {
+  const built = new StreamBuilder(digest);
+  built.contextOpen('pic').tag('irr', 3, Uint8Array.of(7)).tag('name', 1, Buffer.from('8259A')).contextClose();
+  built.contextOpen('memory', 1);
+  built.regionTable(...forgedRegions.map(({ base, bytes }) => [base, bytes] as const));
+  addPages(built);
+  built.contextClose(53);
+  built.contextOpen('pit').tag('counter', 6, new Uint8Array(8)).contextClose();
+  return built;
+}
+
+/** Block indexes name places by frame number, which the encoder counts from its own first frame. */
+function addPages(built: StreamBuilder): void {
+  const before = built.frames.length;
+  for (const draft of new PageEncoder(forgedRegions, forgedPage).frames) {
+    const { payload } = draft;
+    const moved =
+      typeof payload === 'function' ? (offsets: readonly number[]) => payload(offsets.slice(before)) : payload;
+    built.frames.push(moved === undefined ? draft : { ...draft, payload: moved });
+  }
+}
+
+/** The frame at a place. */
+export function frameAt(built: StreamBuilder, place: number): DraftFrame {
+  const frame = built.frames[place];
+  if (frame === undefined) throw new RangeError(`no frame ${place}`);
+  return frame;
+}
+
+/** Its payload, as a Buffer that may be changed in place. */
+export function payloadAt(built: StreamBuilder, place: number): Buffer {
+  const frame = frameAt(built, place);
+  if (!(frame.payload instanceof Uint8Array)) throw new TypeError('a payload that is laid out later');
+  const copy = Buffer.from(frame.payload);
+  frame.payload = copy;
+  return copy;
+}
