@@ -86,8 +86,9 @@ export class Bench {
     reference: readonly Cost[],
   ): void {
     const seconds = (costs: readonly Cost[]): number[] => costs.map((cost) => cost.seconds);
+    const cpu = { ...cpuOf('subjectCpu', subject), ...cpuOf('referenceCpu', reference) };
     this.ratio(
-      { name, baseline, parameters, cost: 'seconds', memoryBytes },
+      { name, baseline, parameters, cost: 'seconds', memoryBytes, ...cpu },
       seconds(subject),
       seconds(reference),
     );
@@ -101,7 +102,7 @@ export class Bench {
 
   /** Records a ratio; `reference` has one sample more than `subject`. */
   ratio(
-    what: Pick<RatioRecord, 'cost' | 'memoryBytes'> & {
+    what: Pick<RatioRecord, 'cost' | 'memoryBytes' | 'subjectCpu' | 'referenceCpu'> & {
       readonly name: FigureName;
       readonly baseline: Baseline;
       readonly parameters: ContestPlan['parameters'];
@@ -135,9 +136,28 @@ function contenders<Name extends string>(
   return (Object.keys(runs) as Name[]).map((name) => ({ name, run: runs[name] as () => Promise<Cost> }));
 }
 
-/** Wall time of a piece of work. */
+/** CPU seconds of all runs under a name, when all of them tell. */
+function cpuOf<Name extends string>(name: Name, costs: readonly Cost[]): Partial<Record<Name, number[]>> {
+  const seconds = costs.flatMap(({ cpuSeconds }) => (cpuSeconds === undefined ? [] : [cpuSeconds]));
+  return seconds.length === costs.length ? ({ [name]: seconds } as Record<Name, number[]>) : {};
+}
+
+/** Wall and CPU time of a piece of work. */
 export async function timed(work: () => PromiseLike<unknown>): Promise<Cost> {
   const begin = performance.now();
-  await work();
-  return { seconds: (performance.now() - begin) / 1000 };
+  const { cpuSeconds } = await withCpu(async () => {
+    await work();
+    return { seconds: 0 };
+  });
+  return { seconds: (performance.now() - begin) / 1000, cpuSeconds };
+}
+
+/** Adds the CPU time to a run that tells its own wall time. */
+export async function withCpu<T extends Cost>(
+  work: () => PromiseLike<T>,
+): Promise<T & { cpuSeconds: number }> {
+  const begin = process.cpuUsage();
+  const cost = await work();
+  const { user, system } = process.cpuUsage(begin);
+  return { ...cost, cpuSeconds: (user + system) / 1e6 };
 }

@@ -9,8 +9,8 @@
  *     loss   = 1 − new median ÷ old median
  *
  *     regression   loss > 10 % and loss > noise
- *     too noisy    otherwise, when noise > 15 %: a slow-down by 20 % in time (a loss of 17 %) might not be seen
- *     fine         otherwise
+ *     fine         otherwise, when loss + noise < 16.7 %: a slow-down by 20 % in time is excluded
+ *     too noisy    otherwise
  */
 import { type BenchDocument, keyOf, type RatioRecord } from './document.ts';
 import { median, relativeErrorOfMedian } from './statistics.ts';
@@ -18,8 +18,8 @@ import { median, relativeErrorOfMedian } from './statistics.ts';
 /** Smallest loss that counts: differences between runs that no repetition inside a run shows stay below it. */
 export const lossMin = 0.1;
 
-/** Most noise with which a slow-down by 20 % is seen. */
-export const noiseMax = 0.15;
+/** The loss that must not go unseen: what a slow-down by 20 % in time takes off a ratio. */
+export const lossSeen = 1 - 1 / 1.2;
 
 const noiseFactor = 3;
 
@@ -77,7 +77,7 @@ function compareRatio(key: string, old: RatioRecord, record: RatioRecord): Compa
 
 function verdictOf(loss: number, noise: number): Verdict {
   if (loss > lossMin && loss > noise) return 'regression';
-  return noise > noiseMax ? 'noisy' : 'fine';
+  return loss + noise < lossSeen ? 'fine' : 'noisy';
 }
 
 /** A regression is one also when other ratios are too noisy to say anything. */

@@ -33,6 +33,9 @@ export interface RatioRecord {
   readonly subject: readonly number[];
   /** One run more than of the subject: the runs before and after each of the subject's. */
   readonly reference: readonly number[];
+  /** CPU seconds of all threads, run by run, where a run is nothing but the work. */
+  readonly subjectCpu?: readonly number[];
+  readonly referenceCpu?: readonly number[];
   /** One per run of the subject. */
   readonly ratios: readonly number[];
   readonly summary: Summary;

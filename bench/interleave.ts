@@ -8,6 +8,8 @@
 /** What one run cost. */
 export interface Cost {
   readonly seconds: number;
+  /** CPU time of all threads of this process, where the run is nothing but the work. */
+  readonly cpuSeconds?: number;
   /** Bytes it produced, where that is measured. */
   readonly bytes?: number;
 }

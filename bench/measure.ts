@@ -1,6 +1,6 @@
 /** Measures everything that was asked for and makes the document of it. */
 import { existsSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { pageBytes } from '../src/limits.ts';
 import { nativeAddon } from '../src/native/index.ts';
@@ -34,13 +34,14 @@ export async function measure(options: BenchOptions, tell: (line: string) => voi
   try {
     const bench = new Bench(options, scratch, tell);
     if (!scratch.isTmpfs) tell(`${options.scratch} is no tmpfs: figures with files are those of its disk`);
-    await measureFootprint(bench);
     const bytes = Math.round((options.gib * gibBytes) / extentBytes) * extentBytes;
-    await measureZeroScan(bench, bytes);
-    checkRoom(bytes);
     const threads = Math.max(...options.threads);
+    checkRoom(bytes);
+    const image = imageOf(bench);
+    await measureFootprint(bench);
+    await measureZeroScan(bench, bytes);
     await measureGuest(bench, () => generateGuest(bytes, threads));
-    await measureImage(bench, imageOf(options), threads);
+    if (image !== undefined) await measureGuest(bench, () => readGuest(image, threads));
     return {
       schema: documentSchema,
       version: documentVersion,
@@ -73,25 +74,23 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
   }
 }
 
-async function measureImage(bench: Bench, path: string | undefined, threads: number): Promise<void> {
-  if (path === undefined) return;
-  const { size } = statSync(path);
-  if (size === 0 || size % pageBytes !== 0) throw new UsageError(`${path} is not made of whole pages`);
-  if (bench.options.image !== undefined) checkRoom(size);
-  else if (size * memoryFactor > availableMemoryBytes()) {
-    bench.skip(path, `needs ${gib(size * memoryFactor)} of memory, ${gib(availableMemoryBytes())} are free`);
-    return;
-  }
-  await measureGuest(bench, () => readGuest(path, threads));
-}
-
-function imageOf({ image, quick }: BenchOptions): string | undefined {
+/** The RAM image to measure, when there is one: checked before anything is measured. */
+function imageOf(bench: Bench): string | undefined {
+  const { image, quick } = bench.options;
   if (image !== undefined) {
     if (!existsSync(image)) throw new UsageError(`--image: there is no ${image}`);
+    const { size } = statSync(image);
+    if (size === 0 || size % pageBytes !== 0)
+      throw new UsageError(`--image: ${image} is not made of whole pages`);
+    checkRoom(size);
     return image;
   }
   const corpus = join(packageRoot(), ...corpusImage);
-  return !quick && existsSync(corpus) ? corpus : undefined;
+  if (quick || !existsSync(corpus)) return undefined;
+  const needed = statSync(corpus).size * memoryFactor;
+  if (needed <= availableMemoryBytes()) return corpus;
+  bench.skip(basename(corpus), `needs ${gib(needed)} of memory, ${gib(availableMemoryBytes())} are free`);
+  return undefined;
 }
 
 function checkRoom(bytes: number): void {

@@ -16,6 +16,7 @@ export function formatDocument(document: BenchDocument): string {
       `huge pages ${machine['hugePages']}, ${machine['simd']}, lz4 command ${machine['lz4Command']}, ` +
       `load ${machine['loadAverage']}`,
     `${options['runs']} runs in turns, medians; rates are GiB of guest memory per second, zero pages included; ` +
+      `CPU is seconds of all threads per GiB; ` +
       `ratio = figure / baseline in the same run [least–most]`,
   ];
   for (const name of new Set([...ratios, ...values].map(({ parameters }) => String(parameters['memory'])))) {
@@ -46,18 +47,29 @@ function formatRatios(records: readonly RatioRecord[]): string[] {
     record.name,
     String(record.parameters['threads']),
     formatCost(record, record.subject),
+    formatCpu(record, record.subjectCpu),
     record.baseline,
     formatCost(record, record.reference),
+    formatCpu(record, record.referenceCpu),
     formatRatio(record),
     formatTarget(record.target),
   ]);
-  return formatTable(['figure', 'threads', 'rate', 'baseline', 'rate', 'ratio', 'target'], rows);
+  return formatTable(
+    ['figure', 'threads', 'rate', 'CPU', 'baseline', 'rate', 'CPU', 'ratio', 'target'],
+    rows,
+  );
 }
 
 function formatCost(record: RatioRecord, samples: readonly number[]): string {
   const middle = median(samples);
   if (record.cost === 'bytes') return `${(middle / mibBytes).toFixed(1)} MiB`;
   return ((record.memoryBytes ?? 0) / gibBytes / middle).toFixed(2);
+}
+
+/** CPU seconds for each GiB of guest memory. */
+function formatCpu(record: RatioRecord, samples: readonly number[] | undefined): string {
+  if (samples === undefined || record.memoryBytes === undefined) return '';
+  return (median(samples) / (record.memoryBytes / gibBytes)).toFixed(2);
 }
 
 function formatRatio({ summary: { median, min, max } }: RatioRecord): string {

@@ -2,7 +2,7 @@
 import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import { nativeAddon } from '../../src/native/index.ts';
 import { defaultMemoryStoreSpace } from '../../src/store/index.ts';
-import { type Bench, timed } from '../bench.ts';
+import { type Bench, timed, withCpu } from '../bench.ts';
 import { type Guest, storedBlocksOf } from '../guest.ts';
 
 /** The same in every save, so that all of them write the same bytes. */
@@ -24,14 +24,14 @@ async function measureLz4(bench: Bench, { memory, facts, vm }: Guest): Promise<v
       parameters: { memory: facts.memory, bytes: facts.bytes, content: facts.content, threads },
       memoryBytes: facts.bytes,
       runs: options.runs,
-      baselines: { liblz4: () => blocks.compress(threads, acceleration) },
+      baselines: { liblz4: () => withCpu(() => blocks.compress(threads, acceleration)) },
       subjects: {
         'save.lz4.null': () => timed(() => saveVm(vm, 'null:', { ...fixedIdentity, threads })),
         'save.lz4.mem': async () => {
           // Checkpoints of earlier runs are garbage by now, collected before this one is timed.
           const cost = await timed(() => saveVm(vm, `mem:${name}`, { ...fixedIdentity, threads }));
           defaultMemoryStoreSpace.delete(name);
-          return { seconds: cost.seconds };
+          return cost;
         },
       },
     });
@@ -48,7 +48,7 @@ async function measureRaw(bench: Bench, { memory, facts, vm }: Guest): Promise<v
       runs: options.runs,
       baselines: {
         memcpy: () => native.copy(memory.native, threads),
-        read: () => native.read(memory.native, threads),
+        read: () => withCpu(() => native.read(memory.native, threads)),
       },
       subjects: {
         'save.raw.null': () => timed(() => saveVm(vm, 'null:', { ...fixedIdentity, threads, codec: 'raw' })),

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import { GuestMemory } from '../../src/memory/index.ts';
 import { nativeAddon } from '../../src/native/index.ts';
-import { type Bench, timed } from '../bench.ts';
+import { type Bench, timed, withCpu } from '../bench.ts';
 import type { Baseline, FigureName } from '../catalog.ts';
 import { commandVersion, timeCommand } from '../commands.ts';
 import { type Guest, machineOf, writeImage } from '../guest.ts';
@@ -79,8 +79,7 @@ async function baselineRuns(bench: Bench, { memory }: Guest): Promise<Runs<Basel
       intoNewFile(bench, outputName, async (path) => {
         const descriptor = openSync(path, 'wx', 0o600);
         try {
-          const { seconds } = await nativeAddon().bench.palaciosRecords(memory.native, descriptor);
-          return { seconds };
+          return await withCpu(() => nativeAddon().bench.palaciosRecords(memory.native, descriptor));
         } finally {
           closeSync(descriptor);
         }
@@ -118,6 +117,6 @@ async function intoNewFile(
   run: (path: string) => Promise<Cost>,
 ): Promise<Cost> {
   scratch.remove(name);
-  const { seconds } = await run(scratch.path(name));
-  return { seconds, bytes: statSync(scratch.path(name)).size };
+  const cost = await run(scratch.path(name));
+  return { ...cost, bytes: statSync(scratch.path(name)).size };
 }

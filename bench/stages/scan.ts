@@ -2,7 +2,7 @@
 import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import type { GuestMemory } from '../../src/memory/index.ts';
 import { nativeAddon } from '../../src/native/index.ts';
-import { type Bench, timed } from '../bench.ts';
+import { type Bench, timed, withCpu } from '../bench.ts';
 import { type Guest, gibBytes, machineOf, untouchedGuest, zeroGuest } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
 import { fixedIdentity } from './encode.ts';
@@ -17,7 +17,7 @@ export async function measureGuestScan(bench: Bench, { memory, facts }: Guest): 
       parameters: { memory: facts.memory, bytes: facts.bytes, content: facts.content, threads },
       memoryBytes: facts.bytes,
       runs: bench.options.runs,
-      baselines: { read: () => nativeAddon().bench.read(memory.native, threads) },
+      baselines: { read: () => withCpu(() => nativeAddon().bench.read(memory.native, threads)) },
       subjects: { 'scan.guest': () => timed(() => memory.scan({ threads })) },
     });
   }
@@ -35,9 +35,9 @@ export async function measureZeroScan(bench: Bench, bytes: number): Promise<void
       parameters: { memory: 'zeros', bytes, threads },
       memoryBytes: bytes,
       runs: bench.options.runs,
-      baselines: { read: () => native.read(memory.native, threads) },
+      baselines: { read: () => withCpu(() => native.read(memory.native, threads)) },
       subjects: {
-        'scan.zero.kernel': () => native.zeroScan(memory.native, threads),
+        'scan.zero.kernel': () => withCpu(() => native.zeroScan(memory.native, threads)),
         'scan.zero': () => timed(() => memory.scan({ threads })),
         'save.zero.null': () => timed(() => saveVm(vm, 'null:', { ...fixedIdentity, threads })),
       },

@@ -200,7 +200,7 @@ TEST(DirtyBitmapTest, APageMarkedDuringTakeIsReturnedByThisRoundOrTheNext) {
 // Plain memory is handed over by Mark and Take alone: a missing release or acquire is a race under
 // ThreadSanitizer.
 TEST(DirtyBitmapTest, WhatWasWrittenBeforeMarkIsSeenAfterTake) {
-  for (int round = 0; round < 50; ++round) {
+  for (int round = 0; round < 60; ++round) {
     DirtyBitmap bitmap(64);
     std::vector<std::uint64_t> content(64);
     // Relaxed: nothing but the bitmap orders the content.
@@ -208,10 +208,14 @@ TEST(DirtyBitmapTest, WhatWasWrittenBeforeMarkIsSeenAfterTake) {
     std::thread writer([&] {
       for (std::uint64_t page = 0; page < 64; ++page) {
         content[page] = page + 1;
-        if (page % 2 == 0) {
+        // One way of marking per round, so that none hides behind the order that another gives.
+        if (round % 3 == 0) {
           bitmap.Mark(page);
-        } else {
+        } else if (round % 3 == 1) {
           bitmap.MarkRun({page, 1});
+        } else {
+          const std::uint64_t word = std::uint64_t{1} << page;
+          bitmap.Merge({&word, 1});
         }
       }
       done.store(true, std::memory_order_relaxed);

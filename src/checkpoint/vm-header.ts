@@ -2,6 +2,7 @@
  * The `header` context: who the machine is and what it looks like. Written first, checked first on load, each mismatch with an
  * error of its own (docs/format.md section 11).
  */
+import type { MemoryRegion } from '../context/memory-frames.ts';
 import { defineState, type StateOf, string, u32, u64, vector } from '../context/state.ts';
 import { CheckpointError, type ErrorCode } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
@@ -31,7 +32,13 @@ export type VmHeader = StateOf<typeof headerState>;
 /** What a load accepts although it differs. */
 export type IgnoredMismatch = 'id' | 'cpu';
 
-export function headerOf(vm: VirtualMachine, skip: readonly SkipPart[], producer: string): VmHeader {
+/** What a header needs to know of a machine. */
+type HeaderFacts = Pick<VirtualMachine, 'id' | 'cpu'> & {
+  readonly cores: readonly unknown[];
+  readonly memory?: { readonly regions: readonly MemoryRegion[] } | undefined;
+};
+
+export function headerOf(vm: HeaderFacts, skip: readonly SkipPart[], producer: string): VmHeader {
   const regions = vm.memory?.regions ?? [];
   return {
     producer,

@@ -184,7 +184,9 @@ export const commands: readonly CommandSpec[] = [
     summary: 'write one value to standard output',
     usage: 'STORE CONTEXT TAG [--raw]',
     operands: ['STORE', 'CONTEXT', 'TAG'],
-    options: [{ name: 'raw', summary: 'the bytes of the value as they stand in the checkpoint, whatever its type' }],
+    options: [
+      { name: 'raw', summary: 'the bytes of the value as they stand in the checkpoint, whatever its type' },
+    ],
     common: ['json'],
     notes: ['Bytes and strings are written as they are, numbers as text, vectors with one element per line.'],
     examples: [
@@ -201,7 +203,9 @@ export const commands: readonly CommandSpec[] = [
     operands: ['STORE'],
     options: [],
     common: ['threads', 'json', 'quiet'],
-    notes: ['Exit code 0: every byte is as it was saved. 3: damaged. The check detects accidents, not forgery.'],
+    notes: [
+      'Exit code 0: every byte is as it was saved. 3: damaged. The check detects accidents, not forgery.',
+    ],
     examples: [['chkpt verify dir:/ckpt/vm && rm ram.img', 'before the original goes']],
     isInterruptible: true,
     load: () => import('./commands/verify.ts'),

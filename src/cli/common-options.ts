@@ -41,7 +41,9 @@ function parseThreads(text: string): number {
 function parseUuidOption(text: string): string {
   const isUuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
   if (isUuid && /[1-9a-f]/i.test(text)) return text.toLowerCase();
-  throw usageError(`--uuid ${text}: a UUID other than zero is expected, as 123e4567-e89b-12d3-a456-426614174000`);
+  throw usageError(
+    `--uuid ${text}: a UUID other than zero is expected, as 123e4567-e89b-12d3-a456-426614174000`,
+  );
 }
 
 const isoPattern = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d))?$/;

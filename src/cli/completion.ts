@@ -127,7 +127,10 @@ complete -c chkpt -f -n '__fish_seen_subcommand_from completion' -a '${shells.jo
 `;
 }
 
-function fishOption(command: CommandSpec, { name, short, value, choices, isFile, summary }: OptionSpec): string {
+function fishOption(
+  command: CommandSpec,
+  { name, short, value, choices, isFile, summary }: OptionSpec,
+): string {
   const parts = [`complete -c chkpt -n '__fish_seen_subcommand_from ${command.name}' -l ${name}`];
   if (short !== undefined) parts.push(`-s ${short}`);
   if (value !== undefined) parts.push(isFile === true ? '-r -F' : '-x');

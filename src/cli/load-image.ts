@@ -2,6 +2,126 @@
  * Loads a checkpoint into files: RAM images, sparse, and the bytes of named values.
  *
  * The stream is read once, forward. Memory goes to temporaries as it comes; no file gets its name, and standard output gets
- * nothing, before the end of the stream proved that the whole checkpoint is sound.
+ * nothing, before the end of the stream has proved that the whole checkpoint is sound.
  */
-import { encodeSkip } from '../checkpoint/virtual-machine.ts';
+import { abortedOr } from '../checkpoint/save-vm.ts';
+import { headerContext, headerState, regionsOf } from '../checkpoint/vm-header.ts';
+import { memoryContext } from '../checkpoint/vm-plan.ts';
+import {
+  CheckpointError,
+  decodeSkip,
+  GuestMemory,
+  hasNativeAddon,
+  type LoadCheckpoint,
+  openCheckpoint,
+  PageDecoder,
+  type SkipPart,
+  type Store,
+  type VmHeader,
+} from '../index.ts';
+import { pageBytes } from '../limits.ts';
+import type { CommonOptions } from './common-options.ts';
+import { findValues, type LoadedValue, writeValues } from './load-values.ts';
+import { type MemoryArgument, matchOutputs, type RegionOutput } from './memory-argument.ts';
+import type { Output } from './output.ts';
+import { OutputFiles } from './output-files.ts';
+import type { ProgressView } from './progress.ts';
+import type { StateArgument } from './state-argument.ts';
+import { formatAddress } from './units.ts';
+import { usageError } from './usage-error.ts';
+
+export interface ImageLoad {
+  readonly store: Store;
+  readonly memory: readonly MemoryArgument[];
+  readonly states: readonly StateArgument[];
+  readonly skip: readonly SkipPart[];
+  readonly options: CommonOptions;
+  readonly output: Output;
+  readonly signal: AbortSignal;
+  readonly onProgress: (view: ProgressView) => void;
+}
+
+export interface ImageLoaded {
+  readonly uuid: string;
+  /** Root digest, hexadecimal, verified. */
+  readonly root: string;
+  readonly header: VmHeader;
+  readonly regions: readonly RegionOutput[];
+  readonly values: readonly LoadedValue[];
+  readonly memoryBytes: number;
+  readonly checkpointBytes: number;
+}
+
+/** Throws `CHKPT_USAGE` when the files do not fit the checkpoint, `CHKPT_SKIPPED`, everything that a load throws. */
+export async function loadImage(load: ImageLoad): Promise<ImageLoaded> {
+  const { store, signal, output, options } = load;
+  const skipMemory = hasNativeAddon() ? new PageDecoder(undefined, { threads: options.threads }) : true;
+  const checkpoint = await openCheckpoint(store, { mode: 'load', signal, skipMemory });
+  const files = new OutputFiles(checkpoint.uuid, store.url);
+  try {
+    const header = await readHeader(checkpoint);
+    const regions = regionsToLoad(header, load);
+    const memoryBytes = regions.length === 0 ? 0 : await loadMemory(checkpoint, regions, files, load);
+    const { root, bytes } = await checkpoint.finish();
+    const values = await findValues(checkpoint, load.states, header, store.url);
+    load.onProgress({ phase: 'commit', doneBytes: memoryBytes, totalBytes: memoryBytes });
+    await writeValues(values, files, output);
+    await files.publish(signal);
+    return { uuid: checkpoint.uuid, root, header, regions, values, memoryBytes, checkpointBytes: bytes };
+  } catch (error) {
+    throw abortedOr(error, signal);
+  } finally {
+    await files.discard();
+    await checkpoint.close();
+  }
+}
+
+async function readHeader(checkpoint: LoadCheckpoint): Promise<VmHeader> {
+  const context = await checkpoint.openContext(headerContext);
+  const header = await context.load(headerState);
+  await context.close();
+  return header;
+}
+
+/** Throws `CHKPT_SKIPPED`, `CHKPT_USAGE`. */
+function regionsToLoad(header: VmHeader, { memory, skip, store }: ImageLoad): RegionOutput[] {
+  if (skip.includes('memory')) return [];
+  if (decodeSkip(header.options.skip).includes('memory')) {
+    throw new CheckpointError('CHKPT_SKIPPED', 'memory was skipped when this checkpoint was saved', {
+      details: { store: store.url, context: headerContext, tag: 'options.skip' },
+    });
+  }
+  const regions = regionsOf(header);
+  if (memory.length === 0 && regions.length > 0) {
+    const wanted = regions.map(({ base }) => `--memory OUTFILE@${formatAddress(base)}`).join(' ');
+    throw usageError(`--memory is missing; this checkpoint needs ${wanted}, or --skip memory`);
+  }
+  if (regions.length === 0 && memory.length > 0)
+    throw usageError('this checkpoint has no memory: leave out --memory');
+  return matchOutputs(memory, regions);
+}
+
+async function loadMemory(
+  checkpoint: LoadCheckpoint,
+  regions: readonly RegionOutput[],
+  files: OutputFiles,
+  { options, onProgress }: ImageLoad,
+): Promise<number> {
+  const places = [];
+  for (const { path, base, bytes } of regions) {
+    const { handle } = await files.create(path);
+    places.push({ file: handle.fd, base, bytes });
+  }
+  const memory = await GuestMemory.openFiles(places, { fresh: true });
+  try {
+    const totalBytes = Number(memory.byteLength);
+    const decoder = new PageDecoder(memory, {
+      threads: options.threads,
+      onPages: (pages) => onProgress({ phase: 'memory', doneBytes: pages * pageBytes, totalBytes }),
+    });
+    await checkpoint.loadMemory(memoryContext, decoder);
+    return totalBytes;
+  } finally {
+    await memory.close();
+  }
+}

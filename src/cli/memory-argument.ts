@@ -15,7 +15,13 @@ export interface RegionBytes {
   readonly bytes: bigint;
 }
 
-const unitBytes: Readonly<Record<string, bigint>> = { '': 1n, k: 1n << 10n, m: 1n << 20n, g: 1n << 30n, t: 1n << 40n };
+const unitBytes: Readonly<Record<string, bigint>> = {
+  '': 1n,
+  k: 1n << 10n,
+  m: 1n << 20n,
+  g: 1n << 30n,
+  t: 1n << 40n,
+};
 const addressPattern = /^(?:0x([0-9a-f]{1,16})|([0-9]{1,20})(?:([kmgt])(?:ib)?)?)$/i;
 
 /** Throws `CHKPT_USAGE`. */
@@ -37,25 +43,33 @@ function parseBase(text: string, baseText: string): bigint {
   const parts = addressPattern.exec(baseText);
   if (parts === null) {
     const hint = `for a file name with @ in it write ${text}@0`;
-    throw usageError(`--memory ${text}: ${baseText || 'nothing'} is no address such as 0x100000000 or 4G; ${hint}`);
+    throw usageError(
+      `--memory ${text}: ${baseText || 'nothing'} is no address such as 0x100000000 or 4G; ${hint}`,
+    );
   }
   const [, hexadecimal, decimal = '', unit = ''] = parts;
   const base =
     hexadecimal === undefined
       ? BigInt(decimal) * (unitBytes[unit.toLowerCase()] ?? 1n)
       : BigInt(`0x${hexadecimal}`);
-  if (base % BigInt(pageBytes) !== 0n) throw usageError(`--memory ${text}: the base is no multiple of ${pageBytes}`);
-  if (base >= addressMax) throw usageError(`--memory ${text}: the base is not below ${formatAddress(addressMax)}`);
+  if (base % BigInt(pageBytes) !== 0n)
+    throw usageError(`--memory ${text}: the base is no multiple of ${pageBytes}`);
+  if (base >= addressMax)
+    throw usageError(`--memory ${text}: the base is not below ${formatAddress(addressMax)}`);
   return base;
 }
 
 /** Sorts regions by base. Throws `CHKPT_USAGE` when two overlap or one is out of bounds. */
 export function sortRegions<T extends RegionBytes & { readonly path: string }>(regions: readonly T[]): T[] {
-  const sorted = [...regions].sort((one, other) => (one.base < other.base ? -1 : one.base > other.base ? 1 : 0));
+  const sorted = [...regions].sort((one, other) =>
+    one.base < other.base ? -1 : one.base > other.base ? 1 : 0,
+  );
   for (const [index, region] of sorted.entries()) {
     const before = sorted[index - 1];
     if (before !== undefined && before.base + before.bytes > region.base) {
-      throw usageError(`${describe(region)} overlaps ${describe(before)}; give each --memory its base with FILE@BASE`);
+      throw usageError(
+        `${describe(region)} overlaps ${describe(before)}; give each --memory its base with FILE@BASE`,
+      );
     }
     if (region.base + region.bytes > addressMax) {
       throw usageError(`${describe(region)} ends above ${formatAddress(addressMax)}`);
@@ -87,9 +101,12 @@ export function matchOutputs(
   });
   return regions.map((region) => {
     const [first, second] = placed.filter(({ base }) => base === region.base);
-    if (first === undefined) throw usageError(`no --memory for the region at ${formatAddress(region.base)}; ${known}`);
+    if (first === undefined)
+      throw usageError(`no --memory for the region at ${formatAddress(region.base)}; ${known}`);
     if (second === undefined) return first;
-    throw usageError(`${first.path} and ${second.path} for one region at ${formatAddress(region.base)}; ${known}`);
+    throw usageError(
+      `${first.path} and ${second.path} for one region at ${formatAddress(region.base)}; ${known}`,
+    );
   });
 }
 

@@ -9,7 +9,7 @@
  */
 import { constants, type Stats } from 'node:fs';
 import { type FileHandle, lstat, open, realpath, stat } from 'node:fs/promises';
-import { basename, dirname, resolve } from 'node:path';
+import { basename, dirname, isAbsolute } from 'node:path';
 import { CheckpointError, type ErrorDetails, fromSystemError } from '../errors/index.ts';
 import { flushFailure, saveFailure, throwIfAborted } from '../store/failure.ts';
 import { errnoOf } from '../store/file-system.ts';
@@ -66,6 +66,16 @@ export class OutputFiles {
     }
   }
 
+  /** Makes a file of `data`. */
+  async write(path: string, data: Uint8Array): Promise<void> {
+    const { handle } = await this.create(path);
+    try {
+      await handle.writeFile(data);
+    } catch (error) {
+      throw saveFailure(error, 'cannot write', { store: this.#store, path });
+    }
+  }
+
   /** Gives all files their names, durably. Throws; then no target was changed, and `discard()` removes the rest. */
   async publish(signal: AbortSignal): Promise<void> {
     const inodes: bigint[] = [];
@@ -77,7 +87,8 @@ export class OutputFiles {
         published.push([file, await this.#rename(file, inodes[index] ?? 0n)]);
       }
     } catch (error) {
-      for (const [file, replaced] of published.reverse()) await takeBack(file, replaced).catch(() => undefined);
+      for (const [file, replaced] of published.reverse())
+        await takeBack(file, replaced).catch(() => undefined);
       throw error;
     }
     for (const { temporaries, olderEntry } of this.#files.splice(0)) await temporaries.remove(olderEntry);
@@ -122,17 +133,24 @@ async function takeBack({ temporaries, target, olderEntry }: PendingFile, replac
   await fileSystem.fsyncDirectory(dirname(target));
 }
 
+/** Names of open descriptors: replacing the file behind one would cut it off from whoever holds it open. */
+const descriptorPath = /^\/dev\/(std(in|out|err)$|fd\/)|^\/proc\/[^/]+\/fd\//;
+
 /** The path of the file to be made or replaced. Anything that is no regular file is refused: a rename would destroy it. */
 async function targetOf(path: string, details: ErrorDetails): Promise<string> {
+  if (descriptorPath.test(path)) {
+    throw new CheckpointError('CHKPT_UNSUPPORTED', 'the output is a descriptor; - is standard output', {
+      details,
+    });
+  }
   try {
     const status = await statusOf(path);
-    if (status === undefined) return resolve(path);
+    if (status === undefined) return isAbsolute(path) ? path : `${process.cwd()}/${path}`;
     if (status.isFile()) return await realpath(path);
   } catch (error) {
     throw fromSystemError(error, 'cannot look at the output', details);
   }
-  const hint = path.startsWith('/dev/std') ? '; write - for standard output' : '';
-  throw new CheckpointError('CHKPT_UNSUPPORTED', `the output is no regular file${hint}`, { details });
+  throw new CheckpointError('CHKPT_UNSUPPORTED', 'the output is no regular file', { details });
 }
 
 /** What is at `path`, links followed; `undefined` when nothing is. */

@@ -2,7 +2,7 @@
  * Standard output and standard error of a command.
  *
  * Data and JSON go to standard output, and whoever closes it ends the command quietly (`OutputClosed`). Progress, summaries and
- * errors go to standard error, where failures to write are ignored: there is nobody left to tell.
+ * errors go to standard error; main.ts ignores failures there, because there is nobody left to tell.
  */
 import { fstatSync, writeSync } from 'node:fs';
 import { isatty } from 'node:tty';
@@ -12,18 +12,6 @@ const standardOutput = 1;
 
 /** The reader of standard output has gone. */
 export class OutputClosed extends Error {
-  constructor() {
-    super('standard output was closed');
-    this.name = 'OutputClosed';
-  }
-}
-
-export class Output {
-  constructor() {
-    // Failures reach the callback of each write; without a listener they would also end the process.
-    process.stderr.on('error', () => undefined);
-  }
-
   /** Writes to standard output; resolves when the system has the bytes. Throws `OutputClosed`, `CHKPT_NO_SPACE`, `CHKPT_IO`. */
   async write(data: string | Uint8Array): Promise<void> {
     const bytes = typeof data === 'string' ? Buffer.from(data) : data;

@@ -43,7 +43,9 @@ export class RamImages {
 
   /** Guest memory over the images; it keeps working when they are closed. Throws `CHKPT_NO_NATIVE`. */
   async openMemory(): Promise<GuestMemory> {
-    return GuestMemory.openFiles(this.#images.map(({ file, base, bytes }) => ({ file: file.fd, base, bytes })));
+    return GuestMemory.openFiles(
+      this.#images.map(({ file, base, bytes }) => ({ file: file.fd, base, bytes })),
+    );
   }
 
   async close(): Promise<void> {

@@ -22,11 +22,27 @@ const exitCodes: Readonly<Record<ErrorKind, number>> = {
   aborted: 1,
 };
 
-/** What a load can do about a full disk is not what a save can. */
-const adviceOfLoad: Readonly<Record<string, string>> = {
-  CHKPT_NO_SPACE: 'free some space and load again; no output file was changed',
-  CHKPT_IO: 'see the message; no output file was changed',
-  CHKPT_DURABILITY: 'load again to a healthy device; no output file was changed',
+/** The advice of the table is for users of the API; here the command is known, and what it does not touch. */
+const adviceOfCommand: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  '': {
+    CHKPT_STORE_UNKNOWN: 'use file:PATH or dir:PATH',
+    CHKPT_UNSUPPORTED: 'see docs/cli.md',
+  },
+  save: {
+    CHKPT_MEMORY_SHORT: 'give a whole RAM image, and leave it alone while it is saved',
+    CHKPT_NOT_FOUND: 'check STORE and the files of --memory and --state',
+  },
+  load: {
+    CHKPT_NOT_FOUND: 'check STORE and the folders of the output files',
+    CHKPT_NO_SPACE: 'free some space and load again; no output file was changed',
+    CHKPT_IO: 'no output file was changed',
+    CHKPT_DURABILITY: 'load again to a healthy device; no output file was changed',
+    CHKPT_SKIPPED: 'add the same --skip to load',
+    CHKPT_ABORTED: 'no output file was changed',
+  },
+  verify: {
+    CHKPT_ABORTED: 'the checkpoint was not verified',
+  },
 };
 
 /**
@@ -47,7 +63,7 @@ export function failureOf(error: unknown, command: string | undefined, interrupt
 
 function adviceOf(error: CheckpointError, command: string | undefined): string {
   if (error.code === 'CHKPT_USAGE') return `see chkpt ${command === undefined ? '' : `${command} `}--help`;
-  return (command === 'load' ? adviceOfLoad[error.code] : undefined) ?? error.advice;
+  return adviceOfCommand[command ?? '']?.[error.code] ?? adviceOfCommand['']?.[error.code] ?? error.advice;
 }
 
 function internalError(error: unknown): CheckpointError {

@@ -16,9 +16,6 @@ export async function runCommandLine(words: readonly string[]): Promise<number> 
     if (line !== undefined) output.note(line);
     return exitCode;
   };
-  process.once('uncaughtException', (error) => {
-    process.exit(tell(failureOf(error, command?.name)));
-  });
   try {
     if (command === undefined) await runPlainWord(words, output);
     else await runCommand(command, words.slice(1), output, interrupt?.signal ?? new AbortController().signal);

@@ -97,7 +97,8 @@ async function saveMemory(
     let doneBytes = 0;
     let writtenBytes = 0;
     let totals = noTotals;
-    const tell = (): void => onProgress({ phase: 'memory', doneBytes, totalBytes: memoryBytes, writtenBytes });
+    const tell = (): void =>
+      onProgress({ phase: 'memory', doneBytes, totalBytes: memoryBytes, writtenBytes });
     const encoder = new PageEncoder(memory, {
       codec: options.codec === 'auto' ? 'lz4' : options.codec,
       threads: options.threads,

@@ -40,7 +40,11 @@ export function parseStateArguments(texts: readonly string[]): StateArgument[] {
 /** Every way to read a name as context and tag, the one with the shortest context first. */
 export function splitState(name: string): StatePlace[] {
   const places: StatePlace[] = [];
-  for (let dot = name.indexOf('.', 1); dot !== -1 && dot < name.length - 1; dot = name.indexOf('.', dot + 1)) {
+  for (
+    let dot = name.indexOf('.', 1);
+    dot !== -1 && dot < name.length - 1;
+    dot = name.indexOf('.', dot + 1)
+  ) {
     places.push({ context: name.slice(0, dot), tag: name.slice(dot + 1) });
   }
   return places;

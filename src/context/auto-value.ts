@@ -1,6 +1,6 @@
 /**
- * The rule by which a plain JavaScript value gets its type when none is given. It depends on the value alone, and what is
- * loaded equals what was saved, including -0, NaN and the kind of typed array:
+ * The rule by which a plain JavaScript value gets its type when none is given. It depends on the value alone,
+ * and what is loaded equals what was saved, including -0, NaN and the kind of typed array:
  *
  * | value                               | type             | loaded as    |
  * |-------------------------------------|------------------|--------------|

@@ -1,5 +1,6 @@
 /**
- * Opens a checkpoint in a store, to save or to load. The store is given as an object here; URLs are resolved one layer up.
+ * Opens a checkpoint in a store, to save or to load. The store is given as an object here; URLs are resolved
+ * one layer up.
  */
 import { randomUUID } from 'node:crypto';
 import type { Digest64 } from '../format/digest.ts';
@@ -38,8 +39,8 @@ export interface OpenForSaveOptions extends OpenOptions {
 export interface OpenForLoadOptions extends OpenOptions {
   readonly mode: 'load';
   /**
-   * Where guest memory goes that stands before what is loaded and that `loadMemory` was not called for. True verifies it
-   * and keeps nothing. Default: such memory is an error.
+   * Where guest memory goes that stands before what is loaded and that `loadMemory` was not called for. True
+   * verifies it and keeps nothing. Default: such memory is an error.
    */
   readonly skipMemory?: MemoryFrameSink | true | undefined;
   /** Gives read buffers whose start is aligned. */

@@ -33,7 +33,8 @@ export interface FrameAccessOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-// Enough for a header and the small frames behind it, little to waste when the next frame is 64 KiB further on.
+// Enough for a header and the small frames behind it, little to waste when the next frame is 64 KiB further
+// on.
 const windowBytes = 4096;
 
 export class FrameAccess {

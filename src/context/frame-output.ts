@@ -1,10 +1,10 @@
 /**
- * The writing end of a stream: knows where the next frame goes, collects small frames into large writes, hashes header
- * digests into the root digest, and tells the store where segments begin and end.
+ * The writing end of a stream: knows where the next frame goes, collects small frames into large writes,
+ * hashes header digests into the root digest, and tells the store where segments begin and end.
  *
- * Ownership: small frames are copied into a batch buffer that is used again only after the store's write resolved; large
- * pieces and slabs go to the store as they are.
- * Units: bytes. Calls come one at a time; after one has failed the owner only aborts.
+ * Ownership: small frames are copied into a batch buffer that is used again only after the store's write
+ * resolved; large pieces and slabs go to the store as they are. Units: bytes. Calls come one at a time; after
+ * one has failed the owner only aborts.
  */
 import { createHash, type Hash } from 'node:crypto';
 import { CheckpointError } from '../errors/index.ts';

@@ -1,6 +1,6 @@
 /**
- * The same without an index: hops from frame header to frame header, and reads payloads only of the frames that name
- * something. Payloads of guest memory and further pieces of values are passed over unread.
+ * The same without an index: hops from frame header to frame header, and reads payloads only of the frames
+ * that name something. Payloads of guest memory and further pieces of values are passed over unread.
  */
 import { CheckpointError } from '../errors/index.ts';
 import { checkEqual, checkLimit, formatError, type Place, toCount } from '../format/bytes.ts';

@@ -1,10 +1,10 @@
 /**
- * What is in a checkpoint, without reading its guest memory where the store has random access: footer → END → index, tags
- * on demand. Without an index the frames are hopped over from the first one on; without random access the stream is read
- * once as a whole, and its values are kept.
+ * What is in a checkpoint, without reading its guest memory where the store has random access: footer → END →
+ * index, tags on demand. Without an index the frames are hopped over from the first one on; without random
+ * access the stream is read once as a whole, and its values are kept.
  *
- * Everything that is looked at is verified and bound to its place, but only a whole read (`verified`) proves that nothing
- * else is damaged. Calls come one at a time. The reader stays the caller's.
+ * Everything that is looked at is verified and bound to its place, but only a whole read (`verified`) proves
+ * that nothing else is damaged. Calls come one at a time. The reader stays the caller's.
  */
 import { CheckpointError, withDetails } from '../errors/index.ts';
 import type { EndCounts } from '../format/end.ts';
@@ -42,6 +42,8 @@ export interface Inspection {
   readonly groups: readonly PageGroup[];
   /** Reads one value. Throws `CHKPT_NO_CONTEXT`, `CHKPT_NO_TAG`, errors of kind `damaged`. */
   readTag(context: string, tag: string): Promise<TypedValue>;
+  /** The same, as the bytes that stand in the stream. */
+  readBytes(context: string, tag: string): Promise<Uint8Array>;
 }
 
 /** Throws every error of kind `damaged`, `CHKPT_VERSION`, and the store's. */
@@ -74,14 +76,7 @@ async function inspectByAccess(
     contexts,
     regions,
     groups,
-    readTag: async (context, tag) => {
-      const found = findTag(contexts, context, tag, options.store);
-      try {
-        return decodeValue(found.type, await access.value(found));
-      } catch (error) {
-        throw withDetails(error, { store: options.store, context });
-      }
-    },
+    ...valueReaders(contexts, options.store, (tag) => access.value(tag)),
   };
 }
 
@@ -112,11 +107,46 @@ async function inspectByReading(reader: StoreReader, options: StreamReaderOption
   }
   if (summary === undefined) throw new TypeError('a stream ends with END');
   const { header, root, counts, bytes } = summary;
-  const readTag = async (context: string, tag: string): Promise<TypedValue> => {
-    const found = findTag(contexts, context, tag, options.store);
-    return decodeValue(found.type, values.get(found)?.slice() ?? new Uint8Array());
+  const readers = valueReaders(
+    contexts,
+    options.store,
+    async (tag) => values.get(tag)?.slice() ?? new Uint8Array(),
+  );
+  return {
+    source: 'read',
+    verified: true,
+    header,
+    root,
+    counts,
+    bytes,
+    contexts,
+    regions,
+    groups,
+    ...readers,
   };
-  return { source: 'read', verified: true, header, root, counts, bytes, contexts, regions, groups, readTag };
+}
+
+function valueReaders(
+  contexts: readonly IndexContext[],
+  store: string | undefined,
+  read: (tag: IndexTag) => Promise<Uint8Array>,
+): Pick<Inspection, 'readTag' | 'readBytes'> {
+  const readFound = async (found: IndexTag, context: string): Promise<Uint8Array> => {
+    try {
+      return await read(found);
+    } catch (error) {
+      throw withDetails(error, { store, context });
+    }
+  };
+  return {
+    async readTag(context, tag) {
+      const found = findTag(contexts, context, tag, store);
+      return decodeValue(found.type, await readFound(found, context));
+    },
+    async readBytes(context, tag) {
+      return await readFound(findTag(contexts, context, tag, store), context);
+    },
+  };
 }
 
 function tellGroups(sink: MemoryFrameSink, tell: (groups: readonly PageGroup[]) => void): MemoryFrameSink {

@@ -1,14 +1,14 @@
 /**
- * Loading through the model. Contexts may be opened in any order although the stream only runs forward: value contexts
- * that are passed over are kept, within the limits of the format. Guest memory is never kept, so a memory context that
- * stands in the way must be loaded, or skipped by option.
+ * Loading through the model. Contexts may be opened in any order although the stream only runs forward: value
+ * contexts that are passed over are kept, within the limits of the format. Guest memory is never kept, so a
+ * memory context that stands in the way must be loaded, or skipped by option.
  *
- * Every value has passed its digests when it is handed out, but **the checkpoint as a whole is only known to be sound when
- * `finish()` has resolved**: it may still be cut short, or have lost a context at its end. Who must not act on part of a
- * checkpoint calls `finish()` first and opens value contexts afterwards.
+ * Every value has passed its digests when it is handed out, but **the checkpoint as a whole is only known to
+ * be sound when `finish()` has resolved**: it may still be cut short, or have lost a context at its end. Who
+ * must not act on part of a checkpoint calls `finish()` first and opens value contexts afterwards.
  *
- * Calls may be made without waiting for the ones before: they run one after the other. The first damage ends the
- * checkpoint: every later call rejects with the same error.
+ * Calls may be made without waiting for the ones before: they run one after the other. The first damage ends
+ * the checkpoint: every later call rejects with the same error.
  */
 import { CheckpointError, type ErrorCode, type ErrorDetails } from '../errors/index.ts';
 import type { PageTotals } from '../format/page-sequence.ts';
@@ -67,8 +67,8 @@ export class LoadCheckpoint {
   }
 
   /**
-   * Opens a value context, reading on until it is there. Throws `CHKPT_NO_CONTEXT`, `CHKPT_CONTEXT_OPEN` (also when guest
-   * memory stands before it), `CHKPT_CONTEXT_REOPENED`, every error of kind `damaged`.
+   * Opens a value context, reading on until it is there. Throws `CHKPT_NO_CONTEXT`, `CHKPT_CONTEXT_OPEN`
+   * (also when guest memory stands before it), `CHKPT_CONTEXT_REOPENED`, every error of kind `damaged`.
    */
   async openContext(name: string): Promise<LoadContext> {
     return await this.#run(async () => {
@@ -89,8 +89,9 @@ export class LoadCheckpoint {
   }
 
   /**
-   * Loads guest memory into `sink`, reading on until it is there. When it rejects the content of the memory is undefined.
-   * Throws `CHKPT_NO_CONTEXT`, `CHKPT_CONTEXT_OPEN`, `CHKPT_CONTEXT_REOPENED`, and what the sink throws.
+   * Loads guest memory into `sink`, reading on until it is there. When it rejects the content of the memory
+   * is undefined. Throws `CHKPT_NO_CONTEXT`, `CHKPT_CONTEXT_OPEN`, `CHKPT_CONTEXT_REOPENED`, and what the
+   * sink throws.
    */
   async loadMemory(name: string, sink: MemoryFrameSink | SinkFactory): Promise<LoadMemoryResult> {
     return await this.#run(async () => {
@@ -108,8 +109,9 @@ export class LoadCheckpoint {
   }
 
   /**
-   * Reads to the end of the stream and verifies it as a whole. Value contexts not opened yet can be opened afterwards.
-   * Throws `CHKPT_CONTEXT_OPEN` while a context is open, `CHKPT_ROOT_DIGEST`, `CHKPT_TRUNCATED`, …
+   * Reads to the end of the stream and verifies it as a whole. Value contexts not opened yet can be opened
+   * afterwards. Throws `CHKPT_CONTEXT_OPEN` while a context is open, `CHKPT_ROOT_DIGEST`, `CHKPT_TRUNCATED`,
+   * …
    */
   async finish(): Promise<StreamSummary> {
     return await this.#run(async () => {

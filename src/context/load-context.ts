@@ -58,14 +58,20 @@ export class LoadContext {
     }));
   }
 
-  /** Loads a value of a type that the caller knows. Throws `CHKPT_NO_TAG`, `CHKPT_TAG_TYPE`, `CHKPT_TAG_LENGTH`. */
+  /**
+   * Loads a value of a type that the caller knows. Throws `CHKPT_NO_TAG`, `CHKPT_TAG_TYPE`,
+   * `CHKPT_TAG_LENGTH`.
+   */
   load<T extends ValueType>(
     tag: string,
     expected: LoadExpectation<T> & { readonly type: T },
   ): Promise<ValueOf<T>>;
   /** Loads a value, whatever its type. Throws `CHKPT_NO_TAG`, `CHKPT_TAG_LENGTH`. */
   load(tag: string, expected?: LoadExpectation): Promise<AnyValue>;
-  /** Loads a state. Throws `CHKPT_NO_TAG`, `CHKPT_TAG_TYPE`, `CHKPT_TAG_LENGTH`, and when strict `CHKPT_TAG_UNKNOWN`. */
+  /**
+   * Loads a state. Throws `CHKPT_NO_TAG`, `CHKPT_TAG_TYPE`, `CHKPT_TAG_LENGTH`, and when strict
+   * `CHKPT_TAG_UNKNOWN`.
+   */
   load<T>(definition: StateDefinition<T>): Promise<T>;
   async load(what: string | StateDefinition<unknown>, expected: LoadExpectation = {}): Promise<unknown> {
     return await this.#owner.run(async () => {
@@ -77,6 +83,11 @@ export class LoadContext {
   /** Loads a value together with its type. */
   async loadTyped(tag: string): Promise<TypedValue> {
     return await this.#owner.run(async () => this.#value(tag, undefined, undefined));
+  }
+
+  /** The bytes of a value as they stand in the stream, whatever its type. Throws `CHKPT_NO_TAG`. */
+  async loadBytes(tag: string): Promise<Uint8Array> {
+    return await this.#owner.run(async () => this.#stored(tag).data.slice());
   }
 
   /** Loads every value, as properties named by their tags. */
@@ -131,8 +142,7 @@ export class LoadContext {
 
   /** The value is a copy: what the caller does with it leaves the context as it is. */
   #value(tag: string, type: ValueType | undefined, byteLength: number | undefined): TypedValue {
-    const stored = this.#openTags(tag).get(tag);
-    if (stored === undefined) throw this.#error('CHKPT_NO_TAG', 'no such tag', { tag });
+    const stored = this.#stored(tag);
     if (type !== undefined && stored.type !== type) {
       throw this.#error('CHKPT_TAG_TYPE', 'the value has another type', {
         tag,
@@ -149,6 +159,12 @@ export class LoadContext {
       });
     }
     return decodeValue(stored.type, stored.data.slice());
+  }
+
+  #stored(tag: string): StoredTag {
+    const stored = this.#openTags(tag).get(tag);
+    if (stored === undefined) throw this.#error('CHKPT_NO_TAG', 'no such tag', { tag });
+    return stored;
   }
 
   #openTags(tag: string | undefined): ReadonlyMap<string, StoredTag> {

@@ -11,8 +11,8 @@ export interface PageFramePlace {
 }
 
 /**
- * The loop of every sink without native code: reads, verifies, and shows each frame to `visit`, whose views are valid
- * during the call.
+ * The loop of every sink without native code: reads, verifies, and shows each frame to `visit`, whose views
+ * are valid during the call.
  */
 export function portableSink(
   digest: Digest64,
@@ -38,8 +38,8 @@ export function portableSink(
 }
 
 /**
- * A sink that puts guest memory nowhere: every frame is verified except that LZ4 blocks are not decoded. For loads that
- * want the values behind a memory context and not the memory.
+ * A sink that puts guest memory nowhere: every frame is verified except that LZ4 blocks are not decoded. For
+ * loads that want the values behind a memory context and not the memory.
  */
 export function skipMemorySink(digest: Digest64): MemoryFrameSink {
   return portableSink(digest, () => undefined);

@@ -1,10 +1,10 @@
 /**
- * Saving through the model: a checkpoint, its contexts, their tags. The rules are the stream writer's; here calls are put
- * in order, values get their types, and everything is disposable.
+ * Saving through the model: a checkpoint, its contexts, their tags. The rules are the stream writer's; here
+ * calls are put in order, values get their types, and everything is disposable.
  *
- * Calls may be made without waiting for the ones before: they run one after the other, in the order they were made.
- * Values are encoded when `save` is called, but bytes and typed arrays are not copied: they must not change before the
- * promise has resolved.
+ * Calls may be made without waiting for the ones before: they run one after the other, in the order they were
+ * made. Values are encoded when `save` is called, but bytes and typed arrays are not copied: they must not
+ * change before the promise has resolved.
  */
 import { CheckpointError } from '../errors/index.ts';
 import type { CommitSummary } from '../store/store.ts';
@@ -63,7 +63,10 @@ export class SaveCheckpoint {
     });
   }
 
-  /** Completes the checkpoint and makes it visible. Throws `CHKPT_CONTEXT_OPEN`; after any other error it is gone. */
+  /**
+   * Completes the checkpoint and makes it visible. Throws `CHKPT_CONTEXT_OPEN`; after any other error it is
+   * gone.
+   */
   async commit(): Promise<CommitSummary> {
     return await enqueue(this.#session, async (session) => {
       try {
@@ -76,7 +79,10 @@ export class SaveCheckpoint {
     });
   }
 
-  /** Drops the checkpoint. Interrupts a `saveMemory` under way. Does nothing when it was committed or dropped before. */
+  /**
+   * Drops the checkpoint. Interrupts a `saveMemory` under way. Does nothing when it was committed or dropped
+   * before.
+   */
   async abort(): Promise<void> {
     const { stop, queue, writer } = this.#session;
     if (!this.#session.ended) stop.abort();

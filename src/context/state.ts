@@ -3,8 +3,8 @@
  *
  *   const pitState = defineState({ counter: u64, channels: array(3, { mode: u8, latch: u16 }) });
  *
- * Each leaf is one tag: `counter`, `channels[0].mode`, `channels[0].latch`, … Loading checks type and length of every
- * leaf, and in a strict definition that the context has no other tags.
+ * Each leaf is one tag: `counter`, `channels[0].mode`, `channels[0].latch`, … Loading checks type and length
+ * of every leaf, and in a strict definition that the context has no other tags.
  */
 import { CheckpointError, type ErrorDetails } from '../errors/index.ts';
 import { encodeName } from '../format/names.ts';
@@ -98,8 +98,8 @@ export interface StateOptions {
   /** Goes in front of every tag, so that several definitions share one context: `'pci.'`. Default none. */
   readonly prefix?: string | undefined;
   /**
-   * Refuse to load from a context that has tags beside these: all others, or with a prefix those that start with it.
-   * Default: true without prefix, false with one.
+   * Refuse to load from a context that has tags beside these: all others, or with a prefix those that start
+   * with it. Default: true without prefix, false with one.
    */
   readonly strict?: boolean | undefined;
 }

@@ -1,4 +1,6 @@
-/** The border to stores, which third parties write: what leaves it is a CheckpointError that names the store. */
+/**
+ * The border to stores, which third parties write: what leaves it is a CheckpointError that names the store.
+ */
 import { CheckpointError, withDetails } from '../errors/index.ts';
 
 /** Calls a store. Whatever it throws that is not a CheckpointError becomes `CHKPT_STORE_FAILED`. */

@@ -1,9 +1,10 @@
 /**
- * Reads one checkpoint forward and verifies everything that docs/format.md asks for: digests, order, names, counts, root
- * digest, index, footer, and that the stream ends where it should.
+ * Reads one checkpoint forward and verifies everything that docs/format.md asks for: digests, order, names,
+ * counts, root digest, index, footer, and that the stream ends where it should.
  *
- * What `next()` yields has matching digests and keeps all rules so far, but the checkpoint as a whole is only known to be
- * sound when the item `end` was yielded. The first error ends the reader; later calls reject with the same one.
+ * What `next()` yields has matching digests and keeps all rules so far, but the checkpoint as a whole is only
+ * known to be sound when the item `end` was yielded. The first error ends the reader; later calls reject with
+ * the same one.
  *
  * Calls come one at a time. Memory: the read buffer, one value, and the index of what was read.
  */
@@ -61,7 +62,10 @@ export type StreamItem =
   | { readonly kind: 'context-close'; readonly name: string; readonly count: number }
   | { readonly kind: 'end'; readonly summary: StreamSummary };
 
-/** A context begins. One of kind `memory` has its regions, and `readMemory()` must come before the next `next()`. */
+/**
+ * A context begins. One of kind `memory` has its regions, and `readMemory()` must come before the next
+ * `next()`.
+ */
 export interface ContextOpenItem {
   readonly kind: 'context-open';
   readonly name: string;
@@ -120,9 +124,12 @@ export class StreamReader {
     return this.#queue.offset;
   }
 
-  /** The next item; `undefined` after `end`. Throws every error of kind `damaged`, `CHKPT_VERSION`, and the store's. */
+  /**
+   * The next item; `undefined` after `end`. Throws every error of kind `damaged`, `CHKPT_VERSION`, and the
+   * store's.
+   */
   async next(): Promise<StreamItem | undefined> {
-    if (this.#phase === 'pages') throw new TypeError('readMemory() must come before next()');
+    if (this.#phase === 'pages') this.#refuse('readMemory() must come before next()');
     return await this.#run(async () => {
       switch (this.#phase) {
         case 'start':
@@ -141,7 +148,7 @@ export class StreamReader {
 
   /** Passes the pages of the memory context that was just opened to `sink`. Throws what the sink throws. */
   async readMemory(sink: MemoryFrameSink): Promise<PageTotals> {
-    if (this.#phase !== 'pages') throw new TypeError('readMemory() without an open memory context');
+    if (this.#phase !== 'pages') this.#refuse('readMemory() without an open memory context');
     return await this.#run(() => this.#passMemory(sink));
   }
 
@@ -153,6 +160,11 @@ export class StreamReader {
   /** Closes the store's reader. */
   async close(): Promise<void> {
     await callStore(this.#options.store, 'closing', () => this.#reader.close());
+  }
+
+  /** For a call out of order, unless the reader has ended with an error before. */
+  #refuse(what: string): void {
+    if (this.#failure === undefined) throw new TypeError(what);
   }
 
   async #run<T>(action: () => Promise<T>): Promise<T> {
@@ -344,7 +356,10 @@ export class StreamReader {
     });
   }
 
-  /** The next frame, hashed into the root digest unless it is END. Passes over unknown optional frames unless `exact`. */
+  /**
+   * The next frame, hashed into the root digest unless it is END. Passes over unknown optional frames unless
+   * `exact`.
+   */
   async #frame(mode: 'any' | 'exact' = 'any'): Promise<Frame> {
     for (;;) {
       const frame = this.#queue.take();

@@ -1,9 +1,10 @@
 /**
- * Writes one checkpoint into a store: header, contexts, END, index and footer, with the rules of the model enforced here
- * so that every producer keeps them: one context open at a time, none opened twice, no tag twice, all limits.
+ * Writes one checkpoint into a store: header, contexts, END, index and footer, with the rules of the model
+ * enforced here so that every producer keeps them: one context open at a time, none opened twice, no tag
+ * twice, all limits.
  *
- * A broken rule is an error before anything was written, and the writer goes on. After any other error nothing but
- * `abort()` is possible. Calls come one at a time.
+ * A broken rule is an error before anything was written, and the writer goes on. After any other error
+ * nothing but `abort()` is possible. Calls come one at a time.
  */
 import { CheckpointError, type ErrorDetails } from '../errors/index.ts';
 import { contextKinds, endPayloadBytes, frameTypes } from '../format/constants.ts';
@@ -115,7 +116,9 @@ export class StreamWriter {
     return this.#output.position.offset;
   }
 
-  /** Throws `CHKPT_CONTEXT_OPEN`, `CHKPT_CONTEXT_REOPENED`, `CHKPT_NAME`, `CHKPT_VALUE_RANGE`, `CHKPT_CLOSED`. */
+  /**
+   * Throws `CHKPT_CONTEXT_OPEN`, `CHKPT_CONTEXT_REOPENED`, `CHKPT_NAME`, `CHKPT_VALUE_RANGE`, `CHKPT_CLOSED`.
+   */
   async openContext(name: string): Promise<void> {
     this.#checkState();
     const nameBytes = this.#checkNewContext(name);
@@ -155,8 +158,8 @@ export class StreamWriter {
   }
 
   /**
-   * Writes a memory context. Slabs go to the store as they are, one at a time, and are released when their write has
-   * resolved. Throws what the source throws, `CHKPT_ABORTED`, …
+   * Writes a memory context. Slabs go to the store as they are, one at a time, and are released when their
+   * write has resolved. Throws what the source throws, `CHKPT_ABORTED`, …
    */
   async memory(
     name: string,
@@ -199,7 +202,7 @@ export class StreamWriter {
       await this.#output.endSegment();
       const { uuid, parent, epoch = 0n } = this.#options;
       const bytes = this.#output.position.offset;
-      const facts: CommitSummary = { uuid, parent: parent?.uuid, epoch, root, bytes };
+      const facts: CommitSummary = { uuid, parent: parent?.uuid.toLowerCase(), epoch, root, bytes };
       await this.#output.commit(facts);
       return facts;
     });

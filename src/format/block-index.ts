@@ -16,7 +16,9 @@ export function countBlocks(pageCount: number): number {
   return Math.ceil(pageCount / blockPagesMax);
 }
 
-/** `offsets`: per block of the group the offset of its PAGE_BLOCK, or `undefined`. At least one is defined. */
+/**
+ * `offsets`: per block of the group the offset of its PAGE_BLOCK, or `undefined`. At least one is defined.
+ */
 export function encodeBlockIndex(offsets: readonly (number | undefined)[]): Uint8Array {
   const bytes = new Uint8Array(headBytes + entryBytes * offsets.length);
   const view = viewOf(bytes);
@@ -29,7 +31,9 @@ export function encodeBlockIndex(offsets: readonly (number | undefined)[]): Uint
   return bytes;
 }
 
-/** Per block of a group the offset of its PAGE_BLOCK, or `undefined`. Throws `CHKPT_FORMAT`, `CHKPT_LIMIT`. */
+/**
+ * Per block of a group the offset of its PAGE_BLOCK, or `undefined`. Throws `CHKPT_FORMAT`, `CHKPT_LIMIT`.
+ */
 export function decodeBlockIndex(
   payload: Uint8Array,
   blockCount: number,

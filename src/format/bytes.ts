@@ -1,12 +1,14 @@
 /**
  * Fields of the stream: little-endian numbers, padding, and the errors that say where a wrong one stands.
  *
- * Offsets, lengths and counts are JavaScript numbers once they are known to be at most 2^53 - 1; what a forged stream
- * says above that is a typed error and never rounded.
+ * Offsets, lengths and counts are JavaScript numbers once they are known to be at most 2^53 - 1; what a
+ * forged stream says above that is a typed error and never rounded.
  */
 import { CheckpointError, type ErrorDetails } from '../errors/index.ts';
 
-/** Where in the stream a structure stands: sequence number of its frame and offset of the frame's first byte. */
+/**
+ * Where in the stream a structure stands: sequence number of its frame and offset of the frame's first byte.
+ */
 export type Place = Pick<ErrorDetails, 'frame' | 'offset' | 'page' | 'context' | 'tag'>;
 
 /** `byteCount` rounded up to a multiple of 8. Exact up to 2^53. */

@@ -1,9 +1,11 @@
 /**
- * The fixed numbers of docs/format.md. Bounds that a producer could wish to raise are in `src/limits.ts` instead.
- * Units: bytes.
+ * The fixed numbers of docs/format.md. Bounds that a producer could wish to raise are in `src/limits.ts`
+ * instead. Units: bytes.
  */
 
-/** First bytes of a stream: a byte above 127, CR LF and a lone LF, so that a text-mode transfer is noticed. */
+/**
+ * First bytes of a stream: a byte above 127, CR LF and a lone LF, so that a text-mode transfer is noticed.
+ */
 export const streamMagic: Readonly<Uint8Array> = Uint8Array.of(
   0x89,
   0x43,

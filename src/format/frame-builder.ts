@@ -11,8 +11,8 @@ export interface FrameArguments {
 }
 
 /**
- * Completes the frame in `target`: its payload of `payloadBytes` stands from byte 56 on; padding, digests and header
- * are written around it. Returns the bytes of the whole frame. REQUIRES: `target` has room for them.
+ * Completes the frame in `target`: its payload of `payloadBytes` stands from byte 56 on; padding, digests and
+ * header are written around it. Returns the bytes of the whole frame. REQUIRES: `target` has room for them.
  */
 export function sealFrame(
   target: Uint8Array,

@@ -1,5 +1,6 @@
 /**
- * The 56 bytes before every payload, and the digest that binds them to their place (docs/format.md section 4).
+ * The 56 bytes before every payload, and the digest that binds them to their place (docs/format.md
+ * section 4).
  *
  *   0        4        8                16               24     32     40               48               56
  *   | type   | flags  | payload bytes  | sequence       | arg0 | arg1 | payload digest | header digest | payload…
@@ -65,8 +66,9 @@ export function encodeFrameHeader(
 }
 
 /**
- * Checks and decodes the first 56 bytes of `source`, a frame at `offset`. `sequence` is the one that must stand there;
- * `undefined` takes any, for readers that jump. Throws `CHKPT_DIGEST`, `CHKPT_FORMAT`, `CHKPT_LIMIT`.
+ * Checks and decodes the first 56 bytes of `source`, a frame at `offset`. `sequence` is the one that must
+ * stand there; `undefined` takes any, for readers that jump. Throws `CHKPT_DIGEST`, `CHKPT_FORMAT`,
+ * `CHKPT_LIMIT`.
  */
 export function decodeFrameHeader(
   source: Uint8Array,

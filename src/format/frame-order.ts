@@ -31,7 +31,9 @@ export function checkKnown(frame: PlacedHeader): void {
   });
 }
 
-/** The error for a frame that may not stand here: `CHKPT_FORMAT`, or `CHKPT_VERSION` when its type is unknown. */
+/**
+ * The error for a frame that may not stand here: `CHKPT_FORMAT`, or `CHKPT_VERSION` when its type is unknown.
+ */
 export function illegalFrame(frame: PlacedHeader, where: string): CheckpointError {
   checkKnown(frame);
   return formatError(`a ${frameTypeName(frame.header.type)} frame ${where}`, placeOf(frame));

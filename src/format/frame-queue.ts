@@ -1,9 +1,9 @@
 /**
  * Bytes of a stream on their way to become frames: the synchronous half of every reader.
  *
- * The owner reads into `space()`, says how much with `filled()`, and takes frames off the front. `undefined` means "need
- * more bytes" and takes nothing; an exception means damage and ends the queue. At end of input a queue that cannot give
- * what its owner needs is a truncated stream.
+ * The owner reads into `space()`, says how much with `filled()`, and takes frames off the front. `undefined`
+ * means "need more bytes" and takes nothing; an exception means damage and ends the queue. At end of input a
+ * queue that cannot give what its owner needs is a truncated stream.
  *
  * Ownership: the queue owns its buffer. What it hands out are views of it, valid until the next `space()`.
  * The buffer grows only when it is full of bytes that were really read, up to the largest frame.
@@ -92,7 +92,10 @@ export class FrameQueue {
     this.#offset = offset;
   }
 
-  /** Where to read the next bytes; never empty. Moves what is buffered, so views handed out before become invalid. */
+  /**
+   * Where to read the next bytes; never empty. Moves what is buffered, so views handed out before become
+   * invalid.
+   */
   space(): Uint8Array {
     if (this.#start === this.#end) {
       this.#buffer = this.#own;
@@ -110,8 +113,8 @@ export class FrameQueue {
   }
 
   /**
-   * Another reader took `frameCount` frames of `byteCount` bytes, starting with what is buffered here, and gives back
-   * what it read too much. `leftover` is the queue's from now on.
+   * Another reader took `frameCount` frames of `byteCount` bytes, starting with what is buffered here, and
+   * gives back what it read too much. `leftover` is the queue's from now on.
    */
   resume(frameCount: number, byteCount: number, leftover: Uint8Array): void {
     this.#buffer = leftover;

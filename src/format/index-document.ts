@@ -1,7 +1,9 @@
 /**
- * The index document: every context, tag and page group of a stream with its place (docs/format.md section 9).
+ * The index document: every context, tag and page group of a stream with its place (docs/format.md section
+ * 9).
  *
- * Writer and reader build it with the same builder, from what they wrote and read; a reader compares the bytes.
+ * Writer and reader build it with the same builder, from what they wrote and read; a reader compares the
+ * bytes.
  */
 import { contextCountMax, nameBytesMax, tagCountMax } from '../limits.ts';
 import {
@@ -109,8 +111,8 @@ export class IndexBuilder {
 }
 
 /**
- * Parses a document whose digest was checked. `endOffset` is the offset of END: everything it names lies before.
- * Throws `CHKPT_FORMAT`, `CHKPT_LIMIT`.
+ * Parses a document whose digest was checked. `endOffset` is the offset of END: everything it names lies
+ * before. Throws `CHKPT_FORMAT`, `CHKPT_LIMIT`.
  */
 export function parseIndexDocument(bytes: Uint8Array, endOffset: number, place: Place): IndexDocument {
   const cursor = new DocumentCursor(bytes, place);

@@ -5,8 +5,8 @@ import type { DecodeLz4 } from './page-block.ts';
 const decodedBytesMax = blockPagesMax * pageBytes;
 
 /**
- * LZ4 without the addon. lz4-napi wants the decoded size in front of the block and allocates that much, so the size is
- * bounded here, by what a block of guest memory can have, before the library sees it.
+ * LZ4 without the addon. lz4-napi wants the decoded size in front of the block and allocates that much, so
+ * the size is bounded here, by what a block of guest memory can have, before the library sees it.
  */
 export function createLz4Decoder(): DecodeLz4 {
   // An encoded block is always smaller than what it decodes to.

@@ -1,4 +1,6 @@
-/** Context names and tags: 1 to 255 bytes of UTF-8 without slash and control characters, neither `.` nor `..`. */
+/**
+ * Context names and tags: 1 to 255 bytes of UTF-8 without slash and control characters, neither `.` nor `..`.
+ */
 import { CheckpointError, type ErrorDetails } from '../errors/index.ts';
 import { nameBytesMax } from '../limits.ts';
 import { formatError, type Place } from './bytes.ts';

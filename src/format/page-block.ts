@@ -4,7 +4,8 @@
  *   0       1       4             8         16       16 + pad8(E)
  *   | codec | 0 0 0 | encoded E   | classes | data … | one u64 per fill or same page
  *
- * Parsing checks every rule that needs no decoding; decoding goes into exactly the bytes that the classes declare.
+ * Parsing checks every rule that needs no decoding; decoding goes into exactly the bytes that the classes
+ * declare.
  */
 import { CheckpointError } from '../errors/index.ts';
 import { blockPagesMax, pageBytes } from '../limits.ts';
@@ -14,7 +15,10 @@ export const pageClasses = { zero: 0, fill: 1, stored: 2, same: 3 } as const;
 export const blockCodecs = { raw: 0, lz4: 1 } as const;
 export const pageBlockHeadBytes = 16;
 
-/** Decodes one raw LZ4 block into exactly `decodedBytes` bytes, or throws. The result is valid until the next call. */
+/**
+ * Decodes one raw LZ4 block into exactly `decodedBytes` bytes, or throws. The result is valid until the next
+ * call.
+ */
 export type DecodeLz4 = (encoded: Uint8Array, decodedBytes: number) => Uint8Array;
 
 export interface PageBlock {
@@ -80,8 +84,8 @@ export function parsePageBlock(
 }
 
 /**
- * Writes the pages of `block` into the first bytes of `target`. `readPage` gives the content of an earlier page, for
- * pages that equal one; pages of this block are never asked for. Throws `CHKPT_DECODE`.
+ * Writes the pages of `block` into the first bytes of `target`. `readPage` gives the content of an earlier
+ * page, for pages that equal one; pages of this block are never asked for. Throws `CHKPT_DECODE`.
  */
 export function decodePageBlock(
   block: PageBlock,

@@ -1,7 +1,7 @@
 /**
- * The rules of a memory context from frame to frame: pages ascend, each is covered once, runs and blocks keep to blocks
- * and regions, a block index says where its blocks lie (docs/format.md section 6). Every reader without native code
- * passes its frames through one of these.
+ * The rules of a memory context from frame to frame: pages ascend, each is covered once, runs and blocks keep
+ * to blocks and regions, a block index says where its blocks lie (docs/format.md section 6). Every reader
+ * without native code passes its frames through one of these.
  *
  * Memory: the offsets of one group, whatever the size of the guest.
  */
@@ -46,7 +46,10 @@ export const noPages: PageTotals = {
   encodedBytes: 0,
 };
 
-/** True for the frames between REGION_TABLE and CONTEXT_CLOSE: page frames, and optional ones nobody knows yet. */
+/**
+ * True for the frames between REGION_TABLE and CONTEXT_CLOSE: page frames, and optional ones nobody knows
+ * yet.
+ */
 export function isPageFrameType(type: number): boolean {
   return (
     type === frameTypes.zeroRun ||

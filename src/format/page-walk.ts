@@ -1,6 +1,7 @@
 /**
- * Walks through the page frames of a memory context without native code: checks digests, order, coverage and structure,
- * and hands out one parsed frame at a time. The synchronous half of every portable `MemoryFrameSink`.
+ * Walks through the page frames of a memory context without native code: checks digests, order, coverage and
+ * structure, and hands out one parsed frame at a time. The synchronous half of every portable
+ * `MemoryFrameSink`.
  */
 import { isUnknownOptionalType } from './constants.ts';
 import type { Digest64 } from './digest.ts';
@@ -47,7 +48,10 @@ export class PageWalk {
   #digestCount = 0;
   #lastOffset = 0;
 
-  /** `buffered`: bytes already read; copied. `onDigests` gets header digests in batches, valid during the call. */
+  /**
+   * `buffered`: bytes already read; copied. `onDigests` gets header digests in batches, valid during the
+   * call.
+   */
   constructor(
     start: WalkStart,
     regions: readonly RegionBytes[],

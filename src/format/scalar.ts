@@ -107,7 +107,8 @@ const codecs: { readonly [S in ScalarType]: ScalarCodec<ScalarValues[S]> } = {
     read: (view) => view.getBigInt64(0, true),
     write: (view, value) => view.setBigInt64(0, value, true),
   },
-  // A number becomes the nearest f32, as an assignment in C does; one that would become infinite does not fit.
+  // A number becomes the nearest f32, as an assignment in C does; one that would become infinite does not
+  // fit.
   f32: {
     byteCount: 4,
     kind: 'number',
@@ -129,7 +130,9 @@ export function scalarBytes(type: ScalarType): number {
   return codecs[type].byteCount;
 }
 
-/** Throws `CHKPT_VALUE_RANGE` when the value does not fit, TypeError when it is of another JavaScript type. */
+/**
+ * Throws `CHKPT_VALUE_RANGE` when the value does not fit, TypeError when it is of another JavaScript type.
+ */
 export function encodeScalar(type: ScalarType, value: unknown, details: ErrorDetails): Uint8Array {
   const codec = codecs[type] as ScalarCodec<unknown>;
   if (typeof value !== codec.kind) throw wrongValue(type, value);

@@ -50,7 +50,10 @@ const reservedAt = 104;
 const digestAt = 120;
 const start: Place = { offset: 0 };
 
-/** Throws TypeError for what is not a UUID or digest, RangeError for an epoch that does not go with the parent. */
+/**
+ * Throws TypeError for what is not a UUID or digest, RangeError for an epoch that does not go with the
+ * parent.
+ */
 export function encodeStreamHeader(header: Omit<StreamHeader, 'minor'>, digest: Digest64): Uint8Array {
   const { parent, epoch, createdMs } = header;
   if (epoch < 0n || epoch >= 1n << 64n || (parent === undefined) !== (epoch === 0n)) {

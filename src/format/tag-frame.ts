@@ -1,5 +1,6 @@
 /**
- * Payload of a TAG frame: the tag, the length of the whole value, and its first bytes (docs/format.md section 5).
+ * Payload of a TAG frame: the tag, the length of the whole value, and its first bytes (docs/format.md section
+ * 5).
  *
  *   0            8       8 + pad8(T)      16 + pad8(T)
  *   | T          | tag…  | D              | first min(D, 1 MiB) bytes of the value
@@ -79,7 +80,10 @@ export function parseTagFrame(frame: Frame): TagFrame {
   return { tag, tagBytes, type, dataBytes, piece };
 }
 
-/** The piece of a value that `frame` carries; `at` is where in the value it must belong. Throws `CHKPT_FORMAT`. */
+/**
+ * The piece of a value that `frame` carries; `at` is where in the value it must belong. Throws
+ * `CHKPT_FORMAT`.
+ */
 export function parseTagMoreFrame(frame: Frame, dataBytes: number, at: number): Uint8Array {
   const { header, payload } = frame;
   const place: Place = { frame: header.sequence, offset: frame.offset };

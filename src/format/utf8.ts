@@ -1,4 +1,6 @@
-/** Strict UTF-8 in both directions: nothing is replaced, and a byte order mark is a character like any other. */
+/**
+ * Strict UTF-8 in both directions: nothing is replaced, and a byte order mark is a character like any other.
+ */
 import { isUtf8 } from 'node:buffer';
 
 const encoder = new TextEncoder();

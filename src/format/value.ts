@@ -1,9 +1,9 @@
 /**
  * Typed values and their bytes (docs/format.md section 5).
  *
- * JavaScript side: integers of up to 32 bits and floats are numbers, 64-bit integers are bigints, vectors are typed
- * arrays of the same element (a vector of bools is an array of booleans). Encoding checks ranges exactly: what does not
- * fit is `CHKPT_VALUE_RANGE`, what is no such JavaScript value at all is a TypeError.
+ * JavaScript side: integers of up to 32 bits and floats are numbers, 64-bit integers are bigints, vectors are
+ * typed arrays of the same element (a vector of bools is an array of booleans). Encoding checks ranges
+ * exactly: what does not fit is `CHKPT_VALUE_RANGE`, what is no such JavaScript value at all is a TypeError.
  */
 import { isUtf8 } from 'node:buffer';
 import { CheckpointError, type ErrorDetails } from '../errors/index.ts';
@@ -121,8 +121,8 @@ export function isValueLength(type: ValueType, byteLength: number): boolean {
 }
 
 /**
- * The bytes of a value. Bytes and vectors are views of the caller's memory where their form allows, not copies.
- * Throws `CHKPT_VALUE_RANGE`, or TypeError when `value` is no JavaScript value of the type.
+ * The bytes of a value. Bytes and vectors are views of the caller's memory where their form allows, not
+ * copies. Throws `CHKPT_VALUE_RANGE`, or TypeError when `value` is no JavaScript value of the type.
  */
 export function encodeValue<T extends ValueType>(
   type: T,
@@ -145,8 +145,8 @@ export function encodeUnknown(type: ValueType, value: unknown, details: ErrorDet
 }
 
 /**
- * The value in `data`, which must be one that `checkValue` accepted. Bytes, and vectors whose elements lie aligned, are
- * views of `data`.
+ * The value in `data`, which must be one that `checkValue` accepted. Bytes, and vectors whose elements lie
+ * aligned, are views of `data`.
  */
 export function decodeValue(type: ValueType, data: Uint8Array): TypedValue {
   return { type, value: valueIn(type, data) } as TypedValue;

@@ -2,8 +2,8 @@ import { createXXHash3 } from 'hash-wasm';
 import type { Digest64 } from './digest.ts';
 
 /**
- * XXH3-64 in WebAssembly, for when the addon cannot be loaded. The function keeps one hash state and is synchronous,
- * so that calls cannot mix.
+ * XXH3-64 in WebAssembly, for when the addon cannot be loaded. The function keeps one hash state and is
+ * synchronous, so that calls cannot mix.
  */
 export async function createWasmDigest64(): Promise<Digest64> {
   const hasher = await createXXHash3();

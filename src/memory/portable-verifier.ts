@@ -1,9 +1,9 @@
 /**
- * A sink for guest memory without native code: verifies digests, order and coverage and decodes every block. It serves
- * where the addon cannot be loaded, and tests compare the native decoder with it.
+ * A sink for guest memory without native code: verifies digests, order and coverage and decodes every block.
+ * It serves where the addon cannot be loaded, and tests compare the native decoder with it.
  *
- * Speed: one thread, hundreds of MiB/s. Memory: the read buffer and one block. It blocks the event loop for one read's
- * worth of frames at a time.
+ * Speed: one thread, hundreds of MiB/s. Memory: the read buffer and one block. It blocks the event loop for
+ * one read's worth of frames at a time.
  */
 import type { MemoryFrameResult, MemoryFrameSink } from '../context/memory-frames.ts';
 import { type PageFramePlace, portableSink } from '../context/portable-sink.ts';
@@ -20,13 +20,16 @@ export interface PortableVerifierOptions {
   readonly decodeLz4?: DecodeLz4 | undefined;
   /** Bytes read at once. Default 256 KiB. */
   readonly bufferBytes?: number | undefined;
-  /** Gets the pages of every block, in order. `bytes` is valid during the call. Without it pages are discarded. */
+  /**
+   * Gets the pages of every block, in order. `bytes` is valid during the call. Without it pages are
+   * discarded.
+   */
   readonly onPages?: ((firstPage: number, bytes: Uint8Array) => void) | undefined;
   /** Gets every run of zero pages. Without it `onPages` only sees blocks: start from zeroed memory. */
   readonly onZeroPages?: ((firstPage: number, pageCount: number) => void) | undefined;
   /**
-   * Content of a page that `onPages` or `onZeroPages` was told before, for pages that equal an earlier one. Wanted with
-   * `onPages`; without it a block with such a page is `CHKPT_UNSUPPORTED`.
+   * Content of a page that `onPages` or `onZeroPages` was told before, for pages that equal an earlier one.
+   * Wanted with `onPages`; without it a block with such a page is `CHKPT_UNSUPPORTED`.
    */
   readonly readPage?: ((page: number) => Uint8Array) | undefined;
 }

@@ -2,7 +2,7 @@
  * `dir:path`: a folder with one file per context and a MANIFEST.json that people can read.
  *
  *     PATH/MANIFEST.json          which generation counts, and what is in it; replaced last, in one step
- *     PATH/UUID/000-start         the segments of the stream, in order; together they are the stream, byte for byte
+ *     PATH/UUID/000-start         the segments, in order: together they are the stream
  *     PATH/UUID/001-header
  *     PATH/UUID/004-memory.pages
  *     PATH/UUID/005-end

@@ -48,7 +48,7 @@ export class StoreRegistry {
 
   #unknown(scheme: string, url: string): CheckpointError {
     const known = this.schemes().map((name) => `${name}:`);
-    const what = `no store is registered for ${scheme}: (known: ${known.join(' ')}); write file:${url} for a file`;
+    const what = `no store is registered for ${scheme}:, only ${known.join(' ')}; write file:${url} for a file`;
     return new CheckpointError('CHKPT_STORE_UNKNOWN', what, { details: { store: url } });
   }
 }

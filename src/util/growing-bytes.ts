@@ -1,6 +1,6 @@
 /**
- * Bytes put together from pieces. The final length is known but not trusted: memory grows with what has really arrived,
- * at most to twice as much, and ends at exactly the final length.
+ * Bytes put together from pieces. The final length is known but not trusted: memory grows with what has
+ * really arrived, at most to twice as much, and ends at exactly the final length.
  */
 export class GrowingBytes {
   readonly #finalLength: number;

@@ -32,6 +32,10 @@ async function testMachine(options: SyntheticVmOptions = {}): Promise<TestMachin
       const begin = vm.ticks;
       while (vm.ticks < begin + 50n) await setTimeout(1);
     },
+    isOfOneMoment: async () => {
+      const { damaged, highestCounter } = await vm.checkStamps();
+      return damaged === 0 && BigInt(highestCounter) === vm.ticks;
+    },
     close: () => vm.close(),
   };
 }

@@ -10,6 +10,7 @@ import {
 } from '../support/altered-store.ts';
 import { type Bench, type TestMachine, usedMachine } from './virtual-machine-bench.ts';
 
+const tagType = 0x03;
 const pageBlockType = 0x12;
 const endType = 0x20;
 
@@ -47,29 +48,35 @@ const damages: readonly Damage[] = [
     alter: (frames) => ({ byteLength: only(frames, endType).offset }),
   },
   {
-    name: 'a bit of a value of the first device',
+    name: 'a bit of the last value before memory',
     code: 'CHKPT_DIGEST',
     touches: false,
-    alter: (frames) => ({ invertedOffset: (frames[20]?.offset ?? 0) + 60 }),
+    alter: (frames) => ({
+      invertedOffset: (frames.findLast(({ type }) => type === tagType)?.offset ?? 0) + 60,
+    }),
   },
 ];
 
 export function describeDamagedLoads(bench: Bench): void {
-  test.each(damages)('$name: the load fails, nothing half-loaded runs, a sound one heals', async (damage) => {
-    const { source, target, store, damaged } = await prepare(bench, damage);
-    const before = await target.digest();
-    await expect(loadVm(target.vm, damaged)).rejects.toMatchObject({ code: damage.code, kind: 'damaged' });
-    if (damage.touches) {
-      await expect(target.vm.resume()).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
-      expect(target.vm.running).toBe(false);
-    } else {
-      expect(await target.digest()).toBe(before);
-    }
-    await loadVm(target.vm, store);
-    expect(await target.digest()).toBe(await source.digest());
-    await target.vm.resume();
-    await target.waitForWork();
-  });
+  test.each(damages.map((damage) => [damage.name, damage] as const))(
+    '%s: the load fails, nothing half-loaded runs, a sound one heals',
+    async (_, damage) => {
+      const { source, target, store, damaged } = await prepare(bench, damage);
+      const before = await target.digest();
+      await expect(loadVm(target.vm, damaged)).rejects.toMatchObject({ code: damage.code, kind: 'damaged' });
+      if (damage.touches) {
+        await expect(target.vm.resume()).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
+        expect(target.vm.running).toBe(false);
+        if ('failure' in target.vm) expect(target.vm.failure).toMatchObject({ code: damage.code });
+      } else {
+        expect(await target.digest()).toBe(before);
+      }
+      await loadVm(target.vm, store);
+      expect(await target.digest()).toBe(await source.digest());
+      await target.vm.resume();
+      await target.waitForWork();
+    },
+  );
 
   test('a mixture is not saved, and a load of a part does not make it whole', async () => {
     const [damage] = damages;

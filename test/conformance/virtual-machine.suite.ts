@@ -3,13 +3,7 @@
  * each store: test/adapters/synthetic-vm.test.ts shows how.
  */
 import { afterEach, describe, expect, test } from 'vitest';
-import {
-  type ErrorCode,
-  loadVm,
-  type SkipPart,
-  saveVm,
-  type VirtualMachine,
-} from '../../src/index.ts';
+import { type ErrorCode, loadVm, type SkipPart, saveVm, type VirtualMachine } from '../../src/index.ts';
 import { readAll } from '../support/altered-store.ts';
 import { type Bench, fixed, type MakeStore, type TestMachine, usedMachine } from './virtual-machine-bench.ts';
 import { describeDamagedLoads } from './virtual-machine-damage.suite.ts';
@@ -99,20 +93,21 @@ function describeSave(bench: Bench): void {
     expect(await target.digest()).not.toBe(await source.digest());
   });
 
-  test('a running machine is paused for the save and runs again; what it was then is what is loaded', async () => {
+  test('a running machine is paused for the save and runs again; what is loaded is of one moment', async () => {
     const source = await bench.machine();
-    const [store, again] = [bench.store(), bench.store()];
+    const target = await bench.machine();
+    const store = bench.store();
     await source.vm.resume();
     await source.waitForWork();
-    const { pausedMs } = await saveVm(source.vm, store, fixed);
+    const { pausedMs } = await saveVm(source.vm, store);
     expect(pausedMs).toBeGreaterThan(0);
     expect(source.vm.running).toBe(true);
     await source.waitForWork();
-    const target = await bench.machine();
+    await source.vm.pause();
+    expect(await source.isOfOneMoment()).toBe(true);
     await loadVm(target.vm, store);
-    // No oracle for the moment of the save but the checkpoint itself: a torn one would not come back as it was.
-    await saveVm(target.vm, again, fixed);
-    expect(isEqual(await readAll(again), await readAll(store))).toBe(true);
+    expect(await target.isOfOneMoment()).toBe(true);
+    expect(await target.digest()).not.toBe(await source.digest());
   });
 
   test('two saves of a paused machine are equal byte for byte', async () => {
@@ -187,7 +182,7 @@ function isNothing(vm: VirtualMachine, skip: readonly SkipPart[]): boolean {
 
 function describeMismatch(bench: Bench, { others }: MachineFactory): void {
   const kinds = (Object.keys(others) as Mismatch[]).filter((kind) => others[kind] !== undefined);
-  test.each(kinds)('a machine with another %s refuses the checkpoint and stays as it is', async (kind) => {
+  test.each(kinds)('a machine that differs in %s refuses the checkpoint and stays as it is', async (kind) => {
     const source = await usedMachine(bench);
     const target = await bench.machine(others[kind]);
     const store = bench.store();

@@ -61,11 +61,15 @@ async function save(given: Content, store: TestStore): Promise<void> {
   const { contexts, memoryAt, index, blockIndex, lz4, dedup } = given;
   const writer = await StreamWriter.open(await store.openWriter({ uuid }), { uuid, digest, index });
   const saveMemory = (): Promise<void> =>
-    writer.memory('~memory~', referenceSource(given.regions, pageAt(given), digest, { lz4, dedup, index: blockIndex }));
+    writer.memory(
+      '~memory~',
+      referenceSource(given.regions, pageAt(given), digest, { lz4, dedup, index: blockIndex }),
+    );
   for (const [position, context] of contexts.entries()) {
     if (position === memoryAt) await saveMemory();
     await writer.openContext(context.name);
-    for (const [tag, { type, value }] of context.tags) await writer.tag(tag, type, encodeUnknown(type, value, {}));
+    for (const [tag, { type, value }] of context.tags)
+      await writer.tag(tag, type, encodeUnknown(type, value, {}));
     await writer.closeContext();
   }
   if (memoryAt >= contexts.length) await saveMemory();
@@ -118,7 +122,11 @@ it('the stream is the one laid out by hand from the specification, byte for byte
   await writer.finish();
 
   const built = new StreamBuilder(digest);
-  built.contextOpen('pic').tag('irr', 3, Uint8Array.of(7)).tag('name', 1, Buffer.from('8259A')).contextClose();
+  built
+    .contextOpen('pic')
+    .tag('irr', 3, Uint8Array.of(7))
+    .tag('name', 1, Buffer.from('8259A'))
+    .contextClose();
   built.contextOpen('vga').tag('ram', 0, large).contextClose();
   expect(built.frames.filter(({ type }) => type === types.tagMore)).toHaveLength(2);
   expect(Buffer.compare(store.bytes ?? Buffer.alloc(0), built.build())).toBe(0);

@@ -17,12 +17,19 @@ beforeAll(async () => {
   sound = soundStream(digest).build();
 });
 
-async function open(bytes: Uint8Array, changes: Partial<StoreReader> = {}, signal?: AbortSignal): Promise<StreamReader> {
+async function open(
+  bytes: Uint8Array,
+  changes: Partial<StoreReader> = {},
+  signal?: AbortSignal,
+): Promise<StreamReader> {
   const reader = await new TestStore({}, bytes).openReader();
   return new StreamReader({ ...reader, ...changes }, { digest, store: 'test:store', signal });
 }
 
-async function readAll(stream: StreamReader, sink: MemoryFrameSink = skipMemorySink(digest)): Promise<string[]> {
+async function readAll(
+  stream: StreamReader,
+  sink: MemoryFrameSink = skipMemorySink(digest),
+): Promise<string[]> {
   const kinds: string[] = [];
   for await (const item of stream) {
     kinds.push(item.kind);
@@ -32,7 +39,9 @@ async function readAll(stream: StreamReader, sink: MemoryFrameSink = skipMemoryS
 }
 
 /** Changes what a sink reports. */
-function altered(change: (result: Awaited<ReturnType<MemoryFrameSink['consume']>>) => object): MemoryFrameSink {
+function altered(
+  change: (result: Awaited<ReturnType<MemoryFrameSink['consume']>>) => object,
+): MemoryFrameSink {
   return {
     async consume(...parameters) {
       const result = await skipMemorySink(digest).consume(...parameters);
@@ -56,8 +65,19 @@ describe('StreamReader', () => {
   it('rejects with the first error for ever after', async () => {
     const stream = await open(sound.subarray(0, 300));
     const first = await readAll(stream).catch((error: unknown) => error);
-    expect(first).toMatchObject({ code: 'CHKPT_TRUNCATED', details: { store: 'test:store', context: 'pic' } });
+    expect(first).toMatchObject({
+      code: 'CHKPT_TRUNCATED',
+      details: { store: 'test:store', context: 'pic' },
+    });
     await expect(stream.next()).rejects.toBe(first);
+  });
+
+  it('rejects with the error of a sink for ever after', async () => {
+    const stream = await open(sound);
+    const failure = new Error('sink');
+    await expect(readAll(stream, { consume: () => Promise.reject(failure) })).rejects.toBe(failure);
+    await expect(stream.next()).rejects.toBe(failure);
+    await expect(stream.readMemory(skipMemorySink(digest))).rejects.toBe(failure);
   });
 
   it('refuses calls out of order with a TypeError and goes on', async () => {
@@ -77,7 +97,11 @@ describe('StreamReader', () => {
   it('turns what a store throws into CHKPT_STORE_FAILED with the cause', async () => {
     const cause = new Error('disk on fire');
     const stream = await open(sound, { read: () => Promise.reject(cause) });
-    await expect(stream.next()).rejects.toMatchObject({ code: 'CHKPT_STORE_FAILED', cause, details: { store: 'test:store' } });
+    await expect(stream.next()).rejects.toMatchObject({
+      code: 'CHKPT_STORE_FAILED',
+      cause,
+      details: { store: 'test:store' },
+    });
   });
 
   it.each([-1, 1.5, Number.NaN, 1 << 30])('does not believe a store that read %d bytes', async (count) => {
@@ -96,7 +120,12 @@ describe('StreamReader', () => {
     ['frames', { frameCount: 1 }],
     ['bytes', { byteCount: 56 }],
   ])('notices a sink that lost count of its %s', async (_what, change) => {
-    await expect(readAll(await open(sound), altered(() => change))).rejects.toMatchObject({ code: 'CHKPT_INTERNAL' });
+    await expect(
+      readAll(
+        await open(sound),
+        altered(() => change),
+      ),
+    ).rejects.toMatchObject({ code: 'CHKPT_INTERNAL' });
   });
 
   it('refuses a memory context of which a sink did not see every page', async () => {
@@ -139,7 +168,9 @@ describe('with a sink that does not tell its groups, the index', () => {
   const withGroups =
     (...groups: Uint8Array[]) =>
     (built: StreamBuilder): unknown =>
-      Object.assign(built, { document: (d: Uint8Array) => concat(u32(3, groups.length), d.subarray(8, -48), ...groups) });
+      Object.assign(built, {
+        document: (d: Uint8Array) => concat(u32(3, groups.length), d.subarray(8, -48), ...groups),
+      });
 
   it('is accepted when it is right, or has fewer groups', async () => {
     expect(await code(() => undefined)).toBe('sound');
@@ -147,9 +178,9 @@ describe('with a sink that does not tell its groups, the index', () => {
   });
 
   it('is refused when a name or a place differs', async () => {
-    expect(await code((b) => Object.assign(b, { document: (d: Uint8Array) => Buffer.from(d).fill('P', 32, 33) }))).toBe(
-      'CHKPT_FORMAT',
-    );
+    expect(
+      await code((b) => Object.assign(b, { document: (d: Uint8Array) => Buffer.from(d).fill('P', 32, 33) })),
+    ).toBe('CHKPT_FORMAT');
   });
 
   it.each([

@@ -16,7 +16,11 @@ beforeAll(async () => {
 
 async function open(options: TestStoreOptions = {}): Promise<{ store: TestStore; writer: StreamWriter }> {
   const store = new TestStore(options);
-  const writer = await StreamWriter.open(await store.openWriter({ uuid }), { uuid, digest, store: store.url });
+  const writer = await StreamWriter.open(await store.openWriter({ uuid }), {
+    uuid,
+    digest,
+    store: store.url,
+  });
   return { store, writer };
 }
 
@@ -28,7 +32,11 @@ function source(): MemoryFrameSource {
 function digestsIn(bytes: Uint8Array): Buffer[] {
   const view = Buffer.from(bytes);
   const digests: Buffer[] = [];
-  for (let at = 0; at + 56 <= view.length; at += 56 + Math.ceil(Number(view.readBigUInt64LE(at + 8)) / 8) * 8) {
+  for (
+    let at = 0;
+    at + 56 <= view.length;
+    at += 56 + Math.ceil(Number(view.readBigUInt64LE(at + 8)) / 8) * 8
+  ) {
     digests.push(view.subarray(at + 48, at + 56));
   }
   return digests;
@@ -55,7 +63,8 @@ describe('segments', () => {
     const bytes = store.bytes ?? new Uint8Array();
     for (const { segment, summary: told, start } of store.segments) {
       const body = bytes.subarray(start, start + (told?.bytes ?? 0));
-      const frames = segment.kind === 'start' ? [] : digestsIn(segment.kind === 'end' ? body.subarray(0, -64) : body);
+      const frames =
+        segment.kind === 'start' ? [] : digestsIn(segment.kind === 'end' ? body.subarray(0, -64) : body);
       expect(told).toEqual({
         bytes: body.length,
         frames: frames.length,
@@ -167,7 +176,10 @@ describe('the same input', () => {
     const bytes: (Uint8Array | undefined)[] = [];
     for (const segments of [true, false]) {
       const { store, writer } = await open({ segments });
-      await writer.memory('memory', referenceSource(sampleRegions, samplePage, digest, { slabFrames: segments ? 1 : 9 }));
+      await writer.memory(
+        'memory',
+        referenceSource(sampleRegions, samplePage, digest, { slabFrames: segments ? 1 : 9 }),
+      );
       await writer.finish();
       bytes.push(store.bytes);
     }
@@ -190,14 +202,21 @@ describe('failures', () => {
       const store = new TestStore({ onCall });
       let writer: StreamWriter | undefined;
       const error = await (async () => {
-        writer = await StreamWriter.open(await store.openWriter({ uuid }), { uuid, digest, store: store.url });
+        writer = await StreamWriter.open(await store.openWriter({ uuid }), {
+          uuid,
+          digest,
+          store: store.url,
+        });
         await saveSample(writer);
       })().catch((caught: unknown) => caught);
       expect(error).toMatchObject({ code: 'CHKPT_STORE_FAILED', cause, details: { store: store.url } });
       expect(store.summary).toBeUndefined();
       if (writer !== undefined) {
         expect(writer.isUsable).toBe(false);
-        await expect(writer.openContext('more')).rejects.toMatchObject({ code: 'CHKPT_CLOSED', cause: error });
+        await expect(writer.openContext('more')).rejects.toMatchObject({
+          code: 'CHKPT_CLOSED',
+          cause: error,
+        });
         await writer.abort();
         await writer.abort();
       }
@@ -237,7 +256,9 @@ describe('failures', () => {
         return { ...stream, totals: () => ({ ...stream.totals(), pages: 52 }) };
       },
     };
-    await expect((await open()).writer.memory('memory', missing)).rejects.toMatchObject({ code: 'CHKPT_INTERNAL' });
+    await expect((await open()).writer.memory('memory', missing)).rejects.toMatchObject({
+      code: 'CHKPT_INTERNAL',
+    });
     const halves: MemoryFrameSource = {
       ...inner,
       open: (position, signal) => {
@@ -249,7 +270,9 @@ describe('failures', () => {
         return { ...stream, next };
       },
     };
-    await expect((await open()).writer.memory('memory', halves)).rejects.toMatchObject({ code: 'CHKPT_INTERNAL' });
+    await expect((await open()).writer.memory('memory', halves)).rejects.toMatchObject({
+      code: 'CHKPT_INTERNAL',
+    });
   });
 
   it('a cancelled memory context stops at the next slab', async () => {
@@ -274,7 +297,9 @@ describe('failures', () => {
     await first;
     await writer.closeContext();
     await writer.finish();
-    expect((await readStream(store.bytes ?? new Uint8Array(), digest)).contexts.map(({ name }) => name)).toEqual(['a']);
+    expect(
+      (await readStream(store.bytes ?? new Uint8Array(), digest)).contexts.map(({ name }) => name),
+    ).toEqual(['a']);
   });
 
   async function saveSample(writer: StreamWriter): Promise<void> {

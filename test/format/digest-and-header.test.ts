@@ -60,7 +60,10 @@ describe('stream header', () => {
     fc.assert(
       fc.property(fc.bigInt(1n, 2n ** 64n - 1n), fc.maxSafeNat(), (epoch, createdMs) => {
         const header = { uuid, parent, epoch, createdMs };
-        expect(decodeStreamHeader(encodeStreamHeader(header, digest), digest)).toEqual({ ...header, minor: 0 });
+        expect(decodeStreamHeader(encodeStreamHeader(header, digest), digest)).toEqual({
+          ...header,
+          minor: 0,
+        });
       }),
     );
   });
@@ -80,7 +83,11 @@ describe('stream header', () => {
   });
 
   it.each([
-    ['another magic', { magic: Uint8Array.of(0x89, 0x43, 0x4b, 0x50, 0x0a, 0x1a, 0x0a, 0) }, 'CHKPT_BAD_MAGIC'],
+    [
+      'another magic',
+      { magic: Uint8Array.of(0x89, 0x43, 0x4b, 0x50, 0x0a, 0x1a, 0x0a, 0) },
+      'CHKPT_BAD_MAGIC',
+    ],
     ['another major version', { major: 2 }, 'CHKPT_VERSION'],
     ['another major version with another length', { major: 2, headerBytes: 256 }, 'CHKPT_VERSION'],
     ['another length', { headerBytes: 136 }, 'CHKPT_FORMAT'],
@@ -90,12 +97,18 @@ describe('stream header', () => {
     ['an epoch without parent', { epoch: 1n }, 'CHKPT_FORMAT'],
     ['a parent without epoch and root', { parentUuid: new Uint8Array(16).fill(1) }, 'CHKPT_FORMAT'],
     ['a parent root without parent', { parentRoot: new Uint8Array(32).fill(1), epoch: 1n }, 'CHKPT_FORMAT'],
-    ['a reserved byte', { reserved: Uint8Array.from({ length: 16 }, (_, index) => Number(index === 15)) }, 'CHKPT_FORMAT'],
+    [
+      'a reserved byte',
+      { reserved: Uint8Array.from({ length: 16 }, (_, index) => Number(index === 15)) },
+      'CHKPT_FORMAT',
+    ],
     ['a time beyond 2^53', { createdMs: 1n << 53n }, 'CHKPT_LIMIT'],
   ])('with %s and a right digest is refused', (_what, fields, code) => {
     const built = new StreamBuilder(digest);
     Object.assign(built.header, fields);
-    expect(() => decodeStreamHeader(built.build().slice(0, 128), digest)).toThrow(expect.objectContaining({ code }));
+    expect(() => decodeStreamHeader(built.build().slice(0, 128), digest)).toThrow(
+      expect.objectContaining({ code }),
+    );
   });
 
   it('of a greater minor version is legal', () => {

@@ -29,10 +29,17 @@ describe('typed values', () => {
 
   it('have the codes of the specification', () => {
     const codes = [...Array(256).keys()].filter((code) => valueTypeOf(code) !== undefined);
-    expect(codes).toEqual([0, 1, ...Array.from({ length: 11 }, (_, i) => 2 + i), ...Array.from({ length: 11 }, (_, i) => 0x82 + i)]);
-    expect(['bytes', 'string', 'bool', 'u64', 'i8', 'f64', 'bool[]', 'f64[]'].map((type) => valueTypeCode(type as ValueType))).toEqual([
-      0, 1, 2, 6, 7, 12, 0x82, 0x8c,
+    expect(codes).toEqual([
+      0,
+      1,
+      ...Array.from({ length: 11 }, (_, i) => 2 + i),
+      ...Array.from({ length: 11 }, (_, i) => 0x82 + i),
     ]);
+    expect(
+      ['bytes', 'string', 'bool', 'u64', 'i8', 'f64', 'bool[]', 'f64[]'].map((type) =>
+        valueTypeCode(type as ValueType),
+      ),
+    ).toEqual([0, 1, 2, 6, 7, 12, 0x82, 0x8c]);
   });
 
   it.each([
@@ -69,19 +76,23 @@ describe('typed values', () => {
   });
 
   it('64-bit integers hold exactly their range', () => {
-    for (const value of [0n, 2n ** 64n - 1n]) expect(decodeValue('u64', encodeValue('u64', value)).value).toBe(value);
+    for (const value of [0n, 2n ** 64n - 1n])
+      expect(decodeValue('u64', encodeValue('u64', value)).value).toBe(value);
     for (const value of [-(2n ** 63n), 2n ** 63n - 1n]) {
       expect(decodeValue('i64', encodeValue('i64', value)).value).toBe(value);
     }
     const range = expect.objectContaining({ code: 'CHKPT_VALUE_RANGE' });
     for (const value of [-1n, 2n ** 64n]) expect(() => encodeValue('u64', value)).toThrow(range);
-    for (const value of [-(2n ** 63n) - 1n, 2n ** 63n]) expect(() => encodeValue('i64', value)).toThrow(range);
+    for (const value of [-(2n ** 63n) - 1n, 2n ** 63n])
+      expect(() => encodeValue('i64', value)).toThrow(range);
     expect(() => encodeUnknown('u64', 1, {})).toThrow(TypeError);
   });
 
   it('an f32 rounds, keeps infinities, and refuses what would become infinite', () => {
     expect(decodeValue('f32', encodeValue('f32', 0.1)).value).toBe(Math.fround(0.1));
-    expect(decodeValue('f32', encodeValue('f32', Number.NEGATIVE_INFINITY)).value).toBe(Number.NEGATIVE_INFINITY);
+    expect(decodeValue('f32', encodeValue('f32', Number.NEGATIVE_INFINITY)).value).toBe(
+      Number.NEGATIVE_INFINITY,
+    );
     expect(() => encodeValue('f32', 1e39)).toThrow(expect.objectContaining({ code: 'CHKPT_VALUE_RANGE' }));
   });
 
@@ -102,7 +113,9 @@ describe('typed values', () => {
   });
 
   it('a string with a lone surrogate is refused, not replaced', () => {
-    expect(() => encodeValue('string', 'a\ud800')).toThrow(expect.objectContaining({ code: 'CHKPT_VALUE_RANGE' }));
+    expect(() => encodeValue('string', 'a\ud800')).toThrow(
+      expect.objectContaining({ code: 'CHKPT_VALUE_RANGE' }),
+    );
   });
 
   it('a byte order mark stays in a string', () => {
@@ -123,28 +136,40 @@ describe('typed values', () => {
 
   it.each([
     ...scalarTypes.map((type): [ValueType, number[]] => [type, []]),
-    ...scalarTypes.filter((type) => !/8|bool/.test(type)).map((type): [ValueType, number[]] => [`${type}[]`, [0, 0, 0]]),
+    ...scalarTypes
+      .filter((type) => !/8|bool/.test(type))
+      .map((type): [ValueType, number[]] => [`${type}[]`, [0, 0, 0]]),
     ['bool', [2]],
     ['bool[]', [0, 1, 255]],
     ['string', [0x61, 0x80]],
     ['string', [0xed, 0xa0, 0x80]],
   ] as [ValueType, number[]][])('in a stream, %s of bytes %j is damage', (type, bytes) => {
-    expect(() => checkValue(type, Uint8Array.from(bytes), {})).toThrow(expect.objectContaining({ code: 'CHKPT_FORMAT' }));
+    expect(() => checkValue(type, Uint8Array.from(bytes), {})).toThrow(
+      expect.objectContaining({ code: 'CHKPT_FORMAT' }),
+    );
   });
 });
 
 describe('names', () => {
-  const longest = 'ä'.repeat(127) + 'x';
+  const longest = `${'ä'.repeat(127)}x`;
 
   it.each(['a', 'pci.0', '…', '...', ' ', '\ufeff', '__proto__', longest])('%j is a name', (name) => {
     expect(decodeName(encodeName(name), {})).toBe(name);
   });
 
-  it.each(['', '.', '..', 'a/b', 'a\n', 'a\0', 'a\x7f', `${longest}y`, 'a\udc00'])('%j is no name', (name) => {
-    expect(() => encodeName(name)).toThrow(expect.objectContaining({ code: 'CHKPT_NAME' }));
-  });
+  it.each(['', '.', '..', 'a/b', 'a\n', 'a\0', 'a\x7f', `${longest}y`, 'a\udc00'])(
+    '%j is no name',
+    (name) => {
+      expect(() => encodeName(name)).toThrow(expect.objectContaining({ code: 'CHKPT_NAME' }));
+    },
+  );
 
-  it.each(['', '2e', '2e2e', '612f', '1f', '7f', 'ff', 'c3', '61'.repeat(256)])('bytes %s are no name', (hex) => {
-    expect(() => decodeName(Buffer.from(hex, 'hex'), {})).toThrow(expect.objectContaining({ code: 'CHKPT_FORMAT' }));
-  });
+  it.each(['', '2e', '2e2e', '612f', '1f', '7f', 'ff', 'c3', '61'.repeat(256)])(
+    'bytes %s are no name',
+    (hex) => {
+      expect(() => decodeName(Buffer.from(hex, 'hex'), {})).toThrow(
+        expect.objectContaining({ code: 'CHKPT_FORMAT' }),
+      );
+    },
+  );
 });

@@ -15,6 +15,10 @@ const regions = [
   { base: 5n << 30n, bytes: 24n << 20n },
 ];
 
+function stored(name: string): Uint8Array {
+  return defaultMemoryStoreSpace.bytes(name) ?? new Uint8Array();
+}
+
 async function guest(): Promise<GuestMemory> {
   const memory = GuestMemory.allocate(regions);
   await memory.native.fillGuestLike(7n, 2);
@@ -61,9 +65,9 @@ describe('guest memory through a store', () => {
     const digest = await memory.digest();
     for (const codec of ['lz4', 'raw'] as const) {
       const summary = await save(memory, 'mem:a', { codec, threads: 1 });
-      const bytes = defaultMemoryStoreSpace.bytes('a');
+      const bytes = stored('a');
       await save(memory, 'mem:b', { codec, threads: 3 });
-      expect(Buffer.compare(bytes, defaultMemoryStoreSpace.bytes('b'))).toBe(0);
+      expect(Buffer.compare(bytes, stored('b'))).toBe(0);
       const target = GuestMemory.allocate(regions);
       expect(await load(target, 'mem:a')).toBe(summary.root);
       expect(await target.digest()).toBe(digest);
@@ -107,7 +111,7 @@ describe('guest memory through a store', () => {
   it('refuses a damaged page with code, frame and offset', async () => {
     const memory = await guest();
     await save(memory, 'mem:d');
-    const bytes = Uint8Array.from(defaultMemoryStoreSpace.bytes('d'));
+    const bytes = Uint8Array.from(stored('d'));
     const middle = Math.floor(bytes.length / 2);
     bytes[middle] = (bytes[middle] ?? 0) ^ 4;
     defaultMemoryStoreSpace.put('d', bytes);

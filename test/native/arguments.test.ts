@@ -18,7 +18,8 @@ function detached(): Uint8Array {
 }
 
 function outOfBounds(): Uint8Array {
-  const buffer = new ArrayBuffer(64, { maxByteLength: 128 } as never);
+  const Resizable = ArrayBuffer as unknown as new (bytes: number, options: object) => ArrayBuffer;
+  const buffer = new Resizable(64, { maxByteLength: 128 });
   const bytes = new Uint8Array(buffer, 32);
   (buffer as unknown as { resize(bytes: number): void }).resize(16);
   return bytes;
@@ -68,8 +69,20 @@ describe('guest memory', () => {
     ['part of a page', [{ base: 0, bytes: 4097 }]],
     ['above the last address', [{ base: 1n << 52n, bytes: 4096 }]],
     ['more than 16 TiB', [{ base: 0, bytes: 17n << 40n }]],
-    ['descending', [{ base: 8192, bytes: 4096 }, { base: 0, bytes: 4096 }]],
-    ['overlapping', [{ base: 0, bytes: 8192 }, { base: 4096, bytes: 4096 }]],
+    [
+      'descending',
+      [
+        { base: 8192, bytes: 4096 },
+        { base: 0, bytes: 4096 },
+      ],
+    ],
+    [
+      'overlapping',
+      [
+        { base: 0, bytes: 8192 },
+        { base: 4096, bytes: 4096 },
+      ],
+    ],
     ['257 regions', Array.from({ length: 257 }, (_, i) => ({ base: i * 4096, bytes: 4096 }))],
   ])('refuses a region table with %s with a RangeError', (_, regions) => {
     expect(() => GuestMemory.allocate(regions)).toThrow(RangeError);
@@ -77,7 +90,9 @@ describe('guest memory', () => {
 
   it('refuses a plain ArrayBuffer to attach, and notices memory that shrank or was detached', () => {
     expect(() => GuestMemory.attach([{ memory: new ArrayBuffer(65536) as never }])).toThrow(TypeError);
-    const wasm = new (globalThis as never as { WebAssembly: { Memory: new (o: object) => never } }).WebAssembly.Memory({
+    const wasm = new (
+      globalThis as never as { WebAssembly: { Memory: new (o: object) => never } }
+    ).WebAssembly.Memory({
       initial: 1,
       maximum: 2,
     }) as never as { buffer: ArrayBuffer; grow(pages: number): number };
@@ -85,7 +100,9 @@ describe('guest memory', () => {
     attached.write(10, new Uint8Array([5]));
     expect(new Uint8Array(wasm.buffer)[10]).toBe(5);
     wasm.grow(1);
-    expect(() => attached.read(0, 1)).toThrowError(expect.objectContaining({ code: 'CHKPT_MEMORY_DETACHED' }));
+    expect(() => attached.read(0, 1)).toThrowError(
+      expect.objectContaining({ code: 'CHKPT_MEMORY_DETACHED' }),
+    );
   });
 
   it('rejects every use after close with CHKPT_CLOSED and closes twice', async () => {
@@ -154,14 +171,18 @@ describe('the bare addon', () => {
       (...values) => new addon.bench.StoredBlocks().add(...(values as never as [never])),
     ];
     await fc.assert(
-      fc.asyncProperty(fc.nat(calls.length - 1), fc.array(anything, { maxLength: 4 }), async (index, values) => {
-        try {
-          await calls[index]?.(...(values as never[]));
-        } catch (error) {
-          return acceptable(error);
-        }
-        return true;
-      }),
+      fc.asyncProperty(
+        fc.nat(calls.length - 1),
+        fc.array(anything, { maxLength: 4 }),
+        async (index, values) => {
+          try {
+            await calls[index]?.(...(values as never[]));
+          } catch (error) {
+            return acceptable(error);
+          }
+          return true;
+        },
+      ),
       { numRuns: 5000 },
     );
   });

@@ -52,14 +52,22 @@ describe('the two builds', () => {
 });
 
 describe('the published package', () => {
-  it('installs without scripts into an empty folder, saves and loads there', { timeout: 10 * minutes }, async () => {
+  it('installs without scripts into an empty folder, saves and loads there', {
+    timeout: 10 * minutes,
+  }, async () => {
     await run('npx', ['tsc', '-p', 'tsconfig.build.json'], { cwd: checkout.path });
     const packed = JSON.parse(await run('npm', ['pack', '--json'], { cwd: checkout.path }));
     const tarball = Array.isArray(packed) ? packed[0] : (Object.values(packed)[0] as { filename: string });
     const folder = await mkdtemp(join(tmpdir(), 'chkpt-install-'));
     try {
       await writeFile(join(folder, 'package.json'), '{ "name": "user", "private": true, "type": "module" }');
-      const install = ['install', '--ignore-scripts', '--no-audit', '--no-fund', join(checkout.path, tarball.filename)];
+      const install = [
+        'install',
+        '--ignore-scripts',
+        '--no-audit',
+        '--no-fund',
+        join(checkout.path, tarball.filename),
+      ];
       await run('npm', install, { cwd: folder });
       await mkdir(join(folder, 'store'));
       await writeFile(
@@ -82,7 +90,8 @@ describe('the published package', () => {
       expect(manifest.scripts).not.toHaveProperty(script);
     }
     const versions = { ...manifest.dependencies, ...manifest.devDependencies };
-    for (const version of Object.values(versions)) expect(version).toMatch(/^(npm:[a-z0-9-]+@)?\d+\.\d+\.\d+$/);
+    for (const version of Object.values(versions))
+      expect(version).toMatch(/^(npm:[a-z0-9-]+@)?\d+\.\d+\.\d+$/);
     expect(await readFile(join(root, 'package-lock.json'), 'utf8')).not.toContain('"resolved"');
   });
 });

@@ -17,7 +17,11 @@ export interface RunOptions {
 export async function run(program: string, args: readonly string[], options: RunOptions): Promise<string> {
   const env = { ...process.env, ...options.env };
   try {
-    const { stdout } = await promisify(execFile)(program, [...args], { ...options, env, maxBuffer: 64 << 20 });
+    const { stdout } = await promisify(execFile)(program, [...args], {
+      ...options,
+      env,
+      maxBuffer: 64 << 20,
+    });
     return stdout;
   } catch (error) {
     const { stdout = '', stderr = '' } = error as { stdout?: string; stderr?: string };

@@ -1,5 +1,12 @@
 // Runs in a folder where the package was installed: what a user does first.
-import { GuestMemory, hasNativeAddon, openCheckpoint, PageDecoder, PageEncoder, verifyCheckpoint } from 'chkpt';
+import {
+  GuestMemory,
+  hasNativeAddon,
+  openCheckpoint,
+  PageDecoder,
+  PageEncoder,
+  verifyCheckpoint,
+} from 'chkpt';
 
 const regions = [{ base: 0, bytes: 8 << 20 }];
 const memory = GuestMemory.allocate(regions);

@@ -24,7 +24,7 @@ describe('registry', () => {
     expect(() => openStore('floppy:a')).toThrow(
       expect.objectContaining({
         code: 'CHKPT_STORE_UNKNOWN',
-        message: expect.stringContaining('known: dir: '),
+        message: expect.stringContaining('only dir: '),
       }),
     );
     expect(() => new StoreRegistry().open('file:a')).toThrow(

@@ -1,14 +1,16 @@
 /** Watches how much memory JavaScript asks for at once, by standing in front of the constructors. */
 
-/** Runs `action` and resolves to the largest number of bytes that one ArrayBuffer or Uint8Array was made with. */
+/**
+ * Runs `action` and resolves to the largest number of bytes that one ArrayBuffer or Uint8Array was made with.
+ */
 export async function largestAllocation(action: () => Promise<unknown>): Promise<number> {
   const { ArrayBuffer: plainBuffer, Uint8Array: plainArray } = globalThis;
   let largest = 0;
   const watch = <T extends object>(target: T): T =>
     new Proxy(target, {
-      construct(constructor, parameters, newTarget) {
+      construct(original, parameters, newTarget) {
         if (typeof parameters[0] === 'number') largest = Math.max(largest, parameters[0]);
-        return Reflect.construct(constructor as never, parameters, newTarget);
+        return Reflect.construct(original as never, parameters, newTarget);
       },
     });
   globalThis.ArrayBuffer = watch(plainBuffer);

@@ -54,7 +54,10 @@ export const name: fc.Arbitrary<string> = fc
 
 /** Regions that ascend with gaps, some of them touching, of up to 40 pages each. */
 export const regions: fc.Arbitrary<MemoryRegion[]> = fc
-  .array(fc.tuple(fc.integer({ min: 0, max: 5 }), fc.integer({ min: 1, max: 40 })), { minLength: 1, maxLength: 4 })
+  .array(fc.tuple(fc.integer({ min: 0, max: 5 }), fc.integer({ min: 1, max: 40 })), {
+    minLength: 1,
+    maxLength: 4,
+  })
   .map((spans) => {
     let next = 0n;
     return spans.map(([gap, pages]) => {

@@ -1,7 +1,9 @@
 /** A hand-made stream with everything in it, and ways to change it, for tests of readers. */
+import { CheckpointError } from '../../src/errors/index.ts';
 import type { Digest64 } from '../../src/format/digest.ts';
-import { PageEncoder } from './page-encoder.ts';
 import { pageOfKind } from './page-content.ts';
+import { PageEncoder } from './page-encoder.ts';
+import { readStream } from './read-stream.ts';
 import { type DraftFrame, StreamBuilder } from './stream-builder.ts';
 
 /** Places of its frames. */
@@ -40,7 +42,11 @@ export const forgedRegions = [
 
 export function soundStream(digest: Digest64): StreamBuilder {
   const built = new StreamBuilder(digest);
-  built.contextOpen('pic').tag('irr', 3, Uint8Array.of(7)).tag('name', 1, Buffer.from('8259A')).contextClose();
+  built
+    .contextOpen('pic')
+    .tag('irr', 3, Uint8Array.of(7))
+    .tag('name', 1, Buffer.from('8259A'))
+    .contextClose();
   built.contextOpen('memory', 1);
   built.regionTable(...forgedRegions.map(({ base, bytes }) => [base, bytes] as const));
   addPages(built);
@@ -55,7 +61,9 @@ function addPages(built: StreamBuilder): void {
   for (const draft of new PageEncoder(forgedRegions, forgedPage).frames) {
     const { payload } = draft;
     const moved =
-      typeof payload === 'function' ? (offsets: readonly number[]) => payload(offsets.slice(before)) : payload;
+      typeof payload === 'function'
+        ? (offsets: readonly number[]) => payload(offsets.slice(before))
+        : payload;
     built.frames.push(moved === undefined ? draft : { ...draft, payload: moved });
   }
 }
@@ -74,4 +82,46 @@ export function payloadAt(built: StreamBuilder, place: number): Buffer {
   const copy = Buffer.from(frame.payload);
   frame.payload = copy;
   return copy;
+}
+
+/** A change to a stream. */
+export type Change = (built: StreamBuilder) => unknown;
+
+/** The error with which the whole stream is refused after a change; digests are right again. */
+export async function forgedError(digest: Digest64, change: Change): Promise<CheckpointError> {
+  const built = soundStream(digest);
+  change(built);
+  const bytes = built.build();
+  try {
+    await readStream(bytes, digest);
+  } catch (error) {
+    if (error instanceof CheckpointError) return error;
+    throw error;
+  }
+  throw new Error('loaded');
+}
+
+/** A frame more at a place. */
+export function insert(at: number, type: number, fields: Omit<DraftFrame, 'type'> = {}): Change {
+  return (built) => built.frames.splice(at, 0, { type, ...fields });
+}
+
+/** A frame less. */
+export function remove(at: number): Change {
+  return (built) => built.frames.splice(at, 1);
+}
+
+/** Other fields in a frame. */
+export function set(at: number, fields: Partial<DraftFrame>): Change {
+  return (built) => Object.assign(frameAt(built, at), fields);
+}
+
+/** Other bytes in a payload. */
+export function poke(at: number, offset: number, ...bytes: number[]): Change {
+  return (built) => payloadAt(built, at).set(bytes, offset);
+}
+
+/** Another index document. */
+export function redocument(change: (document: Uint8Array) => Uint8Array): Change {
+  return (built) => Object.assign(built, { document: change });
 }

@@ -1,6 +1,6 @@
 /**
- * A reference encoder for guest memory: slow, obvious, one page at a time. `pageAt` gives the content of a page, or
- * `undefined` for one that was never touched.
+ * A reference encoder for guest memory: slow, obvious, one page at a time. `pageAt` gives the content of a
+ * page, or `undefined` for one that was never touched.
  */
 import { compressSync } from 'lz4-napi';
 import type {
@@ -60,7 +60,9 @@ export class PageEncoder {
     const blocks: (number | undefined)[] = [];
     for (let at = 0; at < pageCount; at += blockPages) {
       const count = Math.min(blockPages, pageCount - at);
-      const pages = Array.from({ length: count }, (_, index) => this.#classify(firstPage + at + index, pageAt));
+      const pages = Array.from({ length: count }, (_, index) =>
+        this.#classify(firstPage + at + index, pageAt),
+      );
       this.totals.pages += count;
       if (pages.every(({ code }) => code === 0)) {
         this.#zeroRun(firstPage + at, count, startsRegion && at === 0);
@@ -131,11 +133,16 @@ function blockIndexPayload(
   offsets: readonly number[],
 ): Uint8Array {
   const start = offsets[base] ?? 0;
-  const entries = blocks.map((block) => (block === undefined ? 0xffff_ffff : ((offsets[block] ?? 0) - start) / 8));
+  const entries = blocks.map((block) =>
+    block === undefined ? 0xffff_ffff : ((offsets[block] ?? 0) - start) / 8,
+  );
   return concat(u64(start), u32(...entries));
 }
 
-/** The reference encoder as a source; slabs of `slabFrames` frames that are overwritten when they are released. */
+/**
+ * The reference encoder as a source; slabs of `slabFrames` frames that are overwritten when they are
+ * released.
+ */
 export function referenceSource(
   regions: readonly MemoryRegion[],
   pageAt: PageAt,
@@ -159,7 +166,9 @@ export function referenceSource(
           const bytes = layout.bytes.slice(start - position.offset, end - position.offset);
           const groups = encoder.frames.slice(first, at).flatMap(({ type, arg0, arg1 }, index) => {
             const offset = layout.offsets[first + index] ?? 0;
-            return type === types.blockIndex ? [{ firstPage: Number(arg0), pageCount: Number(arg1), offset }] : [];
+            return type === types.blockIndex
+              ? [{ firstPage: Number(arg0), pageCount: Number(arg1), offset }]
+              : [];
           });
           const digests = layout.digests.slice(8 * first, 8 * at);
           return { bytes, frameCount: at - first, digests, groups, release: () => void bytes.fill(0xee) };

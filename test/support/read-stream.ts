@@ -57,7 +57,8 @@ export async function readStream(
   let summary: StreamSummary | undefined;
   for await (const item of stream) {
     if (item.kind === 'end') summary = item.summary;
-    if (item.kind === 'tag') contexts.at(-1)?.tags.push({ name: item.name, type: item.type, data: item.data });
+    if (item.kind === 'tag')
+      contexts.at(-1)?.tags.push({ name: item.name, type: item.type, data: item.data });
     if (item.kind !== 'context-open') continue;
     contexts.push({ name: item.name, kind: item.contextKind, tags: [] });
     if (item.contextKind !== 'memory') continue;

@@ -1,4 +1,7 @@
-/** A small checkpoint that has everything: values of several kinds, guest memory with every class of page, an index. */
+/**
+ * A small checkpoint that has everything: values of several kinds, guest memory with every class of page, an
+ * index.
+ */
 import { StreamWriter } from '../../src/context/stream-writer.ts';
 import type { Digest64 } from '../../src/format/digest.ts';
 import { encodeUnknown } from '../../src/format/value.ts';
@@ -31,11 +34,20 @@ export interface SampleOptions {
 export async function sampleCheckpoint(digest: Digest64, options: SampleOptions = {}): Promise<Uint8Array> {
   const { uuid = sampleUuid, createdMs = 1_700_000_000_000, index, irr = 7 } = options;
   const store = new TestStore();
-  const writer = await StreamWriter.open(await store.openWriter({ uuid }), { uuid, digest, createdMs, index });
+  const writer = await StreamWriter.open(await store.openWriter({ uuid }), {
+    uuid,
+    digest,
+    createdMs,
+    index,
+  });
   await writer.openContext('pic');
   await writer.tag('irr', 'u8', encodeUnknown('u8', irr, {}));
   await writer.tag('name', 'string', Buffer.from('8259A'));
-  await writer.tag('ram', 'bytes', new Uint8Array(1003).map((_, at) => at * 7));
+  await writer.tag(
+    'ram',
+    'bytes',
+    new Uint8Array(1003).map((_, at) => at * 7),
+  );
   await writer.closeContext();
   await writer.memory('memory', referenceSource(sampleRegions, samplePage, digest));
   await writer.openContext('pit');

@@ -1,7 +1,7 @@
 /**
- * Streams made by hand, field by field from docs/format.md and without the encoders of src/format. Every field can be
- * set to anything; digests, offsets, counts, index and footer are right for what was set unless they are set too. So a
- * test forges one field of a stream whose digests all match.
+ * Streams made by hand, field by field from docs/format.md and without the encoders of src/format. Every
+ * field can be set to anything; digests, offsets, counts, index and footer are right for what was set unless
+ * they are set too. So a test forges one field of a stream whose digests all match.
  */
 import { createHash } from 'node:crypto';
 import type { Digest64 } from '../../src/format/digest.ts';
@@ -65,7 +65,8 @@ export function concat(...pieces: readonly Uint8Array[]): Uint8Array {
 
 export function u64(...values: readonly Whole[]): Uint8Array {
   const bytes = Buffer.alloc(8 * values.length);
-  for (const [index, value] of values.entries()) bytes.writeBigUInt64LE(BigInt.asUintN(64, BigInt(value)), 8 * index);
+  for (const [index, value] of values.entries())
+    bytes.writeBigUInt64LE(BigInt.asUintN(64, BigInt(value)), 8 * index);
   return Uint8Array.from(bytes);
 }
 
@@ -104,7 +105,11 @@ export function layOut(drafts: readonly DraftFrame[], start: LayoutPosition, dig
 }
 
 /** Payload of a TAG frame. */
-export function tagPayload(tag: string | Uint8Array, data: Uint8Array, dataBytes: Whole = data.length): Uint8Array {
+export function tagPayload(
+  tag: string | Uint8Array,
+  data: Uint8Array,
+  dataBytes: Whole = data.length,
+): Uint8Array {
   const name = typeof tag === 'string' ? Buffer.from(tag) : tag;
   return concat(u64(name.length), padded(name), u64(dataBytes), data.subarray(0, 1 << 20));
 }
@@ -212,7 +217,11 @@ export class StreamBuilder {
   }
 
   /** The whole stream, and where its frames (END and INDEX too) lie. */
-  buildParts(): { readonly bytes: Uint8Array; readonly offsets: readonly number[]; readonly endOffset: number } {
+  buildParts(): {
+    readonly bytes: Uint8Array;
+    readonly offsets: readonly number[];
+    readonly endOffset: number;
+  } {
     const { uuid, epoch } = this.header;
     const header = this.#headerBytes();
     const body = layOut(this.frames, { uuid, epoch, sequence: 0, offset: 128 }, this.digest);
@@ -288,7 +297,15 @@ export class StreamBuilder {
   }
 
   #countFrames(): BuiltCounts {
-    const counts = { contexts: 0, tags: 0, pages: 0, zeroPages: 0, fillPages: 0, storedPages: 0, samePages: 0 };
+    const counts = {
+      contexts: 0,
+      tags: 0,
+      pages: 0,
+      zeroPages: 0,
+      fillPages: 0,
+      storedPages: 0,
+      samePages: 0,
+    };
     let encodedBytes = 0;
     for (const { type, arg1, payload } of this.frames) {
       if (type === types.contextOpen) counts.contexts += 1;
@@ -324,7 +341,11 @@ export function indexDocument(frames: readonly DraftFrame[], offsets: readonly n
     } else if (type === types.tag && bytes.length >= 16) {
       const name = bytes.subarray(8, 8 + Number(bytes.readBigUInt64LE(0) & 0xffn));
       const dataBytes = bytes.readBigUInt64LE(Math.min(8 + pad8(name.length), bytes.length - 8));
-      const entry = concat(u64(offset, dataBytes), u32(Number(BigInt(arg0) & 0xffn), name.length), padded(name));
+      const entry = concat(
+        u64(offset, dataBytes),
+        u32(Number(BigInt(arg0) & 0xffn), name.length),
+        padded(name),
+      );
       contexts.at(-1)?.tags.push(entry);
     } else if (type === types.blockIndex) {
       groups.push(u64(arg0, arg1, offset));

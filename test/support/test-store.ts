@@ -1,6 +1,6 @@
 /**
- * A store in memory that watches how it is used. A write takes its bytes only just before it resolves, so that memory
- * that is reused too early shows up as damage.
+ * A store in memory that watches how it is used. A write takes its bytes only just before it resolves, so
+ * that memory that is reused too early shows up as damage.
  */
 import { setImmediate } from 'node:timers/promises';
 import type {
@@ -91,7 +91,8 @@ export class TestStore implements Store {
       endSegment: (summary) =>
         call('end', () => {
           const last = this.segments.at(-1);
-          if (last === undefined || written - last.start !== summary.bytes) throw new Error('wrong segment length');
+          if (last === undefined || written - last.start !== summary.bytes)
+            throw new Error('wrong segment length');
           last.summary = summary;
         }),
     };

@@ -1,4 +1,4 @@
-"""Reads a checkpoint of a dir: store: MANIFEST.json and the segment files it lists (docs/stores.md).
+"""Reads a checkpoint of a dir: store: MANIFEST.json and its segment files (docs/stores.md).
 
 The segments one behind the other are the stream; it is read as one, without a copy. The manifest is
 checked first by itself, then against the files, and at the end against what the stream turned out
@@ -18,7 +18,7 @@ from stream import read_checkpoint
 
 MANIFEST_FILE = 'MANIFEST.json'
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_FILE_NAME = re.compile(r'(\d{3,})-[A-Za-z0-9._-]+')
+_FILE_NAME = re.compile(r'([0-9]{3,})-[A-Za-z0-9._-]+')
 _FILE_NAME_CHARS_MAX = 100
 
 
@@ -88,7 +88,8 @@ class _Segment:
     def check(self):
         """Once all frames were noted."""
         if self._fields['frames'] != self.frame_count:
-            raise self.damage(f"tells {self._fields['frames']} frames, there are {self.frame_count}")
+            told = self._fields['frames']
+            raise self.damage(f'tells {told} frames, there are {self.frame_count}')
         if self._fields['digest'] != self.digest.hexdigest():
             raise self.damage('has another digest')
 
@@ -99,6 +100,8 @@ class _SegmentFiles:
     def __init__(self, segments):
         self._segments = iter(segments)
         self._file = None
+        # Bytes of the open segment that are still to come: a file that grows now stays as it was.
+        self._rest = 0
 
     def __enter__(self):
         return self
@@ -109,16 +112,17 @@ class _SegmentFiles:
 
     def read(self, count):
         """Up to `count` bytes; no bytes at the end of the last segment only."""
-        while True:
-            data = b'' if self._file is None else self._file.read(count)
-            if data:
-                return data
+        while self._rest == 0:
             segment = next(self._segments, None)
             if segment is None:
                 return b''
             if self._file is not None:
                 self._file.close()
             self._file = _open(segment.path, segment.offset)
+            self._rest = segment.end - segment.offset
+        data = self._file.read(min(count, self._rest))
+        self._rest -= len(data)
+        return data
 
 
 class _SegmentFrames:

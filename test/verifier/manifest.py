@@ -1,4 +1,4 @@
-"""MANIFEST.json of a dir: store by itself: form, keys, types, and its own digest (docs/stores.md)."""
+"""MANIFEST.json of a dir: store by itself: form, keys, types, own digest (docs/stores.md)."""
 
 import json
 import re
@@ -12,8 +12,8 @@ KINDS = ('start', 'values', 'memory', 'end')
 
 _SAFE_INTEGER_MAX = 2**53 - 1
 _UUID = re.compile(r'[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}')
-_GENERATION = re.compile(rf'({_UUID.pattern})(\.([2-9]|[1-9]\d+))?')
-_EPOCH = re.compile(r'0|[1-9]\d{0,19}')
+_GENERATION = re.compile(rf'({_UUID.pattern})(\.([2-9]|[1-9][0-9]+))?')
+_EPOCH = re.compile(r'0|[1-9][0-9]{0,19}')
 _DIGEST = re.compile(r'[0-9a-f]{64}')
 
 

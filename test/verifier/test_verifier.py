@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import cases_command  # noqa: E402
 import cases_context  # noqa: E402
+import cases_directory  # noqa: E402
 import cases_index  # noqa: E402
 import cases_lz4  # noqa: E402
 import cases_memory  # noqa: E402
@@ -247,7 +248,7 @@ class ResealedDamageTest(unittest.TestCase):
 
 
 def load_tests(loader, tests, pattern):
-    for part in (cases_xxh3, cases_lz4, cases_command):
+    for part in (cases_xxh3, cases_lz4, cases_directory, cases_command):
         tests.addTests(loader.loadTestsFromModule(part))
     return tests
 

@@ -68,19 +68,24 @@ Measured OverChunks(const GuestMemory& memory, unsigned threads, const Work& wor
   return measured;
 }
 
-// Many independent sums, so that memory is the limit and not one chain of additions. Twice the same
-// body: gyp has no flags per file, and target_clones makes an ifunc that sanitizers do not survive.
+// Four words in one register where there is AVX2, two registers elsewhere.
+using WordVector = std::uint64_t __attribute__((vector_size(32), aligned(1), may_alias));
+
+// Independent sums of vectors, so that memory is the limit and not one chain of additions. (GCC 12
+// makes spills of the same loop over plain words: a third of the speed.) Twice the same body: gyp
+// has no flags per file, and target_clones makes an ifunc that sanitizers do not survive.
 inline __attribute__((always_inline)) std::uint64_t SumWordsBody(const std::uint8_t* bytes,
                                                                  std::size_t count) {
-  std::uint64_t sums[16] = {};
-  for (std::size_t i = 0; i < count; i += 128) {
-    std::uint64_t words[16];
-    std::memcpy(words, bytes + i, 128);
-    for (int lane = 0; lane < 16; ++lane) sums[lane] += words[lane];
+  WordVector a{}, b{}, c{}, d{};
+  for (std::size_t i = 0; i < count; i += 4 * sizeof(WordVector)) {
+    const auto* words = reinterpret_cast<const WordVector*>(bytes + i);
+    a += words[0];
+    b += words[1];
+    c += words[2];
+    d += words[3];
   }
-  std::uint64_t sum = 0;
-  for (const std::uint64_t lane : sums) sum += lane;
-  return sum;
+  a += b + c + d;
+  return a[0] + a[1] + a[2] + a[3];
 }
 
 std::uint64_t SumWordsPortable(const std::uint8_t* bytes, std::size_t count) {

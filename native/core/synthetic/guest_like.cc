@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/synthetic/guest_plan.h"
+#include "core/synthetic/page_buffer.h"
 #include "core/synthetic/page_code.h"
 #include "core/synthetic/page_objects.h"
 #include "core/synthetic/page_text.h"

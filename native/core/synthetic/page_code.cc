@@ -4,7 +4,7 @@
 #include <iterator>
 #include <string_view>
 
-#include "core/synthetic/page_text.h"
+#include "core/synthetic/page_buffer.h"
 
 namespace chkpt {
 namespace {

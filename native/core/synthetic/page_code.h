@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "core/synthetic/page_buffer.h"
 #include "core/synthetic/page_random.h"
 #include "core/synthetic/token_table.h"
 

@@ -5,12 +5,10 @@
 #include <cstddef>
 #include <cstring>
 
-#include "core/base/units.h"
+#include "core/synthetic/page_buffer.h"
 
 namespace chkpt {
 namespace {
-
-constexpr std::size_t kPageWords = kPageBytes / sizeof(std::uint64_t);
 
 // What one word of a structure holds.
 enum class Field : std::uint8_t {

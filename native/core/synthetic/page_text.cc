@@ -48,6 +48,10 @@ constexpr std::string_view kSyllables[] = {
 constexpr std::size_t kWordCount = 6000;
 constexpr std::size_t kWordFlatness = 40;
 constexpr std::size_t kPhraseRank = 20;
+// How many bytes a line may have from the one before. A token follows without another look at the
+// end of the page.
+constexpr std::ptrdiff_t kAlikeBytesMax = 32;
+static_assert(kAlikeBytesMax + sizeof(Token) <= kPageSlackBytes);
 constexpr std::uint64_t kVocabularySeed = 0x746578742d776f72u;
 
 // %w word, %i identifier of this file, %d decimal number, %h hexadecimal number, %t time. In order
@@ -170,6 +174,7 @@ void TextWriter::AddWords() {
     words_.Add(MakeToken(rest.substr(0, end)), TokenTable::ZipfWeight(rank++, kWordFlatness));
     rest.remove_prefix(std::min(end + 1, rest.size()));
   }
+  first_phrase_ = words_.size();
   for (const std::string_view phrase : kPhrases) {
     words_.Add(MakeToken(phrase), TokenTable::ZipfWeight(kPhraseRank, kWordFlatness));
   }
@@ -206,7 +211,7 @@ void TextWriter::AddStyle(const char* const* templates, std::size_t count, Style
     flush();
     style->lines.push_back(std::move(line));
   }
-  // Two thirds as frequent as the one before, at least one slot each.
+  // Each takes a sixth of the slots that are left, at least one; the last takes the rest.
   std::size_t slot = 0;
   for (std::size_t i = 0; i < count; ++i) {
     const std::size_t left = style->slots.size() - slot - (count - 1 - i);
@@ -216,10 +221,16 @@ void TextWriter::AddStyle(const char* const* templates, std::size_t count, Style
   }
 }
 
+const Token& TextWriter::IdentifierPart(std::uint64_t bits) const {
+  const std::size_t index = words_.Draw(bits);
+  const bool phrase = index - first_phrase_ < std::size(kPhrases);
+  return words_.at(phrase ? index - first_phrase_ : index);  // a frequent word instead
+}
+
 TextWriter::Identifiers TextWriter::MakeIdentifiers(std::uint64_t extent_seed) const {
   Identifiers identifiers;
   PageRandom random(extent_seed);
-  const Token& prefix = words_.Pick(random.Next());
+  const Token& prefix = IdentifierPart(random.Next());
   for (Token& identifier : identifiers) {
     const std::uint64_t bits = random.Next();
     std::uint8_t text[3 * sizeof(Token)];
@@ -228,10 +239,10 @@ TextWriter::Identifiers TextWriter::MakeIdentifiers(std::uint64_t extent_seed) c
       end = AppendToken(prefix, end);
       *end++ = '_';
     }
-    end = AppendToken(words_.Pick(bits), end);
+    end = AppendToken(IdentifierPart(bits), end);
     if ((bits >> 60 & 3) == 0) {
       *end++ = '_';
-      end = AppendToken(words_.Pick(bits >> 16), end);
+      end = AppendToken(IdentifierPart(bits >> 16), end);
     }
     const auto bytes = std::min<std::size_t>(static_cast<std::size_t>(end - text), kTokenBytesMax);
     std::copy_n(text, bytes, identifier.bytes.begin());
@@ -257,8 +268,8 @@ void TextWriter::WritePage(const PageSeeds& seeds, std::uint8_t* target) const {
   while (target < end) {
     const std::uint64_t shape = random.Next();
     const std::uint8_t* const line_start = target;
-    if (shape >> 60 < alike_share && target - previous_line >= 32) {
-      std::memcpy(target, previous_line, 32);
+    if (shape >> 60 < alike_share && target - previous_line >= kAlikeBytesMax) {
+      std::memcpy(target, previous_line, kAlikeBytesMax);
       target += 12 + (shape >> 8 & 15);
     }
     previous_line = line_start;

@@ -13,15 +13,11 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/base/units.h"
+#include "core/synthetic/page_buffer.h"
 #include "core/synthetic/page_random.h"
 #include "core/synthetic/token_table.h"
 
 namespace chkpt {
-
-// A page is generated into a buffer with room for the last token to run over.
-inline constexpr std::size_t kPageSlackBytes = 64;
-inline constexpr std::size_t kPageBufferBytes = kPageBytes + kPageSlackBytes;
 
 class TextWriter {
  public:
@@ -53,9 +49,12 @@ class TextWriter {
 
   void AddWords();
   void AddStyle(const char* const* templates, std::size_t count, Style* style);
+  // A word without spaces in it.
+  const Token& IdentifierPart(std::uint64_t bits) const;
   Identifiers MakeIdentifiers(std::uint64_t extent_seed) const;
 
   TokenTable words_;
+  std::size_t first_phrase_ = 0;  // index in words_; the frequent words are before it
   std::array<Style, kStyleCount> styles_;
 };
 

@@ -1,9 +1,83 @@
 /** `chkpt load`: the RAM images and values of a checkpoint into files. */
+import { resolve } from 'node:path';
 import type { Invocation } from '../invocation.ts';
-import { type LoadTargets, loadImage, type ImageLoaded } from '../load-image.ts';
+import { type ImageLoaded, loadImage } from '../load-image.ts';
 import { parseMemoryArguments } from '../memory-argument.ts';
-import { Output } from '../output.ts';
 import { createProgress } from '../progress.ts';
 import { skipOf } from '../skip-argument.ts';
 import { parseStateArguments, standardStream } from '../state-argument.ts';
 import { refuseStoreFile, storeOf } from '../store-argument.ts';
+import { countOf, formatBytes, formatDuration, formatRate, ratioOf } from '../units.ts';
+import { usageError } from '../usage-error.ts';
+
+export async function run({ line, common, output, signal }: Invocation): Promise<void> {
+  const skip = skipOf(line);
+  const memory = parseMemoryArguments(line.all('memory'));
+  const states = parseStateArguments(line.all('state'));
+  if (memory.length > 0 && skip.includes('memory'))
+    throw usageError('--memory and --skip memory exclude each other');
+  const outputs = [...memory, ...states].map(({ path }) => path).filter((path) => path !== standardStream);
+  refuseSamePath(outputs);
+  if (common.json && states.some(({ path }) => path === standardStream)) {
+    throw usageError('--json and --state …=- both need standard output');
+  }
+  const store = storeOf(line.operand(0));
+  refuseStoreFile(store.url, outputs);
+  const progress = createProgress('loading', common);
+  const begin = performance.now();
+  try {
+    const onProgress = progress.update.bind(progress);
+    const loaded = await loadImage({
+      store,
+      memory,
+      states,
+      skip,
+      options: common,
+      output,
+      signal,
+      onProgress,
+    });
+    progress.stop();
+    const elapsedMs = performance.now() - begin;
+    if (common.json) await output.json({ ...documentOf(loaded, store.url), elapsedMs });
+    else if (!common.quiet) output.note(summaryOf(loaded, elapsedMs));
+  } finally {
+    progress.stop();
+  }
+}
+
+function refuseSamePath(paths: readonly string[]): void {
+  const seen = new Set<string>();
+  for (const path of paths) {
+    const absolute = resolve(path);
+    if (seen.has(absolute)) throw usageError(`${path} is the output for two things`);
+    seen.add(absolute);
+  }
+}
+
+function documentOf(loaded: ImageLoaded, store: string): object {
+  const { uuid, root, header, regions, values, memoryBytes, checkpointBytes } = loaded;
+  return {
+    command: 'load',
+    store,
+    uuid,
+    root,
+    id: header.vm.id,
+    memoryBytes,
+    checkpointBytes,
+    ratio: ratioOf(memoryBytes, checkpointBytes),
+    memory: regions.map(({ path, base, bytes }) => ({ path, base: Number(base), bytes: Number(bytes) })),
+    state: values.map(({ context, tag, path, data }) => ({ context, tag, path, bytes: data.length })),
+    verified: true,
+  };
+}
+
+function summaryOf({ memoryBytes, checkpointBytes, values }: ImageLoaded, elapsedMs: number): string {
+  const parts = [
+    ...(memoryBytes > 0 ? [formatBytes(memoryBytes)] : []),
+    ...(values.length > 0 ? [countOf(values.length, 'value')] : []),
+  ];
+  const rate = memoryBytes > 0 ? `, ${formatRate((1000 * memoryBytes) / elapsedMs)}` : '';
+  const what = parts.join(' and ') || 'nothing';
+  return `loaded ${what} from ${formatBytes(checkpointBytes)} in ${formatDuration(elapsedMs)}${rate}`;
+}

@@ -62,7 +62,14 @@ function documentOf({ summary, memoryBytes, totals }: ImageSaved, store: string,
     checkpointBytes: summary.bytes,
     encodedBytes,
     ratio: ratioOf(memoryBytes, summary.bytes),
-    pages: { total: pages, zero: zeroPages, fill: fillPages, stored: storedPages, same: samePages, parent: 0 },
+    pages: {
+      total: pages,
+      zero: zeroPages,
+      fill: fillPages,
+      stored: storedPages,
+      same: samePages,
+      parent: 0,
+    },
   };
 }
 

@@ -1,0 +1,123 @@
+/** Everything that `chkpt info` tells, as one plain object with the key names of docs/cli.md. */
+import { regionsOf, type VmHeader } from '../checkpoint/vm-header.ts';
+import { decodeSkip, type OpenInspection } from '../index.ts';
+import { pageBytes } from '../limits.ts';
+import { readDevices, readHeader } from './machine-facts.ts';
+import type { RegionBytes } from './memory-argument.ts';
+import { ratioOf } from './units.ts';
+
+export interface CheckpointFacts {
+  readonly store: string;
+  readonly uuid: string;
+  readonly parent: { readonly uuid: string; readonly root: string } | null;
+  /** A u64, decimal. */
+  readonly epoch: string;
+  /** ISO 8601; `null` when not told. */
+  readonly created: string | null;
+  readonly format: string;
+  readonly producer: string | null;
+  readonly id: string | null;
+  readonly cpu: { readonly vendor: string; readonly model: string } | null;
+  readonly cores: number | null;
+  readonly skip: readonly string[] | null;
+  readonly regions: readonly { readonly base: number; readonly bytes: number; readonly pages: number }[];
+  readonly memoryBytes: number;
+  readonly pages: Readonly<Record<PageClass, number>>;
+  readonly encodedBytes: number;
+  readonly checkpointBytes: number;
+  /** Memory to checkpoint. */
+  readonly ratio: number | null;
+  /** Stored pages to their encoded bytes: what the codec achieved. */
+  readonly codecRatio: number | null;
+  readonly devices:
+    | readonly { readonly id: string; readonly class: string; readonly contexts: readonly string[] }[]
+    | null;
+  readonly contexts: readonly ContextFacts[];
+  readonly root: string;
+  readonly integrity: 'detect';
+  readonly verified: boolean;
+  /** How the facts were found. */
+  readonly source: 'index' | 'scan' | 'read';
+}
+
+export interface ContextFacts {
+  readonly name: string;
+  readonly kind: 'values' | 'memory';
+  readonly tags: number;
+  /** Bytes of all values, or of the guest memory. */
+  readonly bytes: number;
+}
+
+export const pageClasses = ['total', 'zero', 'fill', 'stored', 'same', 'parent'] as const;
+export type PageClass = (typeof pageClasses)[number];
+
+/** Reads the header and the device table. Throws errors of kind `damaged`. */
+export async function factsOf(inspection: OpenInspection): Promise<CheckpointFacts> {
+  const header = await readHeader(inspection);
+  const devices = await readDevices(inspection);
+  const { counts, bytes: checkpointBytes } = inspection;
+  const memoryBytes = counts.pages * pageBytes;
+  return {
+    store: inspection.url,
+    uuid: inspection.header.uuid,
+    parent: inspection.header.parent ?? null,
+    epoch: String(inspection.header.epoch),
+    created: timeText(inspection.header.createdMs),
+    format: `1.${inspection.header.minor}`,
+    ...machineOf(header),
+    regions: regionsIn(inspection, header).map(({ base, bytes }) => ({
+      base: Number(base),
+      bytes: Number(bytes),
+      pages: Number(bytes / BigInt(pageBytes)),
+    })),
+    memoryBytes,
+    pages: {
+      total: counts.pages,
+      zero: counts.zeroPages,
+      fill: counts.fillPages,
+      stored: counts.storedPages,
+      same: counts.samePages,
+      parent: counts.parentPages,
+    },
+    encodedBytes: counts.encodedBytes,
+    checkpointBytes,
+    ratio: ratioOf(memoryBytes, checkpointBytes),
+    codecRatio: ratioOf(counts.storedPages * pageBytes, counts.encodedBytes),
+    devices: devices?.map(({ id, deviceClass, contexts }) => ({ id, class: deviceClass, contexts })) ?? null,
+    contexts: contextsOf(inspection, memoryBytes),
+    root: inspection.root,
+    integrity: 'detect',
+    verified: inspection.verified,
+    source: inspection.source,
+  };
+}
+
+type MachineFacts = Pick<CheckpointFacts, 'producer' | 'id' | 'cpu' | 'cores' | 'skip'>;
+
+function machineOf(header: VmHeader | undefined): MachineFacts {
+  if (header === undefined) return { producer: null, id: null, cpu: null, cores: null, skip: null };
+  const { producer, vm, cpu, core, options } = header;
+  return { producer, id: vm.id, cpu, cores: core.count, skip: decodeSkip(options.skip) };
+}
+
+/** Those of the memory that is there; of the header when memory was skipped. */
+function regionsIn({ regions }: OpenInspection, header: VmHeader | undefined): readonly RegionBytes[] {
+  return regions.length > 0 || header === undefined ? regions : regionsOf(header);
+}
+
+/** Lengths and offsets are below 2^53 by the limits of the format, so numbers hold them exactly. */
+export function contextsOf({ contexts }: OpenInspection, memoryBytes: number): ContextFacts[] {
+  return contexts.map(({ name, kind, tags }) => ({
+    name,
+    kind,
+    tags: tags.length,
+    bytes: kind === 'memory' ? memoryBytes : tags.reduce((sum, { dataBytes }) => sum + dataBytes, 0),
+  }));
+}
+
+/** The year 275760 is the last one that JavaScript can write. */
+function timeText(createdMs: number): string | null {
+  const time = new Date(createdMs);
+  if (createdMs === 0) return null;
+  return Number.isNaN(time.getTime()) ? String(createdMs) : time.toISOString();
+}

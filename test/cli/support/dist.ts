@@ -1,0 +1,81 @@
+/**
+ * The command line as it is shipped: compiled to JavaScript, laid out as in the package. One build per content of src/, under
+ * out/cli/, so that parallel runs and a `dist/` in the making do not disturb each other.
+ */
+import { execFileSync } from 'node:child_process';
+import { createHash, randomUUID } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../../..', import.meta.url)).replace(/\/$/, '');
+const base = `${root}/out/cli`;
+const keptMs = 3_600_000;
+
+/** Path of `main.js`, built when src/ has changed. */
+export function buildCommandLine(): string {
+  const folder = `dist-${hashOf(`${root}/src`)}`;
+  const main = `${base}/${folder}/cli/main.js`;
+  if (!existsSync(main)) build(folder);
+  return main;
+}
+
+function build(folder: string): void {
+  mkdirSync(base, { recursive: true });
+  // Where the code looks for them: two folders above src/native/ and src/checkpoint/.
+  for (const name of ['package.json', 'build', 'prebuilds']) link(name);
+  removeOlder();
+  const unfinished = `${base}/new-${randomUUID()}`;
+  const tsc = `${root}/node_modules/typescript/bin/tsc`;
+  const options = [
+    '-p',
+    `${root}/tsconfig.build.json`,
+    '--noCheck',
+    '--declaration',
+    'false',
+    '--outDir',
+    unfinished,
+  ];
+  execFileSync(process.execPath, [tsc, ...options], { stdio: 'pipe' });
+  try {
+    renameSync(unfinished, `${base}/${folder}`);
+  } catch {
+    // Another worker was faster.
+    rmSync(unfinished, { recursive: true, force: true });
+  }
+}
+
+function link(name: string): void {
+  try {
+    symlinkSync(`../../${name}`, `${base}/${name}`);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+}
+
+function removeOlder(): void {
+  for (const name of readdirSync(base)) {
+    if (!/^(dist|new)-/.test(name)) continue;
+    const path = `${base}/${name}`;
+    const status = statSync(path, { throwIfNoEntry: false });
+    if (status !== undefined && Date.now() - status.mtimeMs > keptMs)
+      rmSync(path, { recursive: true, force: true });
+  }
+}
+
+function hashOf(folder: string): string {
+  const hash = createHash('sha256');
+  const entries = readdirSync(folder, { recursive: true, encoding: 'utf8' });
+  for (const entry of entries.filter((name) => name.endsWith('.ts')).sort()) {
+    hash.update(`${entry}\0`).update(readFileSync(`${folder}/${entry}`));
+  }
+  return hash.digest('hex').slice(0, 16);
+}
