@@ -41,7 +41,7 @@ PageArray Stamped(const StampPages& stamps, std::uint64_t page, std::uint64_t co
 }
 
 TEST(StampPageTest, AnyChangedByteIsSeen) {
-  const StampPages stamps;
+  const StampPages& stamps = StampPages::Get();
   const PageArray words = Stamped(stamps, 77, 1234);
   std::uint64_t counter = 0;
   EXPECT_EQ(stamps.Check(77, words.data(), &counter), StampState::kValid);
@@ -55,7 +55,7 @@ TEST(StampPageTest, AnyChangedByteIsSeen) {
 }
 
 TEST(StampPageTest, AStampOfAnotherPageOrAMixtureOfTwoStampsIsDamaged) {
-  const StampPages stamps;
+  const StampPages& stamps = StampPages::Get();
   std::uint64_t counter = 0;
   const PageArray words = Stamped(stamps, 77, 1);
   // 77 + 256 has the same body.
@@ -70,7 +70,7 @@ TEST(StampPageTest, AStampOfAnotherPageOrAMixtureOfTwoStampsIsDamaged) {
 }
 
 TEST(StampPageTest, ASecondStampChangesAFewWordsAndABlockCompresses) {
-  const StampPages stamps;
+  const StampPages& stamps = StampPages::Get();
   PageArray block;
   for (std::uint64_t page = 0; page < 3 * kBlockPages; ++page) {
     const PageArray first = Stamped(stamps, page, 5);
@@ -184,7 +184,7 @@ TEST(StampWriterTest, TheRateIsNeverExceeded) {
 
 TEST(StampWriterTest, AHotspotTakesMostWrites) {
   const Memory memory = MustAllocate({{0, 1000 * kPageBytes}}, Backing::kAnonymous);
-  const StampPages stamps;
+  const StampPages& stamps = StampPages::Get();
   StampWriter writer(memory, {.pattern = WritePattern::kHotspot});
   writer.Start();
   writer.Resume();

@@ -12,6 +12,13 @@ const standardOutput = 1;
 
 /** The reader of standard output has gone. */
 export class OutputClosed extends Error {
+  constructor() {
+    super('standard output was closed');
+    this.name = 'OutputClosed';
+  }
+}
+
+export class Output {
   /** Writes to standard output; resolves when the system has the bytes. Throws `OutputClosed`, `CHKPT_NO_SPACE`, `CHKPT_IO`. */
   async write(data: string | Uint8Array): Promise<void> {
     const bytes = typeof data === 'string' ? Buffer.from(data) : data;

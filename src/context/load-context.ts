@@ -76,6 +76,7 @@ export class LoadContext {
   async load(what: string | StateDefinition<unknown>, expected: LoadExpectation = {}): Promise<unknown> {
     return await this.#owner.run(async () => {
       if (what instanceof StateDefinition) return this.#loadState(what);
+      if (typeof what !== 'string') throw new TypeError('load() takes a tag or a state definition');
       return this.#value(what, expected.type, expected.byteLength).value;
     });
   }

@@ -6,8 +6,9 @@ import { nameBytesMax } from '../limits.ts';
 import { formatError, type Place } from './bytes.ts';
 import { decodeUtf8, encodeUtf8 } from './utf8.ts';
 
-/** The bytes of a name to be saved. Throws `CHKPT_NAME`. */
+/** The bytes of a name to be saved. Throws `CHKPT_NAME`, or TypeError for what is no string. */
 export function encodeName(name: string, details: ErrorDetails = {}): Uint8Array {
+  if (typeof name !== 'string') throw new TypeError(`a name is a string, not ${typeof name}`);
   const bytes = encodeUtf8(name);
   const fault = bytes === undefined ? 'is not well-formed Unicode' : faultOf(name, bytes);
   if (bytes === undefined || fault !== undefined) {

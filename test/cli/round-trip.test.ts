@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { makeFolder } from '../store/support/folders.ts';
+import { makeFolder } from './support/folders.ts';
 import { allocatedBytes, digestOf, isSameFile, MiB, makeRamFile, noise } from './support/ram-files.ts';
 import { chkpt, chkptJson, chkptOk } from './support/run-cli.ts';
 

@@ -222,6 +222,7 @@ describe('rules of loading, each a typed error', () => {
     await expect(context.load('irr', { type: 'u16' })).rejects.toMatchObject(
       broken('CHKPT_TAG_TYPE', { context: 'pic', tag: 'irr', expected: 'u16', actual: 'u8' }),
     );
+    await expect(context.load({ leaves: [] } as never)).rejects.toThrow(TypeError);
     await expect(context.load('ram', { byteLength: 1004 })).rejects.toMatchObject(
       broken('CHKPT_TAG_LENGTH', { context: 'pic', tag: 'ram', expected: 1004, actual: 1003 }),
     );

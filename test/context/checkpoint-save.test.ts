@@ -203,6 +203,11 @@ describe('rules of saving, each a typed error that leaves the checkpoint usable'
       await expect(context.save('x', value as never)).rejects.toThrow(TypeError);
     }
     await expect(context.save('x', { type: 'u7', value: 1 } as never)).rejects.toThrow(TypeError);
+    await expect(context.save(5 as never, 1)).rejects.toThrow(TypeError);
+    await expect(context.save({ leaves: [] } as never, {})).rejects.toThrow(TypeError);
+    await expect(checkpoint.openContext(undefined as never)).rejects.toMatchObject({
+      code: 'CHKPT_CONTEXT_OPEN',
+    });
     await context.save('x', 1);
   });
 

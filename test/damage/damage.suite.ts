@@ -51,7 +51,7 @@ export async function saveSample(url: string): Promise<void> {
   memory.write(4 * 4096, text);
   memory.write(5 * 4096, new Uint8Array(4096).fill(0xcc));
   memory.write(20 * 4096, noise(4096));
-  memory.write((1n << 33n) + 40n * 4096n, noise(2 * 4096));
+  memory.write((1n << 33n) + 40n * 4096n, noise(5 * 4096));
   memory.write((1n << 33n) + 47n * 4096n, random);
   const checkpoint = await openCheckpoint(url, {
     mode: 'save',

@@ -48,6 +48,12 @@ void StoreStamp(std::uint64_t page, std::uint64_t counter, Store store) {
 
 }  // namespace
 
+const StampPages& StampPages::Get() {
+  // Never deleted: a thread may stamp until the very end of the process.
+  static const StampPages* const pages = new StampPages;
+  return *pages;
+}
+
 StampPages::StampPages() : bodies_(kBodyCount) {
   const TextWriter text;
   const CodeWriter code;

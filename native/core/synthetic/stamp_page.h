@@ -25,7 +25,9 @@ enum class StampState : std::uint8_t {
 
 class StampPages {
  public:
-  StampPages();
+  // Made at the first call and kept for the life of the process: it is the same for everyone.
+  static const StampPages& Get();
+
   StampPages(const StampPages&) = delete;
   StampPages& operator=(const StampPages&) = delete;
 
@@ -39,6 +41,8 @@ class StampPages {
   StampState Check(std::uint64_t page, const std::uint64_t* words, std::uint64_t* counter) const;
 
  private:
+  StampPages();
+
   static constexpr std::uint64_t kBodyCount = 256;  // bodies; page numbers that far apart share one
   using Body = std::array<std::uint64_t, kPageWords>;
 

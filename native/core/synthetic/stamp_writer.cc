@@ -70,7 +70,7 @@ class StampWriter::Target {
 };
 
 StampWriter::StampWriter(std::shared_ptr<GuestMemory> memory, StampOptions options)
-    : memory_(std::move(memory)), options_(options) {
+    : memory_(std::move(memory)), options_(options), stamps_(StampPages::Get()) {
   const PageRun pages = WholeWhenEmpty(options_.pages, *memory_);
   CHKPT_CHECK(options_.threads > 0);
   CHKPT_CHECK(pages.end() <= memory_->page_count());
@@ -162,7 +162,7 @@ void StampWriter::WriteBatch(std::uint64_t page_count, Target* target) {
 
 StampCheck CheckStamps(const GuestMemory& memory, PageRun pages) {
   const PageRun whole = WholeWhenEmpty(pages, memory);
-  const StampPages stamps;
+  const StampPages& stamps = StampPages::Get();
   const PresenceFinder finder;
   StampCheck check;
   std::vector<PageRun> runs;

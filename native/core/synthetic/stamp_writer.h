@@ -74,7 +74,7 @@ class StampWriter {
 
   const std::shared_ptr<GuestMemory> memory_;
   const StampOptions options_;
-  const StampPages stamps_;
+  const StampPages& stamps_;
   std::atomic<std::uint64_t> pages_written_{0};
   std::atomic<std::uint64_t> counter_{0};
 

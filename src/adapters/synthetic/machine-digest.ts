@@ -1,6 +1,5 @@
 /** One digest over everything that a checkpoint of a machine holds: the oracle of save and load. */
 import { createHash } from 'node:crypto';
-import { planOf } from '../../checkpoint/vm-plan.ts';
 import type { StatePart, VirtualMachine } from '../../index.ts';
 
 /**
@@ -14,15 +13,23 @@ export async function digestMachine(vm: VirtualMachine): Promise<string> {
   };
   const memory = await vm.memory?.digest();
   add(memory === undefined ? new Uint8Array(0) : new Uint8Array(BigUint64Array.of(memory).buffer));
-  for (const { name, parts } of planOf(vm, []).states) {
+  const addParts = async (name: string, parts: readonly StatePart<unknown>[]): Promise<void> => {
     add(Buffer.from(name));
-    for (const part of parts as readonly StatePart<unknown>[]) {
-      for (const { tag, type, data } of part.state.encode(await part.get())) {
+    for (const { state, get } of parts) {
+      for (const { tag, type, data } of state.encode(await get())) {
         add(Buffer.from(tag));
         add(Buffer.from(type));
         add(data);
       }
     }
+  };
+  for (const { contexts } of vm.devices) {
+    for (const { name, parts } of contexts) await addParts(name, parts);
+  }
+  // Not the plan that save and load follow: what that forgets must not be forgotten here.
+  for (const [index, { independent, dependent = [] }] of vm.cores.entries()) {
+    await addParts(`core${index}`, independent);
+    await addParts(`core${index}.arch`, dependent);
   }
   return hash.digest('hex');
 }

@@ -19,6 +19,8 @@ export interface CliOptions {
   readonly input?: string | Uint8Array;
   /** Descriptor in place of the pipe. */
   readonly stdout?: number;
+  /** User to run as. */
+  readonly uid?: number;
   /** Called with the child as soon as it runs; standard input stays open when there is no `input`. */
   readonly onStart?: (child: ChildProcess) => void | Promise<void>;
 }
@@ -34,9 +36,10 @@ function cleanEnvironment(): NodeJS.ProcessEnv {
 
 /** Starts `chkpt` and waits for its end. */
 export async function chkpt(args: readonly string[], options: CliOptions = {}): Promise<CliResult> {
-  const { cwd, env, input, stdout, onStart } = options;
+  const { cwd, env, input, stdout, uid, onStart } = options;
   const child = spawn(process.execPath, [mainPath, ...args], {
     cwd,
+    uid,
     env: { ...cleanEnvironment(), ...env },
     stdio: ['pipe', stdout ?? 'pipe', 'pipe'],
   });
