@@ -7,6 +7,7 @@
  * The guest is synthetic: memory with the page mix of a booted Linux guest, threads that write stamped pages, devices and
  * processors that change. Exits with 1 when anything that it says is not true.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { loadVm, saveVm, verifyCheckpoint } from 'chkpt';
 import { SyntheticVm } from 'chkpt/synthetic';
 import { measure } from './demo/meter.mjs';
@@ -57,7 +58,7 @@ async function createMachine(regions, seed, guestLike) {
 async function run(vm) {
   const before = vm.ticks;
   await vm.resume();
-  await new Promise((resolve) => setTimeout(resolve, runMs));
+  await sleep(runMs, undefined, { signal });
   const begin = performance.now();
   await vm.pause();
   return { pages: Number(vm.ticks - before), pauseMs: performance.now() - begin };
@@ -139,13 +140,12 @@ async function proveDamage({ target, digest }, url) {
   } finally {
     await damaged.restore();
   }
+  await target.pause(); // it runs when the proof above failed
   await loadVm(target, url, { signal });
   prove((await target.digest()) === digest, 'the bit put right, the same machine loads and is equal again');
 }
 
-async function main() {
-  const options = readOptions();
-  if (options.help) return terminal.line(help);
+async function main(options) {
   const bytes = options.regions.reduce((sum, region) => sum + region.bytes, 0);
   let url = options.store;
   if (url === undefined) {
@@ -172,17 +172,23 @@ async function main() {
   terminal.line();
 }
 
-process.once('SIGINT', () => interrupt.abort(new Error('interrupted')));
-process.once('SIGTERM', () => interrupt.abort(new Error('interrupted')));
+let options;
 try {
-  await main();
+  options = readOptions();
+} catch (error) {
+  console.error(`demo: ${error.message}`);
+  process.exit(2);
+}
+for (const name of ['SIGINT', 'SIGTERM']) process.once(name, () => interrupt.abort(new Error('interrupted')));
+try {
+  if (options.help) terminal.line(help);
+  else await main(options);
   if (!isProved) process.exitCode = 1;
 } catch (error) {
   terminal.clearProgress();
-  console.error(
-    signal.aborted ? 'demo: interrupted' : `demo: ${error.code ? `${error.code}: ` : ''}${error.message}`,
-  );
-  process.exitCode = 1;
+  const failure = error.code === undefined ? error.message : `${error.code}: ${error.message}`;
+  console.error(`demo: ${signal.aborted ? 'interrupted' : failure}`);
+  process.exitCode = signal.aborted ? 130 : 1;
 } finally {
   for (const undo of cleanUp.reverse()) await undo();
 }

@@ -98,7 +98,7 @@ TEST(StampWriterTest, APauseLeavesOnlyWholePagesAndTheExactCounter) {
         MustAllocate({{0, kMiB}, {16 * kMiB, 2 * kMiB + kPageBytes}}, Backing::kMemfd);
     StampWriter writer(memory, {.threads = 3, .pattern = pattern});
     writer.Start();
-    for (std::uint64_t round = 1; round <= 40; ++round) {
+    for (std::uint64_t round = 1; round <= 20; ++round) {
       writer.Resume();
       WaitForPages(writer, round * 100);
       writer.Pause();

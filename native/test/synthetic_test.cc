@@ -149,9 +149,9 @@ TEST(GuestLikeTest, ZeroPagesOfFreshMemoryAreNotTouched) {
 
 TEST(GuestLikeTest, EveryMixGivesWhatItSays) {
   const auto count = [](const GuestLikeMix& mix) {
-    return Count(*Filled({{0, 64 * kMiB}}, 11, 2, mix));
+    return Count(*Filled({{0, 32 * kMiB}}, 11, 2, mix));
   };
-  constexpr std::uint64_t kPages = 16384;
+  constexpr std::uint64_t kPages = 8192;
   EXPECT_EQ(count({1000, 0, 0, 0, 0, 0}).zero, kPages);
   EXPECT_EQ(count({0, 1000, 0, 0, 0, 0}).fill, kPages);
   const Shares text = count({0, 0, 0, 0, 0, 0});

@@ -9,6 +9,7 @@ import { tracingChannel } from 'node:diagnostics_channel';
 import { openCheckpoint as openInStore } from '../context/checkpoint.ts';
 import type { LoadCheckpoint } from '../context/load-checkpoint.ts';
 import type { LoadContext } from '../context/load-context.ts';
+import { checkAborted } from '../context/store-call.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
 import { PageDecoder } from '../memory/index.ts';
@@ -92,6 +93,7 @@ async function load(
     const header = await loadHeader(checkpoint);
     checkHeader(header, vm, skip, options.ignore ?? []);
     const apply = await readStates(checkpoint, plan);
+    checkAborted(signal, store.url);
     vm.beginLoad();
     touched = true;
     if (plan.hasMemory) await loadMemory(vm, checkpoint, options, report);

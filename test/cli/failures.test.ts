@@ -6,10 +6,8 @@ import {
   closeSync,
   copyFileSync,
   cpSync,
-  existsSync,
   mkdirSync,
   openSync,
-  readdirSync,
   readFileSync,
   readlinkSync,
   statfsSync,
@@ -17,11 +15,12 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { listTree, makeFolder, makeSharedFolder } from './support/folders.ts';
 import { makeReadOnly, mountRefusal, withTmpfs } from './support/mounts.ts';
 import { isSameFile, MiB, makeDenseFile, makeRamFile, noise } from './support/ram-files.ts';
-import { type CliOptions, chkpt, chkptOk, mainPath, until } from './support/run-cli.ts';
+import { type CliOptions, chkpt, chkptOk, mainPath } from './support/run-cli.ts';
 
 const isRoot = process.getuid?.() === 0;
 const nobody = 65_534;
@@ -72,13 +71,14 @@ describe('sources of a save', () => {
   test('a RAM image that is cut while it is saved ends the save with CHKPT_MEMORY_SHORT', async () => {
     const cwd = makeFolder();
     makeDenseFile(`${cwd}/ram.img`, 8 * MiB);
-    // Standard input holds the save up between the opening of the image and its reading.
-    const onStart: CliOptions['onStart'] = async (child) => {
-      await until(() => hasOpen(child.pid, `${cwd}/ram.img`), 'the image is open');
+    execFileSync('mkfifo', [`${cwd}/fifo`]);
+    const onStart = async (): Promise<void> => {
+      // Opens when the command does, which is after it has looked at its images.
+      const fifo = await open(`${cwd}/fifo`, 'w');
       truncateSync(`${cwd}/ram.img`, 1 * MiB);
-      child.stdin?.end();
+      await fifo.close();
     };
-    const args = ['save', '--memory', 'ram.img', '--state', 'a.b=-', 'vm.chkpt'];
+    const args = ['save', '--memory', 'ram.img', '--state', 'a.b=fifo', 'vm.chkpt'];
     await expectFailure(args, 1, /^chkpt: CHKPT_MEMORY_SHORT: /, { cwd, onStart });
   });
 
@@ -217,7 +217,7 @@ describe('damage', () => {
     cpSync(`${sample}/vm.dir`, `${cwd}/b`, { recursive: true });
     writeFileSync(`${cwd}/a/MANIFEST.json`, '{');
     await expectFailure(['verify', 'dir:a'], 3, /CHKPT_MANIFEST: /, { cwd });
-    const memory = listTree(`${cwd}/b`).find((name) => name.endsWith('-memory'));
+    const memory = listTree(`${cwd}/b`).find((name) => name.endsWith('.pages'));
     truncateSync(`${cwd}/b/${memory}`, 4096);
     await expectFailure(['load', 'dir:b', '--memory', 'out'], 3, /CHKPT_MANIFEST|CHKPT_TRUNCATED/, { cwd });
   });
@@ -367,18 +367,6 @@ test('CHKPT_DEBUG=1 adds the stack and the causes behind the line', async () => 
   expect(stderr).toMatch(/^chkpt: CHKPT_NOT_FOUND: [^\n]*\nCheckpointError: [\s\S]*caused by: Error: ENOENT/);
   expect(code).toBe(1);
 });
-
-function hasOpen(pid: number | undefined, path: string): boolean {
-  const folder = `/proc/${pid}/fd`;
-  if (!existsSync(folder)) return false;
-  return readdirSync(folder).some((descriptor) => {
-    try {
-      return readlinkSync(`${folder}/${descriptor}`) === path;
-    } catch {
-      return false;
-    }
-  });
-}
 
 function freeBytes(folder: string): number {
   const { bavail, bsize } = statfsSync(folder);

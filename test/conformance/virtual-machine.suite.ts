@@ -3,7 +3,14 @@
  * each store: test/adapters/synthetic-vm.test.ts shows how.
  */
 import { afterEach, describe, expect, test } from 'vitest';
-import { type ErrorCode, loadVm, type SkipPart, saveVm, type VirtualMachine } from '../../src/index.ts';
+import {
+  type ErrorCode,
+  loadVm,
+  type Progress,
+  type SkipPart,
+  saveVm,
+  type VirtualMachine,
+} from '../../src/index.ts';
 import { readAll } from '../support/altered-store.ts';
 import { type Bench, fixed, type MakeStore, type TestMachine, usedMachine } from './virtual-machine-bench.ts';
 import { describeDamagedLoads } from './virtual-machine-damage.suite.ts';
@@ -203,7 +210,9 @@ function describeMismatch(bench: Bench, { others }: MachineFactory): void {
     const store = bench.store();
     await saveVm(source.vm, store);
     await target.vm.resume();
-    await expect(loadVm(target.vm, store)).rejects.toMatchObject({ code: 'CHKPT_VM_RUNNING' });
+    const refused = { code: 'CHKPT_VM_RUNNING' };
+    await expect(loadVm(target.vm, store)).rejects.toMatchObject(refused);
+    await expect(loadVm(target.vm, bench.store())).rejects.toMatchObject(refused); // before it looks for a checkpoint
     expect(target.vm.running).toBe(true);
     await target.waitForWork();
   });
@@ -223,48 +232,35 @@ function describeMismatch(bench: Bench, { others }: MachineFactory): void {
 }
 
 function describeAbort(bench: Bench): void {
-  test.each([true, false])(
-    'an aborted save publishes nothing; the machine runs: %s, as before',
-    async (runs) => {
+  const phases = ['state', 'memory', 'commit'] as const;
+  const moments = phases.flatMap((phase) => [[phase, 'running'] as const, [phase, 'paused'] as const]);
+
+  test.each(moments)(
+    'a save aborted in phase %s publishes nothing; a %s machine is as before',
+    async (phase, mode) => {
       const source = await usedMachine(bench);
-      const store = bench.store();
-      if (runs) await source.vm.resume();
-      const stop = new AbortController();
-      const save = saveVm(source.vm, store, {
-        signal: stop.signal,
-        onProgress: ({ phase }) => phase === 'memory' && stop.abort(),
-      });
-      await expect(save).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
-      expect(source.vm.running).toBe(runs);
-      if (runs) await source.waitForWork();
+      const [store, older] = [bench.store(), bench.store()];
+      await saveVm(source.vm, older);
+      const olderBytes = await readAll(older);
+      if (mode === 'running') await source.vm.resume();
+      for (const target of [store, older]) {
+        await expect(saveVm(source.vm, target, abortIn(phase))).rejects.toMatchObject({
+          code: 'CHKPT_ABORTED',
+        });
+        expect(source.vm.running).toBe(mode === 'running');
+      }
+      if (mode === 'running') await source.waitForWork();
       await expect(store.openReader()).rejects.toMatchObject({ code: 'CHKPT_NOT_FOUND' });
+      expect(isEqual(await readAll(older), olderBytes)).toBe(true);
     },
   );
-
-  test('an aborted save leaves the older checkpoint at its place', async () => {
-    const source = await usedMachine(bench);
-    const store = bench.store();
-    await saveVm(source.vm, store);
-    const older = await readAll(store);
-    const stop = new AbortController();
-    const save = saveVm(source.vm, store, {
-      signal: stop.signal,
-      onProgress: ({ phase }) => phase === 'memory' && stop.abort(),
-    });
-    await expect(save).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
-    expect(isEqual(await readAll(store), older)).toBe(true);
-  });
 
   test('an aborted load leaves a machine that does not run until it is loaded again', async () => {
     const source = await usedMachine(bench);
     const target = await bench.machine();
     const store = bench.store();
     await saveVm(source.vm, store);
-    const stop = new AbortController();
-    const load = loadVm(target.vm, store, {
-      signal: stop.signal,
-      onProgress: ({ phase }) => phase === 'memory' && stop.abort(),
-    });
+    const load = loadVm(target.vm, store, abortIn('memory'));
     await expect(load).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
     await expect(target.vm.resume()).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
     await loadVm(target.vm, store);
@@ -272,16 +268,26 @@ function describeAbort(bench: Bench): void {
     await target.vm.resume();
   });
 
-  test('a load aborted before it began leaves the machine as it is', async () => {
+  test('a load aborted before it touched the machine leaves it as it is', async () => {
     const target = await usedMachine(bench);
     const store = bench.store();
     await saveVm(target.vm, store);
     const before = await target.digest();
-    const load = loadVm(target.vm, store, { signal: AbortSignal.abort() });
-    await expect(load).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
-    expect(await target.digest()).toBe(before);
+    for (const options of [{ signal: AbortSignal.abort() }, abortIn('state')]) {
+      await expect(loadVm(target.vm, store, options)).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
+      expect(await target.digest()).toBe(before);
+    }
     await target.vm.resume();
   });
+}
+
+/** Options that abort a save or load when it comes to a phase. */
+function abortIn(phase: Progress['phase']): {
+  signal: AbortSignal;
+  onProgress: (progress: Progress) => void;
+} {
+  const stop = new AbortController();
+  return { signal: stop.signal, onProgress: (progress) => progress.phase === phase && stop.abort() };
 }
 
 /** Equal bytes; `toEqual` would print both on failure. */
