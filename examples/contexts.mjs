@@ -3,7 +3,7 @@
  *
  *     node examples/contexts.mjs
  *
- * One definition drives both save and load. Values keep their types, and every rule of the model has an error of its own.
+ * One definition drives both save and load. Values keep their types, and every broken rule has its error.
  */
 import assert from 'node:assert/strict';
 import { array, bytes, defineState, inspectCheckpoint, openCheckpoint, string, u8, u16 } from 'chkpt';

@@ -1,4 +1,7 @@
-/** The examples run as a user has them: in a folder of their own, with the package as it is shipped in node_modules. */
+/**
+ * The examples run as a user has them: in a folder of their own, with the package as it is shipped in
+ * node_modules.
+ */
 import { type ChildProcess, spawn } from 'node:child_process';
 import {
   copyFileSync,
@@ -41,7 +44,10 @@ interface Finished {
   readonly stderr: string;
 }
 
-/** Runs an example. Temporary files go into the folder too. `onOutput` is called once, when it begins to tell something. */
+/**
+ * Runs an example. Temporary files go into the folder too. `onOutput` is called once, when it begins to tell
+ * something.
+ */
 async function run(
   folder: string,
   parameters: string[],
@@ -107,7 +113,7 @@ describe('demo.mjs', () => {
 
   test('fails when a proof fails', async () => {
     const folder = makeProject();
-    // A file system that forgets the damage: then verify has nothing to say, and the demo must not say that it had.
+    // Nothing is damaged: then verify has nothing to say, and the demo must not say that it had.
     const places = `${folder}/demo/places.mjs`;
     const source = readFileSync(places, 'utf8');
     expect(source).toContain('buffer[0] ^= 1;');

@@ -7,8 +7,8 @@ const resolutionMs = 1;
 /**
  * Runs `work` and measures. `work` gets a function that takes a sample of memory, for moments that matter.
  *
- * `loopDelayMs` is the 99th percentile of how much later than due a timer of 1 ms fired; `peakBytes` is by how much the
- * memory of the process grew beyond what it had before.
+ * `loopDelayMs` is the 99th percentile of how much later than due a timer of 1 ms fired; `peakBytes` is by how much
+ * the memory of the process grew beyond what it had before.
  */
 export async function measure(work) {
   const before = process.memoryUsage.rss();

@@ -10,8 +10,9 @@ const tmpfsType = 0x0102_1994;
 const marginBytes = 256 * 1024 * 1024;
 
 /**
- * Makes a folder on a disk with room for `bytes`: TMPDIR or the system's temporary folder first, then /var/tmp, then the
- * current folder. A folder in memory (tmpfs) is the last choice: it would take the guest's.
+ * Makes a folder on a disk with room for `bytes`: TMPDIR or the system's temporary folder first, then
+ * /var/tmp, then the current folder. A folder in memory (tmpfs) is the last choice: it would take the
+ * guest's.
  */
 export function makeFolder(bytes) {
   const rooms = [tmpdir(), '/var/tmp', process.cwd()].flatMap((path) => {
@@ -36,8 +37,8 @@ export function makeFolder(bytes) {
 }
 
 /**
- * Inverts one bit in the middle of a checkpoint on disk. `restore()` puts it right again. Undefined for a store that is
- * not made of files.
+ * Inverts one bit in the middle of a checkpoint on disk. `restore()` puts it right again. Undefined for a
+ * store that is not made of files.
  */
 export async function damage(url) {
   const path = await fileOf(url);

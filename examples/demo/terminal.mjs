@@ -80,12 +80,12 @@ export function row(cells, widths) {
 }
 
 export function head(cells, widths) {
-  line(
-    `  ${dim(cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[i]))).join(''))}`,
-  );
+  const [first, ...rest] = cells;
+  line(`  ${dim(first.padEnd(widths[0]) + rest.map((cell, i) => cell.padStart(widths[i + 1])).join(''))}`);
 }
 
 export function size(bytes) {
+  if (bytes < 1024) return `${bytes} B`;
   if (bytes >= 1024 ** 3) return `${(bytes / 1024 ** 3).toFixed(2)} GiB`;
   if (bytes >= 1024 ** 2) return `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
   return `${(bytes / 1024).toFixed(1)} KiB`;

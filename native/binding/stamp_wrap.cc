@@ -42,8 +42,8 @@ StampWrap::StampWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<StampWra
     return;
   }
   for (const Region& region : memory->regions()) {
-    if (region.host == nullptr) {
-      ThrowType(env, "stamps need mapped memory");
+    if (region.host == nullptr || !region.writable) {
+      ThrowType(env, "stamps need mapped memory that can be written");
       return;
     }
   }

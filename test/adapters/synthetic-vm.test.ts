@@ -1,4 +1,7 @@
-/** The promises of every machine, for the synthetic one over each kind of store; and what it promises beside them. */
+/**
+ * The promises of every machine, for the synthetic one over each kind of store; and what it promises beside
+ * them.
+ */
 import { setTimeout } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
 import { SyntheticVm, type SyntheticVmOptions } from '../../src/adapters/synthetic/index.ts';

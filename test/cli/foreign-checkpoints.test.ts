@@ -30,6 +30,7 @@ const values: readonly (readonly [tag: string, value: SavableValue, text: string
   ['f32s', new Float32Array(nanBytes.buffer.slice(nanBytes.byteOffset, nanBytes.byteOffset + 4)), 'NaN\n'],
   ['u64s', BigUint64Array.of(1n, 2n ** 63n), '1\n9223372036854775808\n'],
   ['none', new Uint32Array(0), ''],
+  ['red\u009b31m', 7, '7\n'],
   ['text', 'ünï\ncode', 'ünï\ncode'],
   ['clear', '\u001b[2J\u009b31m', '\u001b[2J\u009b31m'],
   ['bytes', Uint8Array.of(0, 1, 254, 255), '\u0000\u0001\ufffd\ufffd'],

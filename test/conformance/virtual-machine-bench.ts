@@ -9,8 +9,8 @@ export interface TestMachine {
   /** Resolves when the guest has visibly done something since the call. REQUIRES: it runs. */
   waitForWork(): Promise<void>;
   /**
-   * True when memory and state are of one moment: something in memory tells the time of its last change, and a device or
-   * core tells the same. A save that did not wait for the guest gives a machine that is false here.
+   * True when something in memory tells the time of its last change and a device or core tells the same time.
+   * A save that did not wait for the guest gives a machine where it is false.
    */
   isOfOneMoment(): Promise<boolean>;
   close(): Promise<void>;

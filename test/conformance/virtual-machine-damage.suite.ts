@@ -1,4 +1,4 @@
-/** Part of virtual-machine.suite.ts: checkpoints that arrive damaged or cut, and what becomes of the machine. */
+/** Part of virtual-machine.suite.ts: checkpoints that arrive damaged or cut, and what the machine then is. */
 import { expect, test } from 'vitest';
 import { loadVm, type Store, saveVm } from '../../src/index.ts';
 import {

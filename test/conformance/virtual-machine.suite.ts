@@ -1,6 +1,6 @@
 /**
- * What every virtual machine promises together with `saveVm` and `loadVm`, as tests. Each adapter runs all of them over
- * each store: test/adapters/synthetic-vm.test.ts shows how.
+ * What every virtual machine promises together with `saveVm` and `loadVm`, as tests. Each adapter runs all of
+ * them over each store: test/adapters/synthetic-vm.test.ts shows how.
  */
 import { afterEach, describe, expect, test } from 'vitest';
 import {
@@ -100,7 +100,7 @@ function describeSave(bench: Bench): void {
     expect(await target.digest()).not.toBe(await source.digest());
   });
 
-  test('a running machine is paused for the save and runs again; what is loaded is of one moment', async () => {
+  test('a running machine is paused for the save and runs again; the checkpoint is of one moment', async () => {
     const source = await bench.machine();
     const target = await bench.machine();
     const store = bench.store();
@@ -166,7 +166,7 @@ function describeSkip(bench: Bench): void {
       const before = await target.digest();
       await loadVm(target.vm, whole, { skip });
       if (skip.length === 4) expect(await target.digest()).toBe(before);
-      // What was loaded is the source's: both give the same checkpoint of it. The rest, loaded too, makes them equal.
+      // What was loaded is the source's: both give the same checkpoint of it. With the rest they are equal.
       await saveVm(target.vm, part, { ...fixed, skip });
       await saveVm(source.vm, rest, { ...fixed, skip });
       expect(isEqual(await readAll(part), await readAll(rest))).toBe(true);
@@ -212,7 +212,8 @@ function describeMismatch(bench: Bench, { others }: MachineFactory): void {
     await target.vm.resume();
     const refused = { code: 'CHKPT_VM_RUNNING' };
     await expect(loadVm(target.vm, store)).rejects.toMatchObject(refused);
-    await expect(loadVm(target.vm, bench.store())).rejects.toMatchObject(refused); // before it looks for a checkpoint
+    // Also before it looks for a checkpoint.
+    await expect(loadVm(target.vm, bench.store())).rejects.toMatchObject(refused);
     expect(target.vm.running).toBe(true);
     await target.waitForWork();
   });

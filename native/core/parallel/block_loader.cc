@@ -1,6 +1,7 @@
 #include "core/parallel/block_loader.h"
 
 #include <cstring>
+#include <optional>
 
 #include "core/codec/lz4_block.h"
 
@@ -9,6 +10,18 @@ namespace {
 
 void FillPage(std::uint8_t* target, std::uint64_t word) {
   for (std::size_t i = 0; i < kPageBytes; i += 8) Store<std::uint64_t>(target + i, word);
+}
+
+// The first stored page of a block whose stored pages are all neighbours.
+std::optional<std::size_t> OnlyStoredRun(const PageBlockView& view) {
+  std::size_t first = 0;
+  while (first < kBlockPages && ClassOf(view.classes, first) != BlockPageClass::kStored) ++first;
+  for (std::size_t page = first; page < first + view.stored_pages; ++page) {
+    if (page >= kBlockPages || ClassOf(view.classes, page) != BlockPageClass::kStored) {
+      return std::nullopt;
+    }
+  }
+  return first;
 }
 
 }  // namespace
@@ -37,12 +50,13 @@ BlockLoader::BlockLoader(GuestMemory& memory, std::shared_ptr<SlabMemory> scratc
 Status BlockLoader::Load(const PageBlockView& view, const Region& region, bool fresh, PageRun pages,
                          LoadTotals* totals) {
   const std::size_t stored_bytes = view.stored_pages * kPageBytes;
-  const bool whole = view.stored_pages == pages.count;
   const std::uint8_t* stored = view.data.data();
   if (view.codec == BlockCodec::kLz4) {
+    // Stored pages that are neighbours are decoded where they belong.
     std::uint8_t* target = decoded_;
-    if (whole && region.host != nullptr) {
-      target = region.host + (pages.first - region.first_page) * kPageBytes;
+    const std::optional<std::size_t> first = OnlyStoredRun(view);
+    if (first && region.host != nullptr) {
+      target = region.host + (pages.first + *first - region.first_page) * kPageBytes;
     }
     if (!DecodeLz4(view.data, {target, stored_bytes})) {
       return Error{.code = ErrorCode::kDecode,
@@ -69,7 +83,6 @@ Status BlockLoader::Load(const PageBlockView& view, const Region& region, bool f
 Status BlockLoader::LoadMapped(const PageBlockView& view, const Region& region, bool fresh,
                                PageRun pages, const std::uint8_t* stored) {
   std::uint8_t* target = region.host + (pages.first - region.first_page) * kPageBytes;
-  if (stored == target) return Ok();
   std::size_t slot = 0;
   std::size_t word = 0;
   for (std::size_t page = 0; page < pages.count; ++page, target += kPageBytes) {
@@ -81,7 +94,10 @@ Status BlockLoader::LoadMapped(const PageBlockView& view, const Region& region, 
         FillPage(target, chkpt::Load<std::uint64_t>(view.words + 8 * word++));
         break;
       case BlockPageClass::kStored:
-        std::memcpy(target, stored + kPageBytes * slot++, kPageBytes);
+        if (stored + kPageBytes * slot != target) {
+          std::memcpy(target, stored + kPageBytes * slot, kPageBytes);
+        }
+        ++slot;
         break;
       case BlockPageClass::kSame: ++word; break;
     }

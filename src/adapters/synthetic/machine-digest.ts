@@ -3,8 +3,8 @@ import { createHash } from 'node:crypto';
 import type { StatePart, VirtualMachine } from '../../index.ts';
 
 /**
- * SHA-256, hexadecimal, over the digest of memory and every tag of every device and core. Equal machines give equal
- * digests, whatever their id. REQUIRES: the machine is paused.
+ * SHA-256, hexadecimal, over the digest of memory and every tag of every device and core. Equal machines give
+ * equal digests, whatever their id. REQUIRES: the machine is paused.
  */
 export async function digestMachine(vm: VirtualMachine): Promise<string> {
   const hash = createHash('sha256');

@@ -1,6 +1,6 @@
 /**
- * A network card. Two definitions share its one context, as in a VMM with device classes: what every PCI device has,
- * with the prefix `pci.`, and what only this card has, with the prefix `nic.`.
+ * A network card. Two definitions share its one context, as in a VMM with device classes: what every PCI
+ * device has, with the prefix `pci.`, and what only this card has, with the prefix `nic.`.
  */
 import { bool, bytes, defineState, type StateContext, u8, u16, u32, u64, vector } from '../../index.ts';
 import { lowBits, mixWords, StateCell, type SyntheticDevice } from './state-cell.ts';

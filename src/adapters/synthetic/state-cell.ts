@@ -1,4 +1,4 @@
-/** What the devices and processors of the synthetic machine are made of: values that a state definition describes. */
+/** What the devices and processors of the machine are made of: values with a state definition. */
 import { type Device, type StateDefinition, type StatePart, statePart } from '../../index.ts';
 
 /** A value together with the definition that saves and loads it. */
@@ -23,14 +23,14 @@ export class StateCell<T> {
   }
 }
 
-/** Something that changes as the guest runs. Its new state follows from its old one and the ticks that went by. */
+/** Something that changes as the guest runs. Its new state follows from the old one and the ticks gone by. */
 export interface Clocked {
   advance(ticks: bigint): void;
 }
 
 export interface SyntheticDevice extends Device, Clocked {}
 
-/** A word of 64 bits that depends on every bit of both (splitmix64): where all values of the machine come from. */
+/** 64 bits that depend on every bit of both words (splitmix64): where all values of the machine come from. */
 export function mixWords(left: bigint, right: bigint): bigint {
   let word = BigInt.asUintN(64, left ^ (right * 0x9e3779b97f4a7c15n));
   word = BigInt.asUintN(64, (word ^ (word >> 30n)) * 0xbf58476d1ce4e5b9n);

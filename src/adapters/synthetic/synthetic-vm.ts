@@ -1,11 +1,12 @@
 /**
- * A virtual machine without a guest: memory, devices and processors that change while it runs, all of it checkable.
+ * A virtual machine without a guest: memory, devices and processors that change as it runs, all checkable.
  *
  * Native threads are the guest's processors: they write pages that say which page they are and when they were
- * written. How many pages they have written is the clock of the machine, a part of its state; devices and cores catch
- * up with it when the machine is paused. So a machine that was loaded goes on where the saved one stopped.
+ * written. How many pages they have written is the clock of the machine, a part of its state; devices and
+ * cores catch up with it when the machine is paused. So a machine that was loaded goes on where the saved one
+ * stopped.
  *
- * Owns its memory and its threads; `close()` gives both back. Calls may overlap: they run one after the other.
+ * Owns memory and threads; `close()` gives both back. Calls may overlap: they run one after the other.
  */
 import { CheckpointError, type Core, type Device, GuestMemory, type VirtualMachine } from '../../index.ts';
 import { checkThreads } from '../../memory/index.ts';

@@ -1,6 +1,6 @@
 /**
- * An i8254-like interval timer. Its `ticks` are the clock of the machine: how many pages the guest has written in its
- * life, over all saves and loads.
+ * An i8254-like interval timer. Its `ticks` are the clock of the machine: how many pages the guest has
+ * written in its life, over all saves and loads.
  */
 import { array, bool, defineState, type StateContext, type StateOf, u8, u16, u64 } from '../../index.ts';
 import { lowBits, StateCell, type SyntheticDevice } from './state-cell.ts';

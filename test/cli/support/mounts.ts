@@ -1,6 +1,6 @@
 /** Small file systems for tests, where they may be mounted. */
 import { execFileSync } from 'node:child_process';
-import { makeFolder } from './folders.ts';
+import { makeFolder, makeSharedFolder } from './folders.ts';
 
 /** Why nothing can be mounted here; `undefined` when it can. */
 export const mountRefusal: string | undefined = whyNot();
@@ -27,7 +27,7 @@ function mount(folder: string, byteCount: number): void {
 
 function whyNot(): string | undefined {
   if (process.getuid?.() !== 0) return 'only root may mount';
-  const folder = makeFolder();
+  const folder = makeSharedFolder();
   try {
     mount(folder, 65_536);
     execFileSync('umount', [folder]);
