@@ -24,21 +24,16 @@ export async function generateGuest(bytes: number, threads: number): Promise<Gue
   return describeGuest('generated', memory, threads);
 }
 
-/**
- * Anonymous memory with the content of a RAM image. Extents of 2 MiB that are zero stay untouched, as in a guest that never
- * used them.
- */
+/** Anonymous memory with the content of a RAM image, all of it resident, zero pages too. */
 export async function readGuest(path: string, threads: number): Promise<Guest> {
   await using file = await open(path);
   const bytes = (await file.stat()).size;
   const memory = GuestMemory.allocate([{ base: 0n, bytes }]);
   const extent = Buffer.alloc(extentBytes);
-  const zeros = Buffer.alloc(extentBytes);
   for (let offset = 0; offset < bytes; ) {
     const { bytesRead } = await file.read(extent, 0, extentBytes, offset);
     if (bytesRead === 0) throw new Error(`${path} became shorter while it was read`);
-    const piece = extent.subarray(0, bytesRead);
-    if (!piece.equals(zeros.subarray(0, bytesRead))) memory.write(BigInt(offset), piece);
+    memory.write(BigInt(offset), extent.subarray(0, bytesRead));
     offset += bytesRead;
   }
   return describeGuest(basename(path), memory, threads);

@@ -21,7 +21,7 @@ import {
 } from '../index.ts';
 import { pageBytes } from '../limits.ts';
 import type { CommonOptions } from './common-options.ts';
-import { findValues, type LoadedValue, writeValues } from './load-values.ts';
+import { createValueFiles, findValues, type LoadedValue, writeValues } from './load-values.ts';
 import { type MemoryArgument, matchOutputs, type RegionOutput } from './memory-argument.ts';
 import type { Output } from './output.ts';
 import { OutputFiles } from './output-files.ts';
@@ -61,11 +61,12 @@ export async function loadImage(load: ImageLoad): Promise<ImageLoaded> {
   try {
     const header = await readHeader(checkpoint);
     const regions = regionsToLoad(header, load);
+    const valueFiles = await createValueFiles(load.states, files);
     const memoryBytes = regions.length === 0 ? 0 : await loadMemory(checkpoint, regions, files, load);
     const { root, bytes } = await checkpoint.finish();
     const values = await findValues(checkpoint, load.states, header, store.url);
     load.onProgress({ phase: 'commit', doneBytes: memoryBytes, totalBytes: memoryBytes });
-    await writeValues(values, files, output);
+    await writeValues(values, valueFiles, files, output);
     await files.publish(signal);
     return { uuid: checkpoint.uuid, root, header, regions, values, memoryBytes, checkpointBytes: bytes };
   } catch (error) {

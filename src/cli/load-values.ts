@@ -1,7 +1,7 @@
 /** The values that a load is asked for: found in the checkpoint when all of it was verified, and written to their files. */
 import { CheckpointError, decodeSkip, type ErrorCode, type LoadCheckpoint, type VmHeader } from '../index.ts';
 import { type Output, OutputClosed } from './output.ts';
-import type { OutputFiles } from './output-files.ts';
+import type { OutputFile, OutputFiles } from './output-files.ts';
 import { type StateArgument, type StatePlace, splitState, standardStream } from './state-argument.ts';
 
 export interface LoadedValue extends StatePlace {
@@ -30,14 +30,28 @@ export async function findValues(
   return values;
 }
 
-/** Writes standard output last: what a file cannot hold is known by then. Throws what the files and the output throw. */
+/** Makes the files of the values, by path, before anything long begins: most of what can go wrong with them goes wrong here. */
+export async function createValueFiles(
+  states: readonly StateArgument[],
+  files: OutputFiles,
+): Promise<ReadonlyMap<string, OutputFile>> {
+  const created = new Map<string, OutputFile>();
+  for (const { path } of states) {
+    if (path !== standardStream) created.set(path, await files.create(path));
+  }
+  return created;
+}
+
+/** Writes the values; standard output comes last, when it is known that the files have taken theirs. */
 export async function writeValues(
   values: readonly LoadedValue[],
+  created: ReadonlyMap<string, OutputFile>,
   files: OutputFiles,
   output: Output,
 ): Promise<void> {
   for (const { path, data } of values) {
-    if (path !== standardStream) await files.write(path, data);
+    const file = created.get(path);
+    if (file !== undefined) await files.write(file, data);
   }
   const standard = values.find(({ path }) => path === standardStream);
   if (standard === undefined) return;

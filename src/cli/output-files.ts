@@ -66,9 +66,8 @@ export class OutputFiles {
     }
   }
 
-  /** Makes a file of `data`. */
-  async write(path: string, data: Uint8Array): Promise<void> {
-    const { handle } = await this.create(path);
+  /** Writes the content of a file. */
+  async write({ handle, path }: OutputFile, data: Uint8Array): Promise<void> {
     try {
       await handle.writeFile(data);
     } catch (error) {

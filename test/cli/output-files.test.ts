@@ -7,6 +7,10 @@ import { listTree, makeFolder } from './support/folders.ts';
 const uuid = '01234567-89ab-4def-8123-456789abcdef';
 const never = new AbortController().signal;
 
+async function write(files: OutputFiles, path: string, text: string): Promise<void> {
+  await files.write(await files.create(path), Buffer.from(text));
+}
+
 function makeOutputs(): OutputFiles {
   return new OutputFiles(uuid, 'file:vm.chkpt');
 }
@@ -15,7 +19,7 @@ test('when one output cannot get its name the older files come back and the new 
   const folder = makeFolder();
   writeFileSync(`${folder}/a`, 'older');
   const files = makeOutputs();
-  for (const name of ['a', 'b', 'c']) await files.write(`${folder}/${name}`, Buffer.from(`new ${name}`));
+  for (const name of ['a', 'b', 'c']) await write(files, `${folder}/${name}`, `new ${name}`);
   expect(readFileSync(`${folder}/a`, 'utf8')).toBe('older');
   // A folder cannot be replaced by a file.
   mkdirSync(`${folder}/c`);
@@ -26,7 +30,7 @@ test('when one output cannot get its name the older files come back and the new 
 
   rmSync(`${folder}/c`, { recursive: true });
   const again = makeOutputs();
-  for (const name of ['a', 'b', 'c']) await again.write(`${folder}/${name}`, Buffer.from(`new ${name}`));
+  for (const name of ['a', 'b', 'c']) await write(again, `${folder}/${name}`, `new ${name}`);
   await again.publish(never);
   await again.discard();
   expect(listTree(folder)).toEqual(['a', 'b', 'c']);
@@ -36,7 +40,7 @@ test('when one output cannot get its name the older files come back and the new 
 test('a cancelled publication changes nothing', async () => {
   const folder = makeFolder();
   const files = makeOutputs();
-  await files.write(`${folder}/a`, Buffer.from('new'));
+  await write(files, `${folder}/a`, 'new');
   await expect(files.publish(AbortSignal.abort())).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
   await files.discard();
   expect(listTree(folder)).toEqual([]);

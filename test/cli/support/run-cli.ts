@@ -42,6 +42,9 @@ export async function chkpt(args: readonly string[], options: CliOptions = {}): 
     uid,
     env: { ...cleanEnvironment(), ...env },
     stdio: ['pipe', stdout ?? 'pipe', 'pipe'],
+    // A command that hangs must not outlive the tests.
+    timeout: 50_000,
+    killSignal: 'SIGKILL',
   });
   const out: Buffer[] = [];
   const err: Buffer[] = [];
