@@ -21,6 +21,7 @@ export interface ContestPlan {
   readonly parameters: Parameters & { readonly threads: number };
   /** Guest memory that each run goes through, bytes. */
   readonly memoryBytes: number;
+  /** Fewest repetitions. */
   readonly runs: number;
   readonly baselines: Partial<Record<Baseline, () => Promise<Cost>>>;
   readonly subjects: Partial<Record<FigureName, () => Promise<Cost>>>;
@@ -66,7 +67,13 @@ export class Bench {
     const baselines = contenders(plan.baselines).filter(({ name }) => needed.has(name));
     if (subjects.length === 0 || baselines.length === 0) return;
     const begin = performance.now();
-    const result = await interleave({ baselines, subjects, runs: plan.runs, settle: () => this.settle() });
+    const result = await interleave({
+      baselines,
+      subjects,
+      runs: plan.runs,
+      secondsMin: this.options.secondsMin,
+      settle: () => this.settle(),
+    });
     for (const [name, costs] of result.subjects) {
       for (const [baseline, reference] of result.baselines) {
         if (baseline in figureOf(name).baselines) this.#record(name, baseline, plan, costs, reference);

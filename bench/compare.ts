@@ -7,8 +7,9 @@
  *     error  = standard error of the median, from the MAD of the repetitions
  *     noise  = 3 × √(error of the old² + error of the new²)
  *     loss   = 1 − new median ÷ old median
+ *     best   = the same of the ratios of the fastest run to the fastest baseline run
  *
- *     regression   loss > 10 % and loss > noise
+ *     regression   loss > 10 %, loss > noise and best > 10 %
  *     fine         otherwise, when loss + noise < 16.7 %: a slow-down by 20 % in time is excluded
  *     too noisy    otherwise
  */
@@ -33,6 +34,8 @@ export interface Compared {
   /** Share of the old median; negative when the new one is better. */
   readonly loss: number;
   readonly noise: number;
+  /** Loss of the fastest runs: others on the machine make runs slower, never faster. */
+  readonly bestLoss: number;
   readonly verdict: Verdict;
 }
 
@@ -72,11 +75,17 @@ function compareRatio(key: string, old: RatioRecord, record: RatioRecord): Compa
   const noise =
     noiseFactor * Math.hypot(relativeErrorOfMedian(old.ratios), relativeErrorOfMedian(record.ratios));
   const loss = 1 - newMedian / oldMedian;
-  return { key, record, oldMedian, newMedian, loss, noise, verdict: verdictOf(loss, noise) };
+  const bestLoss = 1 - bestRatio(record) / bestRatio(old);
+  const verdict = verdictOf(loss, noise, bestLoss);
+  return { key, record, oldMedian, newMedian, loss, noise, bestLoss, verdict };
 }
 
-function verdictOf(loss: number, noise: number): Verdict {
-  if (loss > lossMin && loss > noise) return 'regression';
+function bestRatio({ subject, reference }: RatioRecord): number {
+  return Math.min(...reference) / Math.min(...subject);
+}
+
+function verdictOf(loss: number, noise: number, bestLoss: number): Verdict {
+  if (loss > lossMin && loss > noise && bestLoss > lossMin) return 'regression';
   return loss + noise < lossSeen ? 'fine' : 'noisy';
 }
 

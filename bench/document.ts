@@ -139,16 +139,19 @@ export function parseDocument(text: string): BenchDocument {
 }
 
 function checkRatio(ratio: unknown, index: number): void {
-  const samples = isObject(ratio) ? ratio['ratios'] : undefined;
   const isSound =
     isObject(ratio) &&
     typeof ratio['name'] === 'string' &&
     typeof ratio['baseline'] === 'string' &&
     isObject(ratio['parameters']) &&
-    Array.isArray(samples) &&
-    samples.length > 0 &&
-    samples.every((sample) => Number.isFinite(sample) && sample > 0);
+    [ratio['ratios'], ratio['subject'], ratio['reference']].every(isSamples);
   if (!isSound) throw new DocumentError(`ratio ${index} is not what it should be`);
+}
+
+function isSamples(value: unknown): boolean {
+  return (
+    Array.isArray(value) && value.length > 0 && value.every((sample) => Number.isFinite(sample) && sample > 0)
+  );
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -5,6 +5,11 @@
  * One round comes first and is thrown away: it touches memory, fills caches and compiles.
  */
 
+import { performance } from 'node:perf_hooks';
+
+/** Most rounds, however short they are. */
+const runsMax = 99;
+
 /** What one run cost. */
 export interface Cost {
   readonly seconds: number;
@@ -22,7 +27,10 @@ export interface Contender<Name extends string = string> {
 export interface Contest<Baseline extends string, Subject extends string> {
   readonly baselines: readonly Contender<Baseline>[];
   readonly subjects: readonly Contender<Subject>[];
+  /** Fewest rounds. */
   readonly runs: number;
+  /** Rounds go on until this much time has passed: short runs are repeated more often. Default 0. */
+  readonly secondsMin?: number;
   /** Before each run, not timed. */
   readonly settle?: () => void | Promise<void>;
 }
@@ -36,7 +44,7 @@ export interface ContestResult<Baseline extends string, Subject extends string> 
 export async function interleave<Baseline extends string, Subject extends string>(
   contest: Contest<Baseline, Subject>,
 ): Promise<ContestResult<Baseline, Subject>> {
-  const { baselines, subjects, runs, settle } = contest;
+  const { baselines, subjects, runs, secondsMin = 0, settle } = contest;
   const results = {
     baselines: new Map<Baseline, Cost[]>(baselines.map(({ name }) => [name, []])),
     subjects: new Map<Subject, Cost[]>(subjects.map(({ name }) => [name, []])),
@@ -46,12 +54,13 @@ export async function interleave<Baseline extends string, Subject extends string
     return checkCost(contender.name, await contender.run());
   };
   for (const contender of [...baselines, ...subjects]) await time(contender);
-  for (let round = 0; round <= runs; round += 1) {
+  const begin = performance.now();
+  for (let round = 0; ; round += 1) {
     for (const contender of baselines) results.baselines.get(contender.name)?.push(await time(contender));
-    if (round === runs) break;
+    const isLong = performance.now() - begin >= 1000 * secondsMin || round === runsMax;
+    if (round >= runs && isLong) return results;
     for (const contender of subjects) results.subjects.get(contender.name)?.push(await time(contender));
   }
-  return results;
 }
 
 function checkCost(name: string, cost: Cost): Cost {

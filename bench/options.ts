@@ -4,8 +4,10 @@ import { parseArgs } from 'node:util';
 import { figureNames, isSelected } from './catalog.ts';
 
 export interface BenchOptions {
-  /** Repetitions of every subject. */
+  /** Fewest repetitions of every subject. */
   readonly runs: number;
+  /** Repetitions go on for at least this long, seconds: other people's work comes in bursts, and none should cover all. */
+  readonly secondsMin: number;
   /** Repetitions where whole processes are started. */
   readonly commandRuns: number;
   /** Size of the generated memory, GiB. */
@@ -31,8 +33,9 @@ export class UsageError extends Error {}
 
 export const usage = `usage: npm run bench -- [options]
 
-  --quick          small memory, most threads only, five runs: for CI, about a minute
-  --runs N         repetitions, 3 to 99; default 7, 5 with --quick
+  --quick          small memory, most threads only, five runs: for CI, about two minutes
+  --runs N         fewest repetitions, 3 to 99; default 7, 5 with --quick
+  --seconds N      least time for each comparison, 0 to 600; default 8, 4 with --quick; short runs are repeated meanwhile
   --gib N          size of the generated memory, default 1, 0.5 with --quick
   --threads LIST   thread counts, default 1,2; the most of them with --quick
   --image FILE     RAM image to measure too; default bench/corpus/data/linux-2g.ram if present, none with --quick
@@ -52,6 +55,7 @@ const gibMin = 1 / 16;
 const gibMax = 64;
 const runsMin = 3;
 const runsMax = 99;
+const secondsMax = 600;
 const commandRunsMax = 5;
 
 export function parseOptions(args: readonly string[]): BenchOptions {
@@ -68,6 +72,7 @@ export function parseOptions(args: readonly string[]): BenchOptions {
   }
   return {
     runs,
+    secondsMin: integer(values.seconds ?? (quick ? '4' : '8'), 0, secondsMax, '--seconds'),
     commandRuns: Math.min(runs, commandRunsMax),
     gib: memoryGib(values.gib ?? (quick ? '0.5' : '1')),
     threads: threadCounts(values.threads, quick),
@@ -92,6 +97,7 @@ function parseValues(args: readonly string[]) {
       options: {
         quick: flag,
         runs: text,
+        seconds: text,
         gib: text,
         threads: text,
         image: text,

@@ -15,7 +15,7 @@ export function formatDocument(document: BenchDocument): string {
     `${machine['cpu']}, ${machine['processors']} processors, Linux ${machine['kernel']}, Node ${machine['node']}, ` +
       `huge pages ${machine['hugePages']}, ${machine['simd']}, lz4 command ${machine['lz4Command']}, ` +
       `load ${machine['loadAverage']}`,
-    `${options['runs']} runs in turns, medians; rates are GiB of guest memory per second, zero pages included; ` +
+    `at least ${options['runs']} runs in turns, medians; rates are GiB of guest memory per second, zero pages included; ` +
       `CPU is seconds of all threads per GiB; ` +
       `ratio = figure / baseline in the same run [least–most]`,
   ];
@@ -147,10 +147,11 @@ export function formatComparison(comparison: Comparison, older: string): string 
   return `${lines.join('\n')}\n`;
 }
 
-function formatCompared({ key, oldMedian, newMedian, loss, noise }: Compared): string {
+function formatCompared({ key, oldMedian, newMedian, loss, noise, bestLoss }: Compared): string {
   const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
-  const change = `${loss > 0 ? '−' : '+'}${percent(Math.abs(loss))}`;
-  return `${key}: ${oldMedian.toFixed(3)} → ${newMedian.toFixed(3)}, ${change}, noise ${percent(noise)}`;
+  const change = (share: number): string => `${share > 0 ? '−' : '+'}${percent(Math.abs(share))}`;
+  const medians = `${oldMedian.toFixed(3)} → ${newMedian.toFixed(3)}, ${change(loss)}`;
+  return `${key}: ${medians}, noise ${percent(noise)}, best runs ${change(bestLoss)}`;
 }
 
 /** Columns as wide as their widest cell; numbers stay where they are, at the left. */

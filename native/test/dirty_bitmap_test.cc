@@ -242,6 +242,7 @@ TEST(DirtyBitmapTest, WhatWasWrittenBeforeMarkIsSeenAfterTake) {
 }
 
 TEST(DirtyBitmapDeathTest, APageOutsideTheBitmapIsABugOfOurs) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   DirtyBitmap bitmap(65);
   EXPECT_DEATH(bitmap.Mark(65), "internal error");
   EXPECT_DEATH(bitmap.MarkRun({64, 2}), "internal error");

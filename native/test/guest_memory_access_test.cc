@@ -191,11 +191,13 @@ TEST_P(GuestMemoryAccessTest, ManyThreadsCopyWhileTheGuestWrites) {
   for (std::thread& thread : threads) thread.join();
 }
 
-TEST_P(GuestMemoryAccessTest, ARunAcrossTwoRegionsIsABugOfOurs) {
+TEST(GuestMemoryDeathTest, ARunAcrossTwoRegionsIsABugOfOurs) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const Memory memory = MustAllocate({{0, kMiB}, {kMiB, kMiB}}, Backing::kAnonymous);
   Bytes bytes(3 * kPageBytes);
-  const std::uint64_t last = memory_->regions()[0].pages().end() - 1;
-  EXPECT_DEATH(static_cast<void>(memory_->CopyOut({last, 2}, bytes.data())), "internal error");
-  EXPECT_DEATH(static_cast<void>(memory_->Zero({last, ~std::uint64_t{0}})), "internal error");
+  const std::uint64_t last = memory->regions()[0].pages().end() - 1;
+  EXPECT_DEATH(static_cast<void>(memory->CopyOut({last, 2}, bytes.data())), "internal error");
+  EXPECT_DEATH(static_cast<void>(memory->Zero({last, ~std::uint64_t{0}})), "internal error");
 }
 
 }  // namespace

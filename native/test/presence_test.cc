@@ -382,7 +382,8 @@ TEST(PresenceTest, AnErrorOfTheKernelCountsAsPresent) {
   CheckExact(finder, region, {{0, 100}});
 }
 
-TEST(PresenceTest, ARangeOutsideTheRegionIsABugOfOurs) {
+TEST(PresenceDeathTest, ARangeOutsideTheRegionIsABugOfOurs) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   const Memory memory = MustAllocate({{0, kMiB}, {kGiB, kMiB}}, Backing::kAnonymous);
   const PresenceFinder finder;
   const Region& region = memory->regions()[1];

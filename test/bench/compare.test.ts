@@ -100,6 +100,14 @@ describe('comparer', () => {
     expect(exitCode).toBe(1);
   });
 
+  test('what only slow runs have lost is noise: the fastest runs must be slower too', () => {
+    const older = documentOf(ratioRecord([0.94, 0.95, 0.95, 0.96, 0.95]));
+    const disturbed = documentOf(ratioRecord([0.7, 0.7, 0.95, 0.7, 0.7]));
+    const slower = documentOf(ratioRecord([0.7, 0.7, 0.75, 0.7, 0.7]));
+    expect(compareDocuments(older, disturbed).exitCode).toBe(4);
+    expect(compareDocuments(older, slower).exitCode).toBe(1);
+  });
+
   test('being faster is fine, also when it scatters', () => {
     const older = documentOf(ratioRecord([0.9, 0.95, 1, 1.05, 1.1]));
     const newer = documentOf(ratioRecord([1.8, 1.9, 2, 2.1, 2.2]));

@@ -22,6 +22,7 @@ describe('documents', () => {
       'a ratio that is no number',
       JSON.stringify({ ...sound, ratios: [{ ...sound.ratios[0], ratios: ['1'] }] }),
     ],
+    ['a ratio without runs', JSON.stringify({ ...sound, ratios: [{ ...sound.ratios[0], subject: [] }] })],
     ['an array', '[]'],
     ['nothing', 'null'],
   ])('%s is refused', (_, text) => {

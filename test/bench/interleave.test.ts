@@ -69,6 +69,19 @@ describe('interleaved runs', () => {
     ).toBe(0);
   });
 
+  test('short runs are repeated until the time is over, at most 99 times', async () => {
+    const contender = machine(() => 1)(1);
+    const plan = {
+      baselines: [{ name: 'baseline', run: contender }],
+      subjects: [{ name: 'subject', run: contender }],
+      runs: 3,
+      secondsMin: 3600,
+    };
+    const { baselines, subjects } = await interleave(plan);
+    expect(subjects.get('subject')).toHaveLength(99);
+    expect(baselines.get('baseline')).toHaveLength(100);
+  });
+
   test('a run that took no time is an error, not an infinite speed', async () => {
     const frozen = { name: 'frozen', run: async () => ({ seconds: 0 }) };
     await expect(interleave({ baselines: [frozen], subjects: [], runs: 1 })).rejects.toThrow(

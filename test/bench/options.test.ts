@@ -18,6 +18,7 @@ describe('options of the benchmark', () => {
   test.each([
     [['--runs', '2']],
     [['--runs', '7.5']],
+    [['--seconds', '-1']],
     [['--gib', '0']],
     [['--gib', 'much']],
     [['--threads', '0']],

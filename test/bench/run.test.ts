@@ -90,11 +90,13 @@ test('--list names every target', async () => {
 });
 
 describe.skipIf(!hasNativeAddon())('a real run', () => {
-  test('measures, writes a document that compares with itself, and leaves nothing behind', async () => {
+  test('measures, writes a document that compares with itself, and leaves nothing behind', {
+    timeout: 300_000,
+  }, async () => {
     const json = join(folder, 'run.json');
     const scratch = mkdtempSync(join(folder, 'scratch-'));
     const only = 'save.lz4.null,save.raw,load.lz4.file,scan.untouched';
-    const args = ['--gib', '0.0625', '--runs', '3', '--threads', '1', '--scratch', scratch];
+    const args = ['--gib', '0.0625', '--runs', '3', '--seconds', '0', '--threads', '1', '--scratch', scratch];
     expect(await bench(...args, '--image', smallImage(), '--only', only, '--json', json)).toBe(0);
     const document = parseDocument(readFileSync(json, 'utf8'));
     const figures = document.ratios.map(({ name, parameters }) => `${name} ${parameters['memory']}`);
