@@ -52,11 +52,10 @@ void LoadFrames(std::span<const std::uint8_t> bytes, bool with_memory) {
   CHKPT_CHECK(memory.ok());
   GuestMemory& guest = *memory.value();
   FrameScanner scanner(guest, Start());
-  Result<ScanResult> scanned = scanner.Scan(bytes);
-  if (!scanned.ok()) return;
+  const ScanResult scanned = scanner.Scan(bytes);
   auto loader = BlockLoader::Create(guest);
   LoadTotals totals;
-  for (const PageFrame& frame : scanned.value().frames) {
+  for (const PageFrame& frame : scanned.frames) {
     const PageRun pages{frame.header.arg0, frame.header.arg1};
     const Region& region = guest.regions()[guest.RegionOfPage(pages.first)];
     if (frame.header.type == static_cast<std::uint32_t>(FrameType::kZeroRun)) {

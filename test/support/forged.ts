@@ -1,10 +1,15 @@
 /** A hand-made stream with everything in it, and ways to change it, for tests of readers. */
+
+import { StreamReader } from '../../src/context/stream-reader.ts';
 import { CheckpointError } from '../../src/errors/index.ts';
 import type { Digest64 } from '../../src/format/digest.ts';
+import { PageDecoder } from '../../src/memory/index.ts';
+import { hasNativeAddon } from '../../src/native/index.ts';
 import { pageOfKind } from './page-content.ts';
 import { PageEncoder } from './page-encoder.ts';
 import { readStream } from './read-stream.ts';
 import { type DraftFrame, StreamBuilder } from './stream-builder.ts';
+import { TestStore } from './test-store.ts';
 
 /** Places of its frames. */
 export const places = {
@@ -92,13 +97,37 @@ export async function forgedError(digest: Digest64, change: Change): Promise<Che
   const built = soundStream(digest);
   change(built);
   const bytes = built.build();
+  const portable = await errorOf(() => readStream(bytes, digest));
+  if (hasNativeAddon()) {
+    // The native decoder is the other oracle: the same stream, the same error at the same place.
+    const native = await errorOf(() => readNatively(bytes, digest));
+    const place = ({ code, details }: CheckpointError): string => `${code} at ${details.offset}`;
+    if (place(native) !== place(portable)) {
+      throw new Error(
+        `native says ${native.code}: ${native.message}; portable ${portable.code}: ${portable.message}`,
+      );
+    }
+  }
+  return portable;
+}
+
+async function errorOf(read: () => Promise<unknown>): Promise<CheckpointError> {
   try {
-    await readStream(bytes, digest);
+    await read();
   } catch (error) {
     if (error instanceof CheckpointError) return error;
     throw error;
   }
   throw new Error('loaded');
+}
+
+async function readNatively(bytes: Uint8Array, digest: Digest64): Promise<void> {
+  const reader = new StreamReader(await new TestStore({}, bytes).openReader(), { digest });
+  for await (const item of reader) {
+    if (item.kind === 'context-open' && item.contextKind === 'memory') {
+      await reader.readMemory(new PageDecoder(undefined, { threads: 2 }));
+    }
+  }
 }
 
 /** A frame more at a place. */

@@ -12,6 +12,9 @@ constexpr std::uint32_t kContextClose = 0x02;
 constexpr std::uint32_t kRegionTable = 0x10;
 constexpr std::uint32_t kEnd = 0x20;
 
+// No count or offset of a stream exceeds what a JavaScript reader can hold exactly.
+constexpr std::uint64_t kCountMax = (std::uint64_t{1} << 53) - 1;
+
 bool IsForeign(std::uint32_t type) {
   return type <= kRegionTable || type == kEnd || type == (kOptionalFrameBit | (kEnd + 1));
 }
@@ -28,27 +31,33 @@ Error FrameScanner::FrameError(ErrorCode code, const char* message) const {
       .code = code, .message = message, .frame = position_.sequence, .offset = position_.offset};
 }
 
-Result<ScanResult> FrameScanner::Scan(std::span<const std::uint8_t> bytes) {
+ScanResult FrameScanner::Scan(std::span<const std::uint8_t> bytes) {
   ScanResult result;
-  while (bytes.size() - result.consumed_bytes >= kFrameHeaderBytes) {
-    const std::uint8_t* source = bytes.data() + result.consumed_bytes;
+  Status status = ScanFrames(bytes, &result);
+  if (!status.ok()) result.error = std::move(status.error());
+  return result;
+}
+
+Status FrameScanner::ScanFrames(std::span<const std::uint8_t> bytes, ScanResult* result) {
+  while (bytes.size() - result->consumed_bytes >= kFrameHeaderBytes) {
+    const std::uint8_t* source = bytes.data() + result->consumed_bytes;
     Result<CheckedFrame> checked = CheckFrameHeader(source, position_);
     if (!checked.ok()) return checked.error();
     const CheckedFrame& frame = checked.value();
     const FrameHeader& header = frame.header;
     if (IsForeign(header.type)) {
-      result.ended = true;
+      result->ended = true;
       break;
     }
     const std::uint64_t frame_bytes = header.frame_bytes();
-    if (bytes.size() - result.consumed_bytes < frame_bytes) break;
+    if (bytes.size() - result->consumed_bytes < frame_bytes) break;
 
     const std::uint8_t* payload = source + kFrameHeaderBytes;
     const auto type = static_cast<FrameType>(header.type);
     if (type == FrameType::kZeroRun || type == FrameType::kPageBlock) {
       Status status = CheckPages(frame);
       if (!status.ok()) return status.error();
-      result.frames.push_back({header, {position_.sequence, position_.offset}, payload});
+      result->frames.push_back({header, {position_.sequence, position_.offset}, payload});
       next_page_ = header.arg0 + header.arg1;
     } else if ((header.type & kOptionalFrameBit) != 0) {
       Status status = CheckOptional(frame, payload);
@@ -56,15 +65,18 @@ Result<ScanResult> FrameScanner::Scan(std::span<const std::uint8_t> bytes) {
     } else {
       return FrameError(ErrorCode::kVersion, "unknown critical frame type in a memory context");
     }
-    result.digests.push_back(frame.header_digest);
-    result.consumed_bytes += frame_bytes;
+    result->digests.push_back(frame.header_digest);
+    result->consumed_bytes += frame_bytes;
     position_.Advance(frame_bytes);
   }
-  return result;
+  return Ok();
 }
 
 Status FrameScanner::CheckPages(const CheckedFrame& frame) {
   const FrameHeader& header = frame.header;
+  if (header.arg0 == next_page_ && header.arg1 > kCountMax) {
+    return FrameError(ErrorCode::kLimit, "page count is beyond every limit");
+  }
   if (header.arg0 != next_page_ || header.arg0 >= memory_.page_count()) {
     return FrameError(ErrorCode::kFormat, "pages are missing, repeated or out of order");
   }
@@ -107,8 +119,13 @@ Status FrameScanner::CheckOptional(const CheckedFrame& frame, const std::uint8_t
 }
 
 Status FrameScanner::CheckIndex(const FrameHeader& header, const std::uint8_t* payload) {
-  if (index_told_ || header.arg0 != index_.group().first || header.arg1 != index_.group().count ||
-      !index_.Describes({payload, header.payload_bytes})) {
+  const bool in_place = !index_told_ && header.arg0 == index_.group().first &&
+                        header.arg1 == index_.group().count &&
+                        header.payload_bytes == index_.payload_bytes();
+  if (in_place && Load<std::uint64_t>(payload) > kCountMax) {
+    return FrameError(ErrorCode::kLimit, "base of a block index is beyond every limit");
+  }
+  if (!in_place || !index_.Describes({payload, header.payload_bytes})) {
     return FrameError(ErrorCode::kFormat, "block index does not say where its blocks are");
   }
   index_told_ = true;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -28,6 +29,9 @@ struct ScanResult {
   std::vector<std::uint64_t> digests;  // header digests of all frames, others included
   std::size_t consumed_bytes = 0;      // whole frames
   bool ended = false;  // the next frame is not a page frame: the context's pages are over
+  // What ended the scan. The frames before it are sound so far, and may hold damage that comes
+  // first.
+  std::optional<Error> error;
 };
 
 class FrameScanner {
@@ -36,7 +40,7 @@ class FrameScanner {
 
   // Takes as many whole frames from the front of `bytes` as there are. Errors: kDigest, kFormat,
   // kLimit, kVersion.
-  Result<ScanResult> Scan(std::span<const std::uint8_t> bytes);
+  ScanResult Scan(std::span<const std::uint8_t> bytes);
 
   // Page that the next frame must start with; page_count() when all were seen.
   std::uint64_t next_page() const { return next_page_; }
@@ -45,6 +49,7 @@ class FrameScanner {
   const std::vector<IndexGroup>& groups() const { return groups_; }
 
  private:
+  Status ScanFrames(std::span<const std::uint8_t> bytes, ScanResult* result);
   Status CheckPages(const CheckedFrame& frame);
   Status CheckOptional(const CheckedFrame& frame, const std::uint8_t* payload);
   Status CheckIndex(const FrameHeader& header, const std::uint8_t* payload);

@@ -84,12 +84,12 @@ Result<LoadPipeline::Pushed> LoadPipeline::Push(std::size_t buffer, std::size_t 
   if (!carry_.empty()) std::memcpy(begin, carry_.data(), carry_.size());
   const std::size_t bytes = carry_.size() + read_bytes;
   carry_.clear();
-  Result<ScanResult> scanned = scanner_.Scan({begin, bytes});
-  if (!scanned.ok()) {
-    Return(buffer);
-    return scanned.error();
+  ScanResult result = scanner_.Scan({begin, bytes});
+  if (result.error) {
+    // What was sound before it still runs: it may hold damage that comes first.
+    Enqueue(buffer, std::move(result.frames));
+    return *result.error;
   }
-  ScanResult& result = scanned.value();
   Pushed pushed;
   pushed.digests = std::move(result.digests);
   pushed.ended = result.ended;
