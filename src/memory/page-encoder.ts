@@ -27,7 +27,7 @@ export interface EncodeOptions {
   readonly dedup?: boolean | undefined;
   /** Worker threads, 1 to 64; default: number of processors. The output does not depend on it. */
   readonly threads?: number | undefined;
-  /** Slabs of about 2.2 MiB, 2 to 256; default 2 × threads + 4: the bound on memory. */
+  /** Slabs of about 2.2 MiB, 2 to 256; default threads + 3: the bound on memory. */
   readonly slabCount?: number | undefined;
   /** Told how many pages of the memory are done, about once per 2 MiB of them. */
   readonly onPages?: ((pageCount: number) => void) | undefined;

@@ -117,15 +117,35 @@ std::uint64_t NextInFile(const Region& region, PageRun range) {
   return region.first_page + NextStored(region, bytes.start, bytes.end) / kPageBytes;
 }
 
-void RunsInFile(const Region& region, PageRun range, std::vector<PageRun>* runs) {
+// Where the stored bytes at `position` end. SEEK_HOLE walks to the next hole, however far: a dense
+// tmpfs file would be walked to its end for every chunk, so the extent found last is kept. It is
+// only ever believed to hold data.
+std::uint64_t StoredEnd(const Region& region, std::uint64_t position, std::uint64_t end,
+                        StoredExtent* known) {
+  const std::uint64_t place = region.fd_offset + position;
+  {
+    const std::lock_guard lock(known->mutex);
+    if (known->fd == region.fd && known->start <= place && place < known->end) {
+      return std::min(end, known->end - region.fd_offset);
+    }
+  }
+  Result<std::uint64_t> hole = NextHole(region.fd, place);
+  if (!hole.ok() || hole.value() == kUnknown) return end;
+  // At least one byte further, also when others change the file between the two calls.
+  const std::uint64_t stop = std::max(hole.value(), place + 1);
+  const std::lock_guard lock(known->mutex);
+  known->fd = region.fd;
+  known->start = place;
+  known->end = stop;
+  return std::min(end, stop - region.fd_offset);
+}
+
+void RunsInFile(const Region& region, PageRun range, StoredExtent* known,
+                std::vector<PageRun>* runs) {
   const ByteRange bytes = BytesOf(region, range);
   std::uint64_t position = bytes.start;
   while ((position = NextStored(region, position, bytes.end)) < bytes.end) {
-    Result<std::uint64_t> hole = NextHole(region.fd, region.fd_offset + position);
-    const bool known = hole.ok() && hole.value() != kUnknown;
-    // At least one byte further, also when others change the file between the two calls.
-    const std::uint64_t stop =
-        known ? std::max(hole.value() - region.fd_offset, position + 1) : bytes.end;
+    const std::uint64_t stop = StoredEnd(region, position, bytes.end, known);
     AppendTouched(region, range, {position, stop}, runs);
     position = stop;
   }
@@ -166,7 +186,7 @@ void PresenceFinder::PresentRuns(const Region& region, PageRun range,
   if (range.count == 0) return;
   switch (region.presence) {
     case Presence::kAll: break;
-    case Presence::kSeek: return RunsInFile(region, range, runs);
+    case Presence::kSeek: return RunsInFile(region, range, &stored_, runs);
     case Presence::kPagemap:
       if (method_ != PagemapMethod::kNone)
         return RunsInPagemap(method_, pagemap_fd_, region, range, runs);

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "core/base/result.h"
@@ -24,6 +25,14 @@ enum class PagemapMethod : std::uint8_t {
   kScan,     // PAGEMAP_SCAN ioctl
   kEntries,  // pread of 8-byte entries of /proc/self/pagemap
   kNone,     // neither: everything is present
+};
+
+// A stretch of a file known to hold data. Offsets in the file.
+struct StoredExtent {
+  std::mutex mutex;
+  int fd = -1;
+  std::uint64_t start = 0;
+  std::uint64_t end = 0;
 };
 
 class PresenceFinder {
@@ -48,6 +57,7 @@ class PresenceFinder {
  private:
   PagemapMethod method_;
   int pagemap_fd_ = -1;
+  mutable StoredExtent stored_;
 };
 
 }  // namespace chkpt

@@ -9,7 +9,7 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
                                                           std::function<void()> notify) {
   CHKPT_CHECK(options.threads >= 1);
   SaveOptions chosen = options;
-  if (chosen.slab_count == 0) chosen.slab_count = 2 * chosen.threads + 4;
+  if (chosen.slab_count == 0) chosen.slab_count = chosen.threads + 3;
   if (chosen.slab_count < chosen.threads + 1) chosen.slab_count = chosen.threads + 1;
   auto slabs = SlabMemory::Allocate(chosen.slab_count, kSlabBytes);
   if (!slabs.ok()) return slabs.error();

@@ -35,7 +35,7 @@ struct SaveOptions {
   StreamPosition position{};
   EncodeOptions encode{};
   unsigned threads = 1;
-  unsigned slab_count = 0;  // 0: 2 * threads + 4
+  unsigned slab_count = 0;  // 0: threads + 3
   PagemapMethod presence = PagemapMethod::kScan;
 };
 

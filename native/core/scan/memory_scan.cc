@@ -22,13 +22,16 @@ struct Chunk {
 };
 
 // Calls `visit(chunk, runs, bytes)` for every chunk with something present; `bytes` holds the
-// chunk's pages in place (runs only are filled in) and belongs to the thread.
+// chunk's pages in place (runs only are filled in) and belongs to the thread. With kVisitorCopies
+// it is null for mapped regions: the visitor reads each page once, by itself.
 class ChunkWalk {
  public:
   using Visit = std::function<void(const Chunk&, const std::vector<PageRun>&, std::uint8_t* bytes)>;
 
-  ChunkWalk(const GuestMemory& memory, const std::atomic<bool>& cancelled)
-      : memory_(memory), cancelled_(cancelled) {}
+  enum class Copy : std::uint8_t { kWholeChunk, kVisitorCopies };
+
+  ChunkWalk(const GuestMemory& memory, Copy copy, const std::atomic<bool>& cancelled)
+      : memory_(memory), copy_(copy), cancelled_(cancelled) {}
 
   Status Run(unsigned threads, const Visit& visit) {
     std::vector<std::thread> workers;
@@ -73,6 +76,10 @@ class ChunkWalk {
     Chunk chunk;
     while (Claim(&chunk)) {
       finder_.PresentRuns(*chunk.region, chunk.pages, &runs);
+      if (copy_ == Copy::kVisitorCopies && chunk.region->host != nullptr) {
+        visit(chunk, runs, nullptr);
+        continue;
+      }
       for (const PageRun& run : runs) {
         Status status =
             memory_.CopyOut(run, bytes.get() + (run.first - chunk.pages.first) * kPageBytes);
@@ -87,6 +94,7 @@ class ChunkWalk {
   }
 
   const GuestMemory& memory_;
+  const Copy copy_;
   const std::atomic<bool>& cancelled_;
   const PresenceFinder finder_;
   std::mutex mutex_;
@@ -105,17 +113,25 @@ Result<ScanTotals> ScanMemory(const GuestMemory& memory, unsigned threads,
   const auto visit = [&](const Chunk& chunk, const std::vector<PageRun>& runs,
                          std::uint8_t* bytes) {
     std::uint64_t word = 0;
+    std::uint64_t counts[3] = {};
+    alignas(64) std::uint8_t copy[kPageBytes];
+    const std::uint8_t* source =
+        bytes != nullptr
+            ? bytes
+            : chunk.region->host + (chunk.pages.first - chunk.region->first_page) * kPageBytes;
     for (const PageRun& run : runs) {
       present += run.count;
       for (std::uint64_t page = run.first; page < run.end(); ++page) {
-        const PageClass page_class =
-            kernels.classify(bytes + (page - chunk.pages.first) * kPageBytes, &word);
-        if (page_class == PageClass::kZero) ++zero;
-        if (page_class == PageClass::kFill) ++fill;
+        const std::uint8_t* from = source + (page - chunk.pages.first) * kPageBytes;
+        const PageClass page_class = bytes != nullptr ? kernels.classify(from, &word)
+                                                      : kernels.copy_classify(from, copy, &word);
+        ++counts[static_cast<std::size_t>(page_class)];
       }
     }
+    zero += counts[static_cast<std::size_t>(PageClass::kZero)];
+    fill += counts[static_cast<std::size_t>(PageClass::kFill)];
   };
-  Status status = ChunkWalk(memory, cancelled).Run(threads, visit);
+  Status status = ChunkWalk(memory, ChunkWalk::Copy::kVisitorCopies, cancelled).Run(threads, visit);
   if (!status.ok()) return status.error();
   return ScanTotals{.pages = memory.page_count(),
                     .present = present,
@@ -163,7 +179,7 @@ Result<std::uint64_t> DigestMemory(const GuestMemory& memory, unsigned threads,
     Store<std::uint64_t>(bound + 8, XXH3_64bits(bytes, chunk.pages.count * kPageBytes));
     sum += XXH3_64bits(bound, sizeof bound);
   };
-  Status status = ChunkWalk(memory, cancelled).Run(threads, visit);
+  Status status = ChunkWalk(memory, ChunkWalk::Copy::kWholeChunk, cancelled).Run(threads, visit);
   if (!status.ok()) return status.error();
   std::vector<std::uint8_t> table(8 + 16 * memory.regions().size());
   Store<std::uint64_t>(table.data(), sum);
