@@ -1,7 +1,7 @@
 /**
  * The progress bar on a terminal: one line on standard error, redrawn at most ten times a second and cleared at the end.
  *
- * Whoever works tells how far it is as often as it likes; a timer draws. Rates are those of the last few seconds.
+ * Whoever works tells how far it is as often as it likes; after the first time a timer draws. Rates are those of the last few seconds.
  */
 import type { CommonOptions } from './common-options.ts';
 import { formatBytes, formatClock, formatRate, formatRatio, ratioOf } from './units.ts';
@@ -67,6 +67,8 @@ class ProgressBar implements Progress {
 
   update(view: ProgressView): void {
     this.#view = view;
+    // At once, so that work of a moment is seen too.
+    if (!this.#isDrawn && view.phase === 'memory') this.#draw();
   }
 
   stop(): void {
