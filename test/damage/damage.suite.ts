@@ -105,7 +105,18 @@ async function overLanes(
   );
 }
 
-export function damageSuite(name: string, makeFactory: () => Promise<SpecimenFactory>): void {
+/**
+ * All eight bits of every byte, or one that changes from byte to byte. The stores share one stream and one reader, so one store
+ * takes every bit in every run; for the others `CHKPT_DAMAGE=full` does (about 20 minutes).
+ */
+export type Bits = 'every' | 'one';
+
+function bitsOf(bits: Bits, part: string, offset: number): readonly number[] {
+  const all = bits === 'every' || part === 'MANIFEST.json' || process.env['CHKPT_DAMAGE'] === 'full';
+  return all ? [0, 1, 2, 3, 4, 5, 6, 7] : [(offset * 5) % 8];
+}
+
+export function damageSuite(name: string, bits: Bits, makeFactory: () => Promise<SpecimenFactory>): void {
   describe(`${name} notices`, () => {
     let factory: SpecimenFactory;
     let lanes: Specimen[];
@@ -126,12 +137,12 @@ export function damageSuite(name: string, makeFactory: () => Promise<SpecimenFac
       expect(total).toBeLessThan(48_000);
     });
 
-    it('every flipped bit', { timeout: 15 * minutes }, async () => {
+    it(`${bits} flipped bit of every byte`, { timeout: 30 * minutes }, async () => {
       let flips = 0;
       for (const { name: part, bytes } of parts()) {
         await overLanes(lanes, bytes.length, async (lane, offset) => {
           const value = bytes[offset] ?? 0;
-          for (let bit = 0; bit < 8; bit += 1) {
+          for (const bit of bitsOf(bits, part, offset)) {
             lane.poke(part, offset, value ^ (1 << bit));
             await damageOf(lane.url, `bit ${bit} of byte ${offset} of ${part}`);
             flips += 1;
@@ -139,7 +150,8 @@ export function damageSuite(name: string, makeFactory: () => Promise<SpecimenFac
           lane.poke(part, offset, value);
         });
       }
-      expect(flips).toBe(8 * parts().reduce((sum, { bytes }) => sum + bytes.length, 0));
+      const total = parts().reduce((sum, part) => sum + part.bytes.length, 0);
+      expect(flips).toBeGreaterThanOrEqual(bits === 'every' ? 8 * total : total);
     });
 
     it('truncation at every offset', { timeout: 10 * minutes }, async () => {
