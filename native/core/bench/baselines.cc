@@ -15,6 +15,13 @@
 #include "core/format/frame.h"
 #include "core/scan/page_kernels.h"
 
+// gcc only; clang takes the level of the build.
+#if defined(__clang__)
+#define CHKPT_OPTIMIZE_O3
+#else
+#define CHKPT_OPTIMIZE_O3 __attribute__((optimize("O3")))
+#endif
+
 namespace chkpt {
 namespace {
 
@@ -93,7 +100,7 @@ std::uint64_t SumWordsPortable(const std::uint8_t* bytes, std::size_t count) {
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2"), optimize("O3"))) std::uint64_t SumWordsAvx2(
+__attribute__((target("avx2"))) CHKPT_OPTIMIZE_O3 std::uint64_t SumWordsAvx2(
     const std::uint8_t* bytes, std::size_t count) {
   return SumWordsBody(bytes, count);
 }
