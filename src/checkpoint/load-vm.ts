@@ -29,7 +29,7 @@ export interface LoadVmOptions {
   readonly ignore?: readonly IgnoredMismatch[] | undefined;
   /** Worker threads, 1 to 64; default: number of processors. */
   readonly threads?: number | undefined;
-  /** Cancels within 50 ms; when memory was already touched the machine refuses to run. */
+  /** Cancels at the next block of each thread; when memory was already touched the machine refuses to run. */
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }

@@ -23,7 +23,7 @@ export interface SaveVmOptions extends Pick<EncodeOptions, 'acceleration' | 'ded
   readonly uuid?: string | undefined;
   /** Milliseconds since 1970-01-01T00:00:00Z; 0 tells nothing; default now. */
   readonly createdMs?: number | undefined;
-  /** Cancels within 50 ms; nothing is published, and the machine runs again if it ran. */
+  /** Cancels at the next block of each thread; nothing is published, and the machine runs again if it ran. */
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
