@@ -4,7 +4,8 @@
 //   | flags  | payload bytes  | sequence       | arg0 | arg1 | payload digest | header digest |
 //   payload…
 //
-// src/format/ has the same constants; test/support/forged.ts holds the two decoders against each other.
+// src/format/ has the same constants; test/support/forged.ts holds the two decoders against each
+// other.
 #pragma once
 
 #include <array>
