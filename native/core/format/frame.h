@@ -1,8 +1,7 @@
 // Frame headers of docs/format.md section 4, as native code writes and checks them.
 //
-//   0        4        8                16               24     32     40               48 56 | type
-//   | flags  | payload bytes  | sequence       | arg0 | arg1 | payload digest | header digest |
-//   payload…
+//   0     4      8              16        24    32    40              48             56
+//   | type | flags | payload bytes | sequence | arg0 | arg1 | payload digest | header digest |
 //
 // src/format/ has the same constants; test/support/forged.ts holds the two decoders against each
 // other.
