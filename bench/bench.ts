@@ -1,7 +1,9 @@
 /** One run of the benchmark: its options, what was recorded so far, and how a contest becomes records. */
+import { freemem } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { nativeAddon } from '../src/native/index.ts';
 import { type Baseline, type FigureName, figureOf, isSelected, limitsFor } from './catalog.ts';
 import {
   bracketedRatios,
@@ -17,10 +19,18 @@ import type { BenchOptions } from './options.ts';
 import type { Scratch } from './scratch.ts';
 import { summarize } from './statistics.ts';
 
+/** What a run is about to touch for the first time, at most. */
+export interface Warm {
+  readonly memoryBytes?: number;
+  readonly fileBytes?: number;
+}
+
 export interface ContestPlan {
   readonly parameters: Parameters & { readonly threads: number };
   /** Guest memory that each run goes through, bytes. */
   readonly memoryBytes: number;
+  /** What each run takes of memory and of the scratch folder. */
+  readonly warm?: Warm;
   /** Fewest repetitions. */
   readonly runs: number;
   readonly baselines: Partial<Record<Baseline, () => Promise<Cost>>>;
@@ -55,9 +65,15 @@ export class Bench {
     this.skipped.push({ name, reason });
   }
 
-  /** Frees what earlier runs left behind, so that no run pays for it. */
-  settle(): void {
+  /**
+   * Frees what earlier runs left behind, so that no run pays for it, and touches as much free memory as a run may take: a host
+   * that takes back what its guest has freed makes the first touch several times dearer, whoever's it is.
+   */
+  async settle(warm: Warm = {}): Promise<void> {
     this.#collectGarbage();
+    if (warm.fileBytes !== undefined) this.scratch.warm(Math.min(warm.fileBytes, freemem() / 2));
+    const memoryBytes = Math.min(warm.memoryBytes ?? 0, Math.floor(freemem() / 2));
+    if (memoryBytes > 0) await nativeAddon().bench.warm(memoryBytes);
   }
 
   /** Measures the wanted subjects beside their baselines and records the ratios. */
@@ -72,7 +88,7 @@ export class Bench {
       subjects,
       runs: plan.runs,
       secondsMin: this.options.secondsMin,
-      settle: () => this.settle(),
+      settle: () => this.settle(plan.warm),
     });
     for (const [name, costs] of result.subjects) {
       for (const [baseline, reference] of result.baselines) {

@@ -22,7 +22,9 @@ export interface Figure {
 export const baselines = {
   liblz4:
     'LZ4_compress_fast of the same stored pages in the same blocks, from memory to one buffer per thread',
-  'liblz4 decode': 'LZ4_decompress_safe of the same blocks into fresh memory with huge pages',
+  'liblz4 decode':
+    'LZ4_decompress_safe of the same blocks into fresh huge pages, as many as the guest has extents with stored pages',
+  'liblz4 decode packed': 'the same with all blocks one behind the other: the least population there can be',
   memcpy: 'memcpy of the pages that are not zero to memory touched before',
   read: 'sum of every word',
   palacios:
@@ -36,7 +38,7 @@ export type Baseline = keyof typeof baselines;
 
 export const figures = {
   'save.lz4.null': { what: 'saveVm, LZ4, to null:', baselines: { liblz4: { atLeast: 0.9 } } },
-  'save.lz4.mem': { what: 'saveVm, LZ4, to mem:', baselines: { liblz4: { atLeast: 0.9 } } },
+  'save.lz4.mem': { what: 'saveVm, LZ4, to mem:', baselines: { liblz4: {} } },
   'save.raw.null': {
     what: 'saveVm, no compression, to null:',
     baselines: { memcpy: { atLeast: 0.7, threadsMin: 2 }, read: {} },
@@ -57,7 +59,7 @@ export const figures = {
   'save.raw.file': { what: 'saveVm, no compression, to file:', baselines: { palacios: {} } },
   'load.lz4.file': {
     what: 'loadVm, LZ4, file: in the page cache into fresh memory',
-    baselines: { 'liblz4 decode': { atLeast: 0.8 } },
+    baselines: { 'liblz4 decode': { atLeast: 0.8 }, 'liblz4 decode packed': {} },
   },
   'load.raw.file': { what: 'loadVm, no compression, likewise', baselines: { memcpy: {} } },
   'load.lz4.tool': { what: 'load.lz4.file beside a command', baselines: { 'lz4 -d': {} } },

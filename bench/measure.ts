@@ -67,7 +67,7 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
   try {
     for (const stage of [measureGuestScan, measureEncode, measureLoad, measureFiles, measureLoop]) {
       await stage(bench, guest);
-      bench.settle();
+      await bench.settle();
     }
   } finally {
     await guest.memory.close();

@@ -2,12 +2,13 @@
  * A folder for checkpoints and image files, and the promise that nothing of it is left behind: not after an error, not after
  * Ctrl-C.
  */
-import { mkdtempSync, rmSync, statfsSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { UsageError } from './options.ts';
 
 /** `f_type` of tmpfs. */
 const tmpfsMagic = 0x01021994;
+const pieceBytes = 2 * 1024 ** 2;
 
 export class Scratch {
   readonly folder: string;
@@ -37,6 +38,23 @@ export class Scratch {
   /** Removes one file, so that the next writer makes a new one. Missing is fine. */
   remove(name: string): void {
     rmSync(this.path(name), { force: true });
+  }
+
+  /**
+   * On tmpfs: writes and removes a file of that size, so that the next one finds memory that a host has backed (see
+   * `Bench.settle`). Anonymous memory does not do: the kernel takes pages of files from other free lists.
+   */
+  warm(byteCount: number): void {
+    if (!this.isTmpfs) return;
+    const path = this.path('warm');
+    const descriptor = openSync(path, 'wx', 0o600);
+    try {
+      const piece = Buffer.alloc(pieceBytes);
+      for (let done = 0; done < byteCount; done += pieceBytes) writeSync(descriptor, piece);
+    } finally {
+      closeSync(descriptor);
+      rmSync(path, { force: true });
+    }
   }
 
   /** Bytes that still fit. */

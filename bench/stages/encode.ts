@@ -23,6 +23,7 @@ async function measureLz4(bench: Bench, { memory, facts, vm }: Guest): Promise<v
     await bench.contest({
       parameters: { memory: facts.memory, bytes: facts.bytes, content: facts.content, threads },
       memoryBytes: facts.bytes,
+      warm: { memoryBytes: facts.bytes },
       runs: options.runs,
       baselines: { liblz4: () => withCpu(() => blocks.compress(threads, acceleration)) },
       subjects: {

@@ -51,6 +51,7 @@ async function measureAll(bench: Bench, guest: Guest): Promise<void> {
   await bench.contest({
     parameters: { memory: facts.memory, bytes: facts.bytes, content: facts.content, threads },
     memoryBytes: facts.bytes,
+    warm: { fileBytes: facts.bytes },
     runs: options.commandRuns,
     baselines: await baselineRuns(bench, guest),
     subjects: {
@@ -110,13 +111,14 @@ function commandRun(bench: Bench, threads: number): Runs<FigureName> {
   };
 }
 
-/** The file of the run before goes first, untimed: all contenders write a new one. Its size goes with the cost. */
+/** The file goes when it was written: all contenders write a new one. Its size goes with the cost. */
 async function intoNewFile(
   { scratch }: Bench,
   name: string,
   run: (path: string) => Promise<Cost>,
 ): Promise<Cost> {
-  scratch.remove(name);
   const cost = await run(scratch.path(name));
-  return { ...cost, bytes: statSync(scratch.path(name)).size };
+  const bytes = statSync(scratch.path(name)).size;
+  scratch.remove(name);
+  return { ...cost, bytes };
 }

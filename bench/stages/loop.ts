@@ -29,8 +29,8 @@ export async function measureLoop(bench: Bench, guest: Guest): Promise<void> {
     const uses = new Map<string, MainThreadUse[]>();
     for (let run = 0; run < bench.options.runs; run += 1) {
       for (const [name, work] of Object.entries(works)) {
-        bench.settle();
         work.before?.();
+        await bench.settle({ memoryBytes: facts.bytes, fileBytes: facts.bytes });
         const use = await measureMainThread(work.run);
         await work.after?.();
         uses.set(name, [...(uses.get(name) ?? []), use]);

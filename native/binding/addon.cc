@@ -3,6 +3,7 @@
 
 #include "binding/addon_data.h"
 #include "binding/bench_wrap.h"
+#include "binding/buffers.h"
 #include "binding/convert.h"
 #include "binding/load_wrap.h"
 #include "binding/memory_wrap.h"
@@ -10,6 +11,7 @@
 #include "binding/stamp_wrap.h"
 #include "core/base/xxh3.h"
 #include "core/codec/lz4_block.h"
+#include "core/codec/lz4_encoder.h"
 #include "core/memory/presence.h"
 #include "core/scan/page_kernels.h"
 
@@ -32,9 +34,9 @@ Napi::Value Lz4Encode(const Napi::CallbackInfo& info) {
       *acceleration > 65537) {
     return ThrowType(info.Env(), "at most 64 KiB and an acceleration expected");
   }
-  std::vector<std::uint8_t> target(Lz4Encoder::Bound(bytes->size()));
-  Lz4Encoder encoder(static_cast<int>(*acceleration));
-  const std::size_t encoded = bytes->empty() ? 0 : encoder.Encode(*bytes, target.data());
+  std::vector<std::uint8_t> target(Lz4Bound(bytes->size()));
+  const std::size_t encoded =
+      bytes->empty() ? 0 : EncodeLz4(*bytes, static_cast<int>(*acceleration), target.data());
   if (encoded == 0) return info.Env().Undefined();
   Napi::Uint8Array result = Napi::Uint8Array::New(info.Env(), encoded);
   std::copy_n(target.data(), encoded, result.Data());
@@ -75,6 +77,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);
   StampWrap::Define(env, exports);
+  DefineBuffers(env, exports);
   DefineBaselines(env, exports);
   exports.Set("xxh3", Napi::Function::New<&Xxh3>(env, "xxh3"));
   exports.Set("lz4Encode", Napi::Function::New<&Lz4Encode>(env, "lz4Encode"));

@@ -54,6 +54,16 @@ Napi::Value MeasurePalacios(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value Warm(const Napi::CallbackInfo& info) {
+  const auto bytes = ToUint64(info[0]);
+  if (!bytes || *bytes == 0 || *bytes > kMemoryBytesMax) {
+    return ThrowType(info.Env(), "bytes expected");
+  }
+  return Task<Nothing>::Run(
+      info.Env(), [bytes = *bytes](const std::atomic<bool>&) { return WarmMemory(bytes); },
+      [](Napi::Env e, const Nothing&) { return e.Undefined(); });
+}
+
 }  // namespace
 
 void DefineBaselines(Napi::Env env, Napi::Object exports) {
@@ -62,6 +72,7 @@ void DefineBaselines(Napi::Env env, Napi::Object exports) {
   bench.Set("zeroScan", Napi::Function::New<&OverMemory<&ZeroScan>>(env, "zeroScan"));
   bench.Set("copy", Napi::Function::New<&OverMemory<&MeasureCopy>>(env, "copy"));
   bench.Set("palaciosRecords", Napi::Function::New<&MeasurePalacios>(env, "palaciosRecords"));
+  bench.Set("warm", Napi::Function::New<&Warm>(env, "warm"));
   exports.Set("bench", bench);
   BlocksWrap::Define(env, bench);
 }
@@ -94,8 +105,10 @@ Napi::Value BlocksWrap::Compress(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value BlocksWrap::Decode(const Napi::CallbackInfo& info) {
-  return RunMeasured(info.Env(), [blocks = blocks_, threads = ToThreads(info[0])] {
-    return blocks->Decode(threads);
+  const auto layout =
+      info[1].ToBoolean().Value() ? StoredBlocks::Layout::kPacked : StoredBlocks::Layout::kInPlace;
+  return RunMeasured(info.Env(), [blocks = blocks_, threads = ToThreads(info[0]), layout] {
+    return blocks->Decode(threads, layout);
   });
 }
 

@@ -1,5 +1,7 @@
 #include "binding/memory_wrap.h"
 
+#include <utility>
+
 #include "binding/addon_data.h"
 #include "binding/convert.h"
 #include "binding/task.h"
@@ -9,6 +11,9 @@
 
 namespace chkpt::binding {
 namespace {
+
+// 64 MiB: below it a thread costs more than the system call.
+constexpr std::uint64_t kThreadedClosePages = (64u << 20) / kPageBytes;
 
 constexpr napi_type_tag kMemoryTag = {0x2d1f0c7b9a6e4f35, 0x8c3b5a7e1d9f4a26};
 
@@ -242,9 +247,20 @@ Napi::Value MemoryWrap::CheckStamps(const Napi::CallbackInfo& info) {
       });
 }
 
-void MemoryWrap::Close(const Napi::CallbackInfo&) {
-  memory_.reset();
+// close(): Promise<void> | undefined. Giving back many gigabytes takes a while: not on this thread.
+Napi::Value MemoryWrap::Close(const Napi::CallbackInfo& info) {
+  std::shared_ptr<GuestMemory> memory = std::exchange(memory_, nullptr);
   attached_.clear();
+  if (memory == nullptr || memory->page_count() < kThreadedClosePages)
+    return info.Env().Undefined();
+  auto holder = std::make_shared<std::shared_ptr<GuestMemory>>(std::move(memory));
+  return Task<Nothing>::Run(
+      info.Env(),
+      [holder](const std::atomic<bool>&) {
+        holder->reset();
+        return Ok();
+      },
+      [](Napi::Env env, const Nothing&) { return env.Undefined(); });
 }
 
 }  // namespace chkpt::binding

@@ -81,6 +81,7 @@ export class GuestMemory implements AsyncDisposable {
   readonly #native: NativeMemory;
   readonly #inFlight = new Set<Promise<unknown>>();
   #closed = false;
+  #closing: Promise<void> | undefined;
 
   private constructor(native: NativeMemory, regions: readonly NativeRegion[]) {
     this.#native = native;
@@ -235,10 +236,14 @@ export class GuestMemory implements AsyncDisposable {
 
   /** Waits for what is in flight, then gives the memory back. Harmless when called twice. */
   async close(): Promise<void> {
-    if (this.#closed) return;
     this.#closed = true;
+    this.#closing ??= this.#close();
+    await this.#closing;
+  }
+
+  async #close(): Promise<void> {
     await Promise.allSettled([...this.#inFlight]);
-    this.#native.close();
+    await this.#native.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -31,7 +31,7 @@ export interface NativeMemory {
   presence(): Promise<number>;
   fillGuestLike(seed: bigint, threads: number): Promise<void>;
   checkStamps(): Promise<NativeStampCheck>;
-  close(): void;
+  close(): Promise<void> | undefined;
 }
 
 export interface NativePosition {
@@ -113,7 +113,8 @@ export interface Measured {
 export interface NativeStoredBlocks {
   add(frames: Uint8Array): void;
   compress(threads: number, acceleration: number): Promise<Measured>;
-  decode(threads: number): Promise<Measured>;
+  /** Each extent's blocks into an extent of their own, or all of them one behind the other. */
+  decode(threads: number, packed: boolean): Promise<Measured>;
 }
 
 export interface NativeAddon {
@@ -153,6 +154,10 @@ export interface NativeAddon {
       readonly pageCount: number;
     },
   ) => NativeStampWriter;
+  /** Zero bytes in huge pages, page-aligned; at most 1 GiB. */
+  allocateBuffer(byteCount: number): Uint8Array;
+  /** On a thread of its own. Same lengths; neither may be transferred before it resolves. */
+  copyBytes(target: Uint8Array, source: Uint8Array): Promise<void>;
   xxh3(bytes: Uint8Array): bigint;
   lz4Encode(bytes: Uint8Array, acceleration: number): Uint8Array | undefined;
   lz4Decode(bytes: Uint8Array, decodedBytes: number): Uint8Array;
@@ -164,6 +169,8 @@ export interface NativeAddon {
     readonly napiVersion: number;
   };
   readonly bench: {
+    /** Touches that much fresh memory and gives it back. */
+    warm(byteCount: number): Promise<void>;
     read(memory: NativeMemory, threads: number): Promise<Measured>;
     zeroScan(memory: NativeMemory, threads: number): Promise<Measured>;
     copy(memory: NativeMemory, threads: number): Promise<Measured>;

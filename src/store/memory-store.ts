@@ -7,15 +7,9 @@
  */
 import { CheckpointError } from '../errors/index.ts';
 import { guardStore } from './guard.ts';
+import { MemoryChunks, type MemoryObject } from './memory-chunks.ts';
 import type { Store, StoreFactory, StoreReader, StoreWriter } from './store.ts';
 import { urlError } from './url.ts';
-
-/** A committed checkpoint: chunks as they were written, and where each begins. */
-interface MemoryObject {
-  readonly chunks: readonly Uint8Array[];
-  readonly offsets: readonly number[];
-  readonly byteCount: number;
-}
 
 export class MemoryStoreSpace {
   readonly #objects = new Map<string, MemoryObject>();
@@ -41,7 +35,7 @@ export class MemoryStoreSpace {
 
   /** Puts a copy of `bytes` in place of the checkpoint, as a commit does. */
   put(name: string, bytes: Uint8Array): void {
-    const chunks = new ChunkList();
+    const chunks = new MemoryChunks();
     chunks.append(bytes);
     this.#objects.set(name, chunks.seal());
   }
@@ -66,24 +60,6 @@ export function memoryStoreFactory(space: MemoryStoreSpace = defaultMemoryStoreS
     if (rest === '') throw urlError('mem: needs a name', url);
     return space.store(rest, url);
   };
-}
-
-/** Copies of what was written, one ArrayBuffer for each write. */
-class ChunkList {
-  readonly #chunks: Uint8Array[] = [];
-  readonly #offsets: number[] = [];
-  #byteCount = 0;
-
-  append(bytes: Uint8Array): void {
-    if (bytes.length === 0) return;
-    this.#chunks.push(new Uint8Array(bytes));
-    this.#offsets.push(this.#byteCount);
-    this.#byteCount += bytes.length;
-  }
-
-  seal(): MemoryObject {
-    return { chunks: this.#chunks, offsets: this.#offsets, byteCount: this.#byteCount };
-  }
 }
 
 class MemoryStore implements Store {
@@ -113,7 +89,7 @@ class MemoryStore implements Store {
 class MemoryWriter implements StoreWriter {
   readonly #url: string;
   readonly #publish: (object: MemoryObject) => void;
-  #chunks = new ChunkList();
+  #chunks = new MemoryChunks();
 
   constructor(url: string, publish: (object: MemoryObject) => void) {
     this.#url = url;
@@ -122,7 +98,7 @@ class MemoryWriter implements StoreWriter {
 
   async write(bytes: Uint8Array): Promise<void> {
     try {
-      this.#chunks.append(bytes);
+      await this.#chunks.appendLarge(bytes);
     } catch (error) {
       throw new CheckpointError('CHKPT_NO_MEMORY', `cannot allocate ${bytes.length} bytes`, {
         details: { store: this.#url },
@@ -133,11 +109,11 @@ class MemoryWriter implements StoreWriter {
 
   async commit(): Promise<void> {
     this.#publish(this.#chunks.seal());
-    this.#chunks = new ChunkList();
+    this.#chunks = new MemoryChunks();
   }
 
   async abort(): Promise<void> {
-    this.#chunks = new ChunkList();
+    this.#chunks = new MemoryChunks();
   }
 }
 

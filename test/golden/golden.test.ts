@@ -1,9 +1,10 @@
 /**
- * Checkpoints written by released versions load for ever. The files are never made again; a new version adds its own with
+ * Checkpoints written by released versions load for ever. The files are never made again; a new version of the format, or an
+ * encoder that writes other bytes, adds its own with
  *
  *   CHKPT_WRITE_GOLDEN=1 npx vitest run test/golden
  *
- * which writes the folder of the current format version when it does not exist.
+ * which writes the folder named `current` below when it does not exist.
  */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -16,7 +17,7 @@ import { GuestMemory } from '../../src/memory/index.ts';
 import { saveSample } from '../damage/damage.suite.ts';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
-const current = 'format-1.0';
+const current = 'format-1.0-page-encoder';
 
 /** What a golden checkpoint holds, as JSON. */
 interface Expected {

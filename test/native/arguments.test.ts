@@ -157,6 +157,8 @@ describe('the bare addon', () => {
     const { native } = memory;
     const calls: ((...values: never[]) => unknown)[] = [
       addon.xxh3,
+      addon.allocateBuffer,
+      addon.copyBytes,
       addon.lz4Encode,
       addon.lz4Decode,
       addon.attachMemory,

@@ -13,6 +13,7 @@
 #include "core/base/bytes.h"
 #include "core/codec/page_block.h"
 #include "core/format/frame.h"
+#include "core/memory/mapping.h"
 #include "core/scan/page_kernels.h"
 
 // gcc only; clang takes the level of the build.
@@ -202,8 +203,11 @@ Status StoredBlocks::Add(std::span<const std::uint8_t> frames) {
       }
       const auto data = view.value().data;
       if (!data.empty()) {
-        blocks_.push_back(
-            {.offset = data_.size(), .bytes = static_cast<std::uint32_t>(data.size())});
+        const std::uint64_t extent = Load<std::uint64_t>(frame + 24) / kChunkPages * kChunkBytes;
+        const std::uint64_t end = blocks_.empty() ? 0 : blocks_.back().place + blocks_.back().bytes;
+        blocks_.push_back({.offset = data_.size(),
+                           .place = std::max(extent, end),
+                           .bytes = static_cast<std::uint32_t>(data.size())});
         data_.insert(data_.end(), data.begin(), data.end());
       }
     }
@@ -255,43 +259,61 @@ Measured StoredBlocks::Compress(unsigned threads, int acceleration) {
   return measured;
 }
 
-Result<Measured> StoredBlocks::Decode(unsigned threads) {
-  const std::size_t bytes = data_.size();
+bool StoredBlocks::DecodeBlock(const Block& block, std::uint8_t* target) const {
+  const std::uint8_t* source = encoded_.data() + block.encoded_offset;
+  if (block.encoded_bytes == 0) {
+    std::memcpy(target, source, block.bytes);
+    return true;
+  }
+  return LZ4_decompress_safe(reinterpret_cast<const char*>(source), reinterpret_cast<char*>(target),
+                             static_cast<int>(block.encoded_bytes),
+                             static_cast<int>(block.bytes)) == static_cast<int>(block.bytes);
+}
+
+Result<Measured> StoredBlocks::Decode(unsigned threads, Layout layout) {
+  const auto place = [layout](const Block& block) {
+    return layout == Layout::kPacked ? block.offset : block.place;
+  };
+  // Blocks that begin in one extent are one thread's: it populates the huge page.
+  std::vector<std::size_t> batches;
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    if (i == 0 || place(blocks_[i]) / kChunkBytes != place(blocks_[i - 1]) / kChunkBytes) {
+      batches.push_back(i);
+    }
+  }
+  batches.push_back(blocks_.size());
+  const std::size_t bytes =
+      blocks_.empty() ? kChunkBytes : place(blocks_.back()) + blocks_.back().bytes;
   const Stopwatch watch;
-  void* mapped = mmap(nullptr, bytes + kChunkBytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapped == MAP_FAILED) return SystemError(errno, "cannot allocate the target of a decode");
-  madvise(mapped, bytes + kChunkBytes, MADV_HUGEPAGE);
-  const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(mapped);
-  auto* target =
-      reinterpret_cast<std::uint8_t*>((address + kChunkBytes - 1) / kChunkBytes * kChunkBytes);
+  auto mapped = MapAnonymous(bytes, true);
+  if (!mapped.ok()) return mapped.error();
+  std::uint8_t* const target = mapped.value();
   std::atomic<std::size_t> next{0};
   std::atomic<bool> failed{false};
   RunThreads(threads, [&](unsigned) {
-    // 32 blocks at a time: one thread populates a huge page.
-    for (std::size_t i = next.fetch_add(kChunkBlocks); i < blocks_.size();
-         i = next.fetch_add(kChunkBlocks)) {
-      const std::size_t end = std::min(i + kChunkBlocks, blocks_.size());
-      for (std::size_t b = i; b < end; ++b) {
-        const Block& block = blocks_[b];
-        const std::uint8_t* source = encoded_.data() + block.encoded_offset;
-        if (block.encoded_bytes == 0) {
-          std::memcpy(target + block.offset, source, block.bytes);
-        } else if (LZ4_decompress_safe(reinterpret_cast<const char*>(source),
-                                       reinterpret_cast<char*>(target + block.offset),
-                                       static_cast<int>(block.encoded_bytes),
-                                       static_cast<int>(block.bytes)) !=
-                   static_cast<int>(block.bytes)) {
-          failed = true;
-        }
+    for (std::size_t batch = next++; batch + 1 < batches.size(); batch = next++) {
+      for (std::size_t i = batches[batch]; i < batches[batch + 1]; ++i) {
+        if (!DecodeBlock(blocks_[i], target + place(blocks_[i]))) failed = true;
       }
     }
   });
-  Measured measured{.seconds = watch.seconds(), .bytes = bytes};
-  const bool equal = !failed && std::memcmp(target, data_.data(), bytes) == 0;
+  Measured measured{.seconds = watch.seconds(), .bytes = data_.size()};
+  bool equal = !failed;
+  for (const Block& block : blocks_) {
+    equal =
+        equal && std::memcmp(target + place(block), data_.data() + block.offset, block.bytes) == 0;
+  }
   measured.result = equal ? 1 : 0;
-  munmap(mapped, bytes + kChunkBytes);
+  Unmap(target, bytes);
   return measured;
+}
+
+Status WarmMemory(std::uint64_t bytes) {
+  auto mapped = MapAnonymous(bytes, true);
+  if (!mapped.ok()) return mapped.error();
+  for (std::uint64_t offset = 0; offset < bytes; offset += kPageBytes) mapped.value()[offset] = 1;
+  Unmap(mapped.value(), bytes);
+  return Ok();
 }
 
 }  // namespace chkpt

@@ -28,6 +28,10 @@ Measured MeasureRead(const GuestMemory& memory, unsigned threads);
 Measured MeasureZeroScan(const GuestMemory& memory, unsigned threads);
 // memcpy of the pages that are not zero to memory that was touched before.
 Result<Measured> MeasureCopy(const GuestMemory& memory, unsigned threads);
+// Touches `bytes` of fresh memory and gives it back. On a virtual machine the first touch of memory
+// that the host has not backed yet is several times slower; what is allocated soon afterwards finds
+// memory that is backed.
+Status WarmMemory(std::uint64_t bytes);
 // One record per page as the original Palacios streams frame them (boundary, tag length, tag, data
 // length, data; 20 bytes and the tag around each page), one thread, one writev per record, to `fd`.
 Result<Measured> MeasurePalaciosRecords(const GuestMemory& memory, int fd);
@@ -42,8 +46,12 @@ class StoredBlocks {
   // LZ4_compress_fast_extState over every block, `threads` threads taking blocks from one counter.
   Measured Compress(unsigned threads, int acceleration);
   // LZ4_decompress_safe of what Compress made, into fresh huge-page memory: decoding and population
-  // together. REQUIRES: Compress ran.
-  Result<Measured> Decode(unsigned threads);
+  // together. In place: the blocks of a 2 MiB extent of the guest go into an extent of their own,
+  // one behind the other, so that as many huge pages are populated as the guest has extents with
+  // stored pages. Packed: all blocks one behind the other, the least population there can be.
+  // REQUIRES: Compress ran.
+  enum class Layout : std::uint8_t { kInPlace, kPacked };
+  Result<Measured> Decode(unsigned threads, Layout layout);
 
   std::uint64_t bytes() const { return data_.size(); }
   std::size_t block_count() const { return blocks_.size(); }
@@ -51,10 +59,13 @@ class StoredBlocks {
  private:
   struct Block {
     std::uint64_t offset = 0;
+    std::uint64_t place = 0;  // in place: where in the guest's extents
     std::uint32_t bytes = 0;
     std::uint32_t encoded_bytes = 0;  // 0: not smaller
     std::uint64_t encoded_offset = 0;
   };
+  bool DecodeBlock(const Block& block, std::uint8_t* target) const;
+
   std::vector<std::uint8_t> data_;
   std::vector<std::uint8_t> encoded_;
   std::vector<Block> blocks_;

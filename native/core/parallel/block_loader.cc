@@ -36,7 +36,7 @@ void LoadTotals::Add(const LoadTotals& other) {
 }
 
 Result<std::unique_ptr<BlockLoader>> BlockLoader::Create(GuestMemory& memory) {
-  auto scratch = SlabMemory::Allocate(2, kBlockBytes);
+  auto scratch = SlabMemory::Allocate(2, kBlockBytes, false);
   if (!scratch.ok()) return scratch.error();
   return std::unique_ptr<BlockLoader>(new BlockLoader(memory, std::move(scratch.value())));
 }

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/codec/lz4_encoder.h"
+
 namespace chkpt {
 
 Result<std::unique_ptr<ChunkEncoder>> ChunkEncoder::Create(const GuestMemory& memory,
                                                            const PresenceFinder& finder,
                                                            const EncodeOptions& options) {
-  auto staging = SlabMemory::Allocate(1, kChunkBytes);
+  auto staging = SlabMemory::Allocate(1, kChunkBytes, memory.page_count() >= kHugeSlabPages);
   if (!staging.ok()) return staging.error();
   return std::unique_ptr<ChunkEncoder>(
       new ChunkEncoder(memory, finder, options, std::move(staging.value())));
@@ -20,7 +22,6 @@ ChunkEncoder::ChunkEncoder(const GuestMemory& memory, const PresenceFinder& find
       finder_(finder),
       options_(options),
       kernels_(BestPageKernels()),
-      lz4_(options.acceleration),
       staging_(std::move(staging)) {}
 
 Status ChunkEncoder::Gather(EncodedChunk& chunk, const PageDedup* dedup,
@@ -111,8 +112,20 @@ void ChunkEncoder::AddPage(Block& block, std::size_t page, PageClass page_class,
   ++block.stored_pages;
 }
 
+// Brings the entries of the next block into the cache while those of this one are looked up.
+void ChunkEncoder::PrefetchEntries(const PageDedup& dedup, std::size_t block) const {
+  if (block >= block_count_ || blocks_[block].stored_pages == 0) return;
+  for (std::size_t page = 0; page < blocks_[block].pages.count; ++page) {
+    if (ClassOf(blocks_[block].classes, page) == BlockPageClass::kStored) {
+      dedup.Prefetch(blocks_[block].digests[page]);
+    }
+  }
+}
+
 void ChunkEncoder::Deduplicate(PageDedup& dedup) {
+  PrefetchEntries(dedup, 0);
   for (std::size_t i = 0; i < block_count_; ++i) {
+    PrefetchEntries(dedup, i + 1);
     Block& block = blocks_[i];
     if (block.stored_pages == 0) continue;
     for (std::size_t page = 0; page < block.pages.count; ++page) {
@@ -200,7 +213,7 @@ void ChunkEncoder::EmitPageBlock(EncodedChunk& chunk, const Block& block) {
   const std::size_t stored_bytes = block.stored_pages * kPageBytes;
   std::size_t encoded_bytes = 0;
   if (options_.codec == BlockCodec::kLz4 && stored_bytes != 0) {
-    encoded_bytes = lz4_.Encode({block.data, stored_bytes}, data);
+    encoded_bytes = EncodeLz4({block.data, stored_bytes}, options_.acceleration, data);
   }
   const bool raw = encoded_bytes == 0;
   if (raw) {

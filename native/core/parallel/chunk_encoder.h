@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "core/base/result.h"
-#include "core/codec/lz4_block.h"
+#include "core/codec/page_block.h"
 #include "core/memory/guest_memory.h"
 #include "core/memory/presence.h"
 #include "core/parallel/encoded_chunk.h"
@@ -61,6 +61,7 @@ class ChunkEncoder {
   Status GatherRun(const Region& region, PageRun run, Block& block);
   void AddPage(Block& block, std::size_t page, PageClass page_class, std::uint64_t fill,
                const PageDedup* dedup);
+  void PrefetchEntries(const PageDedup& dedup, std::size_t block) const;
   void Compact(Block& block) const;
   std::uint8_t* NextData(const EncodedChunk& chunk) const;
   void EmitBlock(EncodedChunk& chunk, const Block& block);
@@ -73,7 +74,6 @@ class ChunkEncoder {
   const EncodeOptions options_;
   const PageKernels& kernels_;
   const PageDedup* dedup_ = nullptr;
-  Lz4Encoder lz4_;
   const std::shared_ptr<SlabMemory> staging_;
   std::vector<PageRun> runs_;  // present in the chunk
   std::size_t next_run_ = 0;   // the first that may reach into the next block

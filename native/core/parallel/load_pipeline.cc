@@ -32,7 +32,8 @@ Result<std::unique_ptr<LoadPipeline>> LoadPipeline::Start(std::shared_ptr<GuestM
     }
   }
   const unsigned wanted = options.buffer_count == 0 ? options.threads + 3 : options.buffer_count;
-  auto slabs = SlabMemory::Allocate(std::max(wanted, 2u), kHeadroomBytes + kReadBytes);
+  auto slabs = SlabMemory::Allocate(std::max(wanted, 2u), kHeadroomBytes + kReadBytes,
+                                    memory->page_count() >= kHugeSlabPages);
   if (!slabs.ok()) return slabs.error();
   std::unique_ptr<LoadPipeline> pipeline(
       new LoadPipeline(std::move(memory), options, std::move(slabs.value()), std::move(notify)));
@@ -66,7 +67,10 @@ LoadPipeline::~LoadPipeline() {
 
 std::optional<std::size_t> LoadPipeline::TakeBuffer() {
   const std::lock_guard lock(mutex_);
-  if (free_.empty()) return std::nullopt;
+  if (free_.empty()) {
+    waiting_ = true;
+    return std::nullopt;
+  }
   const std::size_t buffer = free_.back();
   free_.pop_back();
   return buffer;
@@ -259,7 +263,7 @@ void LoadPipeline::Complete(Job& job, const LoadTotals& totals, std::optional<Er
     job.done = true;
     if (--jobs_of_buffer_[job.buffer] == 0) {
       free_.push_back(job.buffer);
-      news = true;
+      news = std::exchange(waiting_, false);
     }
     while (!in_flight_.empty() && in_flight_.front()->done) {
       in_flight_.pop_front();
@@ -267,7 +271,7 @@ void LoadPipeline::Complete(Job& job, const LoadTotals& totals, std::optional<Er
     }
     frontier_ = in_flight_.empty() ? kUnknown : in_flight_.front()->first_page;
     frontier_moved_.notify_all();
-    news = news || in_flight_.empty() || error_.has_value();
+    news = news || (input_ended_ && in_flight_.empty()) || error_.has_value();
   }
   if (news) notify_();
 }

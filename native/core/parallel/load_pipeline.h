@@ -13,7 +13,8 @@
 // then undefined.
 //
 // Thread safety: Push, PushEnd and TakeBuffer from one thread (the caller's); the rest from any.
-// `notify` is called from worker threads when a buffer became free or Poll has something new.
+// `notify` is called from worker threads when a buffer became free after TakeBuffer had none, and
+// when Poll has an end to tell.
 #pragma once
 
 #include <atomic>
@@ -44,7 +45,7 @@ class LoadPipeline {
   // Space in front of each buffer for a carried frame; what a caller reads starts behind it, on a
   // page.
   static constexpr std::size_t kHeadroomBytes = 1152u << 10;
-  static constexpr std::size_t kReadBytes = 1u << 20;
+  static constexpr std::size_t kReadBytes = 4u << 20;
   static_assert(kHeadroomBytes >= kFrameHeaderBytes + kFramePayloadBytesMax);
   static_assert(kHeadroomBytes % kPageBytes == 0);
 
@@ -133,6 +134,7 @@ class LoadPipeline {
   std::uint64_t next_id_ = 0;
   std::uint64_t frontier_ = 0;  // pages below it are complete
   bool input_ended_ = false;
+  bool waiting_ = false;  // TakeBuffer had none
   std::uint64_t failed_id_ = kUnknown;
   std::optional<Error> error_;
   LoadTotals totals_;

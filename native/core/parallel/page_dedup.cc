@@ -1,7 +1,5 @@
 #include "core/parallel/page_dedup.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
 
@@ -9,6 +7,7 @@
 #include "core/base/result.h"
 #include "core/base/units.h"
 #include "core/base/xxh3.h"
+#include "core/memory/mapping.h"
 
 namespace chkpt {
 
@@ -18,10 +17,10 @@ PageDedup::PageDedup(std::uint64_t page_count, std::span<const std::uint8_t, 16>
   const std::size_t bounded = std::min(sets, kEntriesMax / kWays);
   set_mask_ = bounded - 1;
   mapped_bytes_ = bounded * kWays * sizeof(Entry);
-  void* mapped = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  CHKPT_CHECK(mapped != MAP_FAILED);
-  entries_ = static_cast<Entry*>(mapped);
+  // Entries are spread at random: in 4 KiB pages every look would miss the TLB.
+  auto mapped = MapAnonymous(mapped_bytes_, true);
+  CHKPT_CHECK(mapped.ok());
+  entries_ = reinterpret_cast<Entry*>(mapped.value());
 
   std::array<std::uint8_t, 24> seed{};
   std::copy(uuid.begin(), uuid.end(), seed.begin());
@@ -33,7 +32,7 @@ PageDedup::PageDedup(std::uint64_t page_count, std::span<const std::uint8_t, 16>
   }
 }
 
-PageDedup::~PageDedup() { munmap(entries_, mapped_bytes_); }
+PageDedup::~PageDedup() { Unmap(reinterpret_cast<std::uint8_t*>(entries_), mapped_bytes_); }
 
 PageDigest PageDedup::Digest(const std::uint8_t* page) const {
   const XXH128_hash_t hash =
@@ -42,7 +41,7 @@ PageDigest PageDedup::Digest(const std::uint8_t* page) const {
 }
 
 std::uint64_t PageDedup::FindOrInsert(const PageDigest& digest, std::uint64_t page) {
-  Entry* set = entries_ + (digest.low & set_mask_) * kWays;
+  Entry* set = SetOf(digest);
   for (std::size_t way = 0; way < kWays && set[way].page_plus_one != 0; ++way) {
     if (set[way].low == digest.low && set[way].high == digest.high) {
       return set[way].page_plus_one - 1;

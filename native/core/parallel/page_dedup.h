@@ -37,6 +37,9 @@ class PageDedup {
   // Digest of a private copy of a page.
   PageDigest Digest(const std::uint8_t* page) const;
 
+  // Brings the entries FindOrInsert will look at into the cache.
+  void Prefetch(const PageDigest& digest) const { __builtin_prefetch(SetOf(digest), 1); }
+
   // The earlier page with this digest, or kUnknown; then `page` is remembered.
   std::uint64_t FindOrInsert(const PageDigest& digest, std::uint64_t page);
 
@@ -47,6 +50,10 @@ class PageDedup {
   };
   static constexpr std::size_t kWays = 4;
   static constexpr std::size_t kSecretBytes = 192;
+
+  Entry* SetOf(const PageDigest& digest) const {
+    return entries_ + (digest.low & set_mask_) * kWays;
+  }
 
   std::size_t set_mask_;
   std::size_t mapped_bytes_;

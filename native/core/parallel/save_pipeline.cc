@@ -9,9 +9,10 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
                                                           std::function<void()> notify) {
   CHKPT_CHECK(options.threads >= 1);
   SaveOptions chosen = options;
-  if (chosen.slab_count == 0) chosen.slab_count = chosen.threads + 3;
+  if (chosen.slab_count == 0) chosen.slab_count = chosen.threads + kSpareSlabs;
   if (chosen.slab_count < chosen.threads + 1) chosen.slab_count = chosen.threads + 1;
-  auto slabs = SlabMemory::Allocate(chosen.slab_count, kSlabBytes);
+  auto slabs =
+      SlabMemory::Allocate(chosen.slab_count, kSlabBytes, memory->page_count() >= kHugeSlabPages);
   if (!slabs.ok()) return slabs.error();
   std::unique_ptr<SavePipeline> pipeline(
       new SavePipeline(std::move(memory), chosen, std::move(slabs.value()), std::move(notify)));
@@ -34,6 +35,7 @@ SavePipeline::SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOption
       notify_(std::move(notify)),
       finder_(options.presence),
       cursor_(*memory_, finder_),
+      batch_(options.slab_count >= options.threads + kSpareSlabs ? 2 : 1),
       slabs_(slab_memory_->slab_count()),
       reorder_(slab_memory_->slab_count()),
       sequencer_(*memory_, options.position) {
@@ -91,6 +93,8 @@ bool SavePipeline::EncodeChunk(ChunkEncoder& encoder, EncodedChunk& chunk) {
 
 Slab* SavePipeline::TakeFreeSlab() {
   std::unique_lock lock(mutex_);
+  // Whoever takes slabs may have been left asleep for the sake of a batch.
+  if (free_.empty() && !ready_.empty() && std::exchange(waiting_, false)) notify_();
   slab_freed_.wait(lock, [this] { return !free_.empty() || cancelled_; });
   if (cancelled_) return nullptr;
   Slab* slab = free_.back();
@@ -113,7 +117,6 @@ void SavePipeline::PassDedupTurn() {
 // Whoever completes the oldest chunk appends it and all that wait behind it; nobody waits for a
 // turn here.
 void SavePipeline::Submit(EncodedChunk chunk) {
-  bool news = false;
   std::unique_lock lock(mutex_);
   reorder_[chunk.ticket.order % reorder_.size()] = std::move(chunk);
   while (!appending_ && !cancelled_) {
@@ -134,8 +137,9 @@ void SavePipeline::Submit(EncodedChunk chunk) {
       ready_.push_back(next.slab);
     }
     if (next.ticket.region == nullptr) finished_ = true;
-    news = news || finished_ || next.slab->bytes != 0;
   }
+  const bool news = waiting_ && (finished_ || ready_.size() >= batch_);
+  if (news) waiting_ = false;
   lock.unlock();
   if (news) notify_();
 }
@@ -152,6 +156,7 @@ SavePipeline::Polled SavePipeline::Poll() {
     ready_.pop_front();
     return {.state = State::kSlab, .slab = slab, .error = {}};
   }
+  waiting_ = !finished_;
   return {.state = finished_ ? State::kFinished : State::kPending, .error = {}};
 }
 

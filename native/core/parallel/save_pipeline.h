@@ -8,8 +8,9 @@
 // on the number of threads.
 //
 // Ownership: shares the GuestMemory; owns its threads and slabs. Thread safety: all public methods
-// from any thread. `notify` is called from worker threads when Poll has something new; it must not
-// call back into the pipeline.
+// from any thread. `notify` is called from worker threads after a Poll that had nothing, when there
+// is something: an end, or two slabs (one where slabs are short), so that a fast consumer is woken
+// half as often. It must not call back into the pipeline.
 //
 // Life: Start → Poll/Release … → Cancel (optional) → Join. Destructor cancels and joins.
 #pragma once
@@ -31,11 +32,14 @@
 
 namespace chkpt {
 
+// Slabs beyond one per thread: two that wait for the consumer and one it works on.
+inline constexpr unsigned kSpareSlabs = 3;
+
 struct SaveOptions {
   StreamPosition position{};
   EncodeOptions encode{};
   unsigned threads = 1;
-  unsigned slab_count = 0;  // 0: threads + 3
+  unsigned slab_count = 0;  // 0: threads + kSpareSlabs
   PagemapMethod presence = PagemapMethod::kScan;
 };
 
@@ -92,6 +96,7 @@ class SavePipeline {
   mutable std::mutex mutex_;
   std::condition_variable slab_freed_;
   std::condition_variable turn_changed_;
+  const std::size_t batch_;  // ready slabs that are worth a call of notify
   std::vector<Slab> slabs_;
   std::vector<Slab*> free_;
   std::deque<Slab*> ready_;
@@ -101,6 +106,7 @@ class SavePipeline {
   std::uint64_t dedup_turn_ = 0;
   std::uint64_t append_turn_ = 0;
   bool appending_ = false;
+  bool waiting_ = false;  // the last Poll had nothing
   bool finished_ = false;
   std::optional<Error> error_;
   FrameSequencer sequencer_;

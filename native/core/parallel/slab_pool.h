@@ -10,14 +10,19 @@
 #include <memory>
 
 #include "core/base/result.h"
+#include "core/base/units.h"
 
 namespace chkpt {
 
+// 256 MiB of guest memory: below it a load is over before huge pages have paid.
+inline constexpr std::uint64_t kHugeSlabPages = (256u << 20) / kPageBytes;
+
 class SlabMemory {
  public:
-  // slab_bytes is rounded up to whole pages. Error: kNoMemory.
+  // slab_bytes is rounded up to whole pages. `huge_pages` makes the first touch and the giving back
+  // cheap and takes up to 2 MiB more: for guests of kHugeSlabPages and more. Error: kNoMemory.
   static Result<std::shared_ptr<SlabMemory>> Allocate(std::size_t slab_count,
-                                                      std::size_t slab_bytes);
+                                                      std::size_t slab_bytes, bool huge_pages);
   ~SlabMemory();
   SlabMemory(const SlabMemory&) = delete;
   SlabMemory& operator=(const SlabMemory&) = delete;
