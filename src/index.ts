@@ -47,11 +47,14 @@ export {
   i16,
   i32,
   i64,
+  OpenState,
+  openState,
   StateDefinition,
   type StateOf,
   type StateOptions,
   string,
   struct,
+  type TypedTags,
   u8,
   u16,
   u32,
@@ -78,6 +81,7 @@ export {
   PageDecoder,
   PageEncoder,
   type RegionSpec,
+  type WasmMemory,
 } from './memory/index.ts';
 export { hasNativeAddon } from './native/index.ts';
 export {

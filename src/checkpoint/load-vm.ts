@@ -9,6 +9,7 @@ import { tracingChannel } from 'node:diagnostics_channel';
 import { openCheckpoint as openInStore } from '../context/checkpoint.ts';
 import type { LoadCheckpoint } from '../context/load-checkpoint.ts';
 import type { LoadContext } from '../context/load-context.ts';
+import { OpenState } from '../context/state.ts';
 import { checkAborted } from '../context/store-call.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
@@ -99,7 +100,7 @@ async function load(
     if (plan.hasMemory) await loadMemory(vm, checkpoint, options, report);
     const summary = await checkpoint.finish();
     for (const set of apply) await set();
-    vm.endLoad();
+    await vm.endLoad();
     report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
     return {
       url: store.url,
@@ -112,7 +113,7 @@ async function load(
     };
   } catch (error) {
     const failure = abortedOr(error, signal);
-    if (touched) vm.endLoad(failure instanceof Error ? failure : new Error(String(failure)));
+    if (touched) await vm.endLoad(failure instanceof Error ? failure : new Error(String(failure)));
     throw failure;
   } finally {
     await checkpoint.close();
@@ -179,6 +180,7 @@ async function readState(checkpoint: LoadCheckpoint, { name, parts }: StateConte
     const apply: Apply[] = [];
     for (const part of parts as readonly StatePart<unknown>[]) {
       const value = await context.load(part.state);
+      await part.check?.(value);
       apply.push(() => part.set(value));
     }
     return apply;
@@ -190,7 +192,9 @@ async function readState(checkpoint: LoadCheckpoint, { name, parts }: StateConte
 /** Parts may share a context; a tag that belongs to none of them is state that would be lost. */
 function checkTags(context: LoadContext, parts: readonly StatePart<never>[]): void {
   const known = new Set(parts.flatMap(({ state }) => state.leaves.map(({ tag }) => tag)));
-  const unknown = context.tags.find(({ name }) => !known.has(name));
+  const open = parts.flatMap(({ state }) => (state instanceof OpenState ? [state.prefix] : []));
+  const isKnown = (tag: string): boolean => known.has(tag) || open.some((prefix) => tag.startsWith(prefix));
+  const unknown = context.tags.find(({ name }) => !isKnown(name));
   if (unknown === undefined) return;
   throw new CheckpointError('CHKPT_TAG_UNKNOWN', 'a tag that no state of the machine knows', {
     details: { context: context.name, tag: unknown.name },

@@ -16,6 +16,11 @@ export interface StatePart<T = unknown> {
   /** The current values. Called while the machine is paused. */
   get(): T | Promise<T>;
   /**
+   * Throws when the machine cannot take these values, with a typed error that says which. Called before anything of the machine
+   * is touched.
+   */
+  check?(value: T): void | Promise<void>;
+  /**
    * Replaces the values. Called while the machine is paused, after the whole checkpoint was read and verified.
    */
   set(value: T): void | Promise<void>;
@@ -61,8 +66,11 @@ export interface VirtualMachine {
   resume(): Promise<void>;
   /** From now on state is being replaced. Throws `CHKPT_VM_RUNNING` when the machine was let run meanwhile. */
   beginLoad(): void;
-  /** Everything was replaced, or, with an error, the machine holds a mixture and must not run. */
-  endLoad(failure?: Error): void;
+  /**
+   * Everything was replaced, or, with an error, the machine holds a mixture and must not run. When it throws or rejects
+   * the load has failed, and it is called again with that error.
+   */
+  endLoad(failure?: Error): void | Promise<void>;
 }
 
 /** What can be left out of a checkpoint. */

@@ -7,7 +7,7 @@ import {
   type ValueOf,
   type ValueType,
 } from '../format/value.ts';
-import { StateDefinition, type StateLeaf } from './state.ts';
+import { OpenState, StateDefinition, type StateLeaf, type TypedTags } from './state.ts';
 
 /** A value as it stands in the stream. */
 export interface StoredTag {
@@ -127,6 +127,7 @@ export class LoadContext {
 
   #loadState(definition: StateDefinition<unknown>): unknown {
     const tags = this.#openTags(undefined);
+    if (definition instanceof OpenState) return this.#loadOpen(definition, [...tags.keys()]);
     if (definition.strict) {
       const known = new Set(definition.leaves.map((leaf) => leaf.tag));
       const unknown = [...tags.keys()].find((tag) => tag.startsWith(definition.prefix) && !known.has(tag));
@@ -138,6 +139,13 @@ export class LoadContext {
     }
     return definition.decode(
       ({ tag, type, byteLength }: StateLeaf) => this.#value(tag, type, byteLength).value,
+    );
+  }
+
+  #loadOpen({ prefix }: OpenState, tags: readonly string[]): TypedTags {
+    const wanted = tags.filter((tag) => tag.startsWith(prefix));
+    return new Map(
+      wanted.map((tag) => [tag.slice(prefix.length), this.#value(tag, undefined, undefined)] as const),
     );
   }
 

@@ -9,7 +9,13 @@
 import { CheckpointError, type ErrorDetails } from '../errors/index.ts';
 import { encodeName } from '../format/names.ts';
 import { type ScalarType, type ScalarValues, scalarTypes } from '../format/scalar.ts';
-import { elementBytes, encodeUnknown, type ValueType, type VectorValues } from '../format/value.ts';
+import {
+  elementBytes,
+  encodeUnknown,
+  type TypedValue,
+  type ValueType,
+  type VectorValues,
+} from '../format/value.ts';
 import { tagCountMax } from '../limits.ts';
 import type { EncodedTag } from './stream-writer.ts';
 
@@ -153,6 +159,33 @@ export function defineState<F extends { readonly [name: string]: FieldLike }>(
   options: StateOptions = {},
 ): StateDefinition<ValueOfField<F>> {
   return new StateDefinition(struct(fields), options);
+}
+
+/** Tags with their values, in the order in which they are saved. */
+export type TypedTags = ReadonlyMap<string, TypedValue>;
+
+/**
+ * The state of something whose tags are only known when it is saved: all tags of a context that start with `prefix`.
+ * Where the fields are known, `defineState()` checks more.
+ */
+export class OpenState extends StateDefinition<TypedTags> {
+  /** Use `openState()`. */
+  constructor(prefix: string) {
+    super(struct({}) as Field<never>, { prefix, strict: false });
+  }
+
+  override encode(value: TypedTags, details: ErrorDetails = {}): EncodedTag[] {
+    return Array.from(value, ([name, { type, value: content }]) => {
+      const tag = `${this.prefix}${name}`;
+      encodeName(tag, { ...details, tag });
+      return { tag, type, data: encodeUnknown(type, content, { ...details, tag }) };
+    });
+  }
+}
+
+/** Defines a state of tags that are not known beforehand. Without prefix it is all that its context holds. */
+export function openState(options: Pick<StateOptions, 'prefix'> = {}): OpenState {
+  return new OpenState(options.prefix ?? '');
 }
 
 /** The object that a definition saves and loads. */

@@ -6,6 +6,7 @@ export {
   GuestMemory,
   type MemoryScan,
   type RegionSpec,
+  type WasmMemory,
 } from './guest-memory.ts';
 export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder.ts';
 export { type EncodeOptions, PageEncoder } from './page-encoder.ts';

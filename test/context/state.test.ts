@@ -11,10 +11,12 @@ import {
   i16,
   i32,
   i64,
+  openState,
   type StateDefinition,
   type StateOf,
   string,
   struct,
+  type TypedTags,
   u8,
   u16,
   u32,
@@ -22,6 +24,7 @@ import {
   vector,
 } from '../../src/context/state.ts';
 import type { Digest64 } from '../../src/format/digest.ts';
+import type { TypedValue } from '../../src/format/value.ts';
 import { createWasmDigest64 } from '../../src/format/wasm-digest.ts';
 import { TestStore } from '../support/test-store.ts';
 
@@ -228,6 +231,38 @@ describe('parts of one context', () => {
     });
     const owner = defineState({ ring: u32 }, { prefix: 'card.', strict: true });
     expect(await nic.load(owner)).toEqual({ ring: 9 });
+  });
+});
+
+describe('a state whose tags are not known beforehand', () => {
+  it('comes back with its types, all of it or what its prefix owns', async () => {
+    const values: TypedTags = new Map<string, TypedValue>([
+      ['1.0', { type: 'i32', value: -1 }],
+      ['shape', { type: 'string', value: '[[1]]' }],
+      ['2', { type: 'u16[]', value: Uint16Array.of(1, 2) }],
+    ]);
+    const store = new TestStore();
+    await using saving = await openCheckpoint(store, { mode: 'save', digest });
+    const context = await saving.openContext('device');
+    await context.save(openState({ prefix: 'a:' }), values);
+    await context.save(openState({ prefix: 'b:' }), new Map([['', { type: 'u8', value: 7 }]]));
+    await expect(
+      context.save(openState(), new Map([['a/b', { type: 'u8', value: 1 }]])),
+    ).rejects.toMatchObject({
+      code: 'CHKPT_NAME',
+    });
+    await expect(
+      context.save(openState(), new Map([['c', { type: 'u8', value: 256 }]])),
+    ).rejects.toMatchObject({
+      code: 'CHKPT_VALUE_RANGE',
+    });
+    await context.close();
+    await saving.commit();
+    await using checkpoint = await openCheckpoint(store, { mode: 'load', digest });
+    await using loaded = await checkpoint.openContext('device');
+    expect(await loaded.load(openState({ prefix: 'a:' }))).toEqual(values);
+    expect([...(await loaded.load(openState())).keys()]).toEqual(['a:1.0', 'a:shape', 'a:2', 'b:']);
+    expect(await loaded.load(openState({ prefix: 'none' }))).toEqual(new Map());
   });
 });
 

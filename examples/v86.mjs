@@ -1,0 +1,60 @@
+// A real Linux in v86, saved at work and continued in another process:
+//   node v86.mjs save GUEST STORE     boots GUEST/vmlinuz, starts work, saves it, and lets it run on until it is killed
+//   node v86.mjs load GUEST STORE     loads, and the guest's shell answers where it was
+// GUEST: made by `npm run guest -- i386`. BIOS: apt-get install seabios.
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { loadVm, saveVm } from 'chkpt';
+import { V86Vm } from 'chkpt/v86';
+import { V86 } from 'v86';
+
+const [mode, folder, store] = process.argv.slice(2);
+const file = (path) => ({ buffer: new Uint8Array(readFileSync(path)).buffer });
+
+const emulator = new V86({
+  wasm_path: createRequire(import.meta.url).resolve('v86/build/v86.wasm'),
+  memory_size: 128 << 20,
+  vga_memory_size: 2 << 20,
+  bios: file('/usr/share/seabios/bios.bin'),
+  vga_bios: file('/usr/share/seabios/vgabios-stdvga.bin'),
+  bzimage: file(`${folder}/vmlinuz`),
+  initrd: file(`${folder}/initrd.gz`),
+  cmdline: 'console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on nowatchdog 8250.nr_uarts=1',
+  preserve_mac_from_state_image: true, // or the loaded guest gets another network card
+  autostart: false,
+});
+await new Promise((ready) => emulator.add_listener('emulator-ready', ready));
+let line = ''; // of the guest's serial port
+const waiting = [];
+emulator.add_listener('serial0-output-byte', (byte) => {
+  const character = String.fromCharCode(byte);
+  if (character !== '\n') {
+    line += character;
+    return;
+  }
+  console.log(`guest: ${line.trim()}`);
+  for (const { pattern, resolve } of waiting.filter(({ pattern }) => pattern.test(line))) resolve(pattern);
+  line = '';
+});
+const says = (pattern) => new Promise((resolve) => waiting.push({ pattern, resolve }));
+const type = (command) => emulator.serial0_send(`${command}\n`);
+const vm = await V86Vm.wrap(emulator);
+if (mode === 'save') {
+  const [up, done] = [says(/^TICK 3/), says(/^DONE 0/)];
+  await vm.resume();
+  await up;
+  type('head -c 4194304 /dev/urandom > /tmp/work; sha1sum /tmp/work');
+  await done;
+  const { pausedMs, checkpointBytes } = await saveVm(vm, store);
+  console.log(`saved ${checkpointBytes} bytes, the guest stood still for ${pausedMs.toFixed(0)} ms`);
+} else {
+  const { elapsedMs } = await loadVm(vm, store);
+  console.log(`loaded in ${elapsedMs.toFixed(0)} ms`);
+  const [done, tick] = [says(/^DONE 0/), says(/^TICK/)];
+  await vm.resume();
+  type('sha1sum /tmp/work');
+  await Promise.all([done, tick]);
+  await vm.pause();
+  await vm.close();
+  await emulator.destroy();
+}

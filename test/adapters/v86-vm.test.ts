@@ -1,0 +1,128 @@
+/**
+ * The promises of every machine for v86 emulators that run their BIOS, and a real Linux that goes on in another process.
+ */
+import { createHash } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
+import { afterEach, describe, expect, test } from 'vitest';
+import { captureState } from '../../src/adapters/v86/emulator.ts';
+import { V86Vm } from '../../src/adapters/v86/index.ts';
+import { encodeEntry } from '../../src/adapters/v86/state-tags.ts';
+import { inspectCheckpoint, loadVm, MemoryStoreSpace, saveVm } from '../../src/index.ts';
+import {
+  describeVirtualMachine,
+  type MachineFactory,
+  type TestMachine,
+} from '../conformance/virtual-machine.suite.ts';
+import { createGuest, type Guest, type GuestOptions, whyNoGuest } from './v86-guest.ts';
+
+const missing = whyNoGuest();
+if (missing !== undefined) console.warn(`v86 is not tested: ${missing}`);
+
+/** Time-stamp counter, last translated address: they differ whenever they are looked at. */
+const volatileEntries = new Set([18, 43]);
+
+async function digestOf(guest: Guest, vm: V86Vm): Promise<string> {
+  const hash = createHash('sha256');
+  const { entries } = await captureState(guest);
+  for (const [index, entry] of entries.entries()) {
+    if (volatileEntries.has(index)) continue;
+    for (const [tag, { value }] of encodeEntry(entry)) {
+      hash.update(`${index} ${tag} `);
+      hash.update(
+        ArrayBuffer.isView(value)
+          ? new Uint8Array(value.buffer, value.byteOffset, value.byteLength)
+          : String(value),
+      );
+    }
+  }
+  hash.update(String(await vm.memory.digest()));
+  return hash.digest('hex');
+}
+
+async function testMachine(options: GuestOptions = {}, id?: string): Promise<TestMachine> {
+  const guest = await createGuest({ network: 'none', linux: true, ...options });
+  const vm = await V86Vm.wrap(guest, { id });
+  return {
+    vm,
+    digest: () => digestOf(guest, vm),
+    waitForWork: () => setTimeout(300),
+    isOfOneMoment: async () => true,
+    close: async () => {
+      await vm.pause();
+      await vm.close();
+      await guest.destroy();
+    },
+  };
+}
+
+const factory: MachineFactory = {
+  create: () => testMachine(),
+  others: {
+    id: () => testMachine({}, 'another'),
+    regions: () => testMachine({ memoryBytes: 160 << 20 }),
+    devices: () => testMachine({ network: undefined }),
+  },
+};
+
+const space = new MemoryStoreSpace();
+let count = 0;
+afterEach(() => {
+  for (const name of space.names()) space.delete(name);
+});
+
+describe.skipIf(missing !== undefined)('v86', () => {
+  describeVirtualMachine('v86 over mem:', factory, () => space.store(`v86-${count++}`));
+
+  test('a machine with another size of video memory refuses the checkpoint before it is touched', async () => {
+    const source = await testMachine();
+    const target = await testMachine({ vgaBytes: 4 << 20 });
+    try {
+      await saveVm(source.vm, space.store('vga'));
+      const before = await target.digest();
+      await expect(loadVm(target.vm, space.store('vga'))).rejects.toMatchObject({
+        code: 'CHKPT_VM_DEVICES',
+        details: { context: 'vga' },
+      });
+      expect(await target.digest()).toBe(before);
+      await target.vm.resume();
+    } finally {
+      await source.close();
+      await target.close();
+    }
+  });
+
+  test('values are typed tags, one context for each device', async () => {
+    const { vm, close } = await testMachine();
+    try {
+      await saveVm(vm, space.store('tags'));
+      const inspection = await inspectCheckpoint(space.store('tags'));
+      const names = inspection.contexts.map(({ name }) => name);
+      expect(names).toEqual(
+        expect.arrayContaining(['rtc', 'pci', 'pit', 'pic', 'apic', 'uart0', 'vga', 'core0', 'core0.arch']),
+      );
+      expect(await inspection.readTag('pit', '0')).toMatchObject({ type: 'u8[]' });
+      // The instruction pointer of a processor that was reset.
+      expect(await inspection.readTag('core0', '37:value')).toEqual({ type: 'i32', value: 0xffff0 });
+      await inspection.close();
+    } finally {
+      await close();
+    }
+  });
+
+  test('memory that has grown is found again', async () => {
+    const guest = await createGuest({ network: 'none' });
+    const vm = await V86Vm.wrap(guest);
+    const before = vm.memory;
+    const digest = await before.digest();
+    guest.v86.cpu.wasm_memory.grow(16);
+    expect(vm.memory).not.toBe(before);
+    expect(await vm.memory.digest()).toBe(digest);
+    await vm.close();
+    await guest.destroy();
+  });
+
+  test('is refused when it is no emulator, or not ready', async () => {
+    await expect(V86Vm.wrap({} as never)).rejects.toMatchObject({ code: 'CHKPT_UNSUPPORTED' });
+    await expect(V86Vm.wrap(undefined as never)).rejects.toMatchObject({ code: 'CHKPT_UNSUPPORTED' });
+  });
+});
