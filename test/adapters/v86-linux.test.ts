@@ -4,9 +4,9 @@ import { copyFileSync, mkdirSync, symlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
+import { guestFolder, whyNoGuest } from '../../bench/guests/v86.ts';
 import { buildCommandLine } from '../cli/support/dist.ts';
 import { makeFolder } from '../store/support/folders.ts';
-import { guestFolder, whyNoGuest } from './v86-guest.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const missing = whyNoGuest();

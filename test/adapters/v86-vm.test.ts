@@ -4,6 +4,7 @@
 import { createHash } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
+import { createGuest, type Guest, type GuestOptions, whyNoGuest } from '../../bench/guests/v86.ts';
 import { captureState } from '../../src/adapters/v86/emulator.ts';
 import { V86Vm } from '../../src/adapters/v86/index.ts';
 import { encodeEntry } from '../../src/adapters/v86/state-tags.ts';
@@ -13,7 +14,6 @@ import {
   type MachineFactory,
   type TestMachine,
 } from '../conformance/virtual-machine.suite.ts';
-import { createGuest, type Guest, type GuestOptions, whyNoGuest } from './v86-guest.ts';
 
 const missing = whyNoGuest();
 if (missing !== undefined) console.warn(`v86 is not tested: ${missing}`);

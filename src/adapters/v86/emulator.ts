@@ -65,15 +65,19 @@ export function memoryOf({ v86: { cpu } }: V86Emulator): {
 
 /** The state without guest memory. The emulator must be stopped. */
 export async function captureState(emulator: V86Emulator): Promise<EmulatorState> {
-  const { cpu } = emulator.v86;
-  const pages = new Uint8Array(cpu.mem8.length >> pageMapShift);
-  const nothing = { bitmap: { get_buffer: () => pages }, packed_memory: new Uint8Array(0) };
-  const restore = hook(cpu, 'pack_memory', () => nothing);
+  const restore = withoutMemory(emulator.v86.cpu);
   try {
     return parseStateFile(new Uint8Array(await emulator.save_state()));
   } finally {
     restore();
   }
+}
+
+/** Makes v86 pack no memory, which takes it a tenth of a second and more, until the result is called. */
+function withoutMemory(cpu: V86Cpu): () => void {
+  const pages = new Uint8Array(cpu.mem8.length >> pageMapShift);
+  const nothing = { bitmap: { get_buffer: () => pages }, packed_memory: new Uint8Array(0) };
+  return hook(cpu, 'pack_memory', () => nothing);
 }
 
 /**
@@ -106,9 +110,14 @@ export async function restoreState(
 export function deviceNames({ v86: { cpu } }: V86Emulator): ReadonlyMap<number, string> {
   const nameOf = new Map(Object.entries(cpu.devices).map(([name, device]) => [device as unknown, name]));
   const names = new Map<number, string>();
-  for (const [index, entry] of cpu.get_state().entries()) {
-    const name = typeof entry === 'object' && entry !== null ? nameOf.get(entry) : undefined;
-    if (name !== undefined) names.set(index, name);
+  const restore = withoutMemory(cpu);
+  try {
+    for (const [index, entry] of cpu.get_state().entries()) {
+      const name = typeof entry === 'object' && entry !== null ? nameOf.get(entry) : undefined;
+      if (name !== undefined) names.set(index, name);
+    }
+  } finally {
+    restore();
   }
   return names;
 }

@@ -1,12 +1,12 @@
-/** v86 emulators for tests: a real Linux, or one that only runs its BIOS. */
+/** v86 emulators for tests and measurements: a real Linux, or one that only runs its BIOS. */
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import type { V86Emulator } from '../../src/adapters/v86/index.ts';
+import { packageRoot } from '../package-link.ts';
 
 const require = createRequire(import.meta.url);
-const root = fileURLToPath(new URL('../..', import.meta.url));
+const root = packageRoot();
 export const guestFolder = `${root}/bench/corpus/data/guest-i386`;
 const firmware = '/usr/share/seabios';
 
