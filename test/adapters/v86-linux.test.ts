@@ -72,7 +72,8 @@ describe.skipIf(missing !== undefined)('a Linux guest in v86', () => {
     expect(hashOf(output)).toBe(hashOf(before ?? ''));
     const last = ticksOf(before ?? '').at(-1) ?? 0;
     expect(last).toBeGreaterThanOrEqual(3);
-    expect(ticksOf(output)[0]).toBe(last + 1);
+    // The first process goes on after the save: it may have said one more before it could say that it saved.
+    expect([last, last + 1]).toContain(ticksOf(output)[0]);
     // It did not boot: it was there.
     expect(output).not.toContain('GUEST-UP');
   });
