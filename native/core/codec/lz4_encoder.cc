@@ -95,7 +95,7 @@ std::uint8_t* PutLastLiterals(std::uint8_t* target, const std::uint8_t* literals
                               std::uint32_t count) {
   *target++ = static_cast<std::uint8_t>(std::min(count, kNibbleMax) << 4);
   if (count >= kNibbleMax) target = PutLength(target, count - kNibbleMax);
-  std::memcpy(target, literals, count);
+  if (count != 0) std::memcpy(target, literals, count);
   return target + count;
 }
 
