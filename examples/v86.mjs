@@ -1,4 +1,4 @@
-// A real Linux in v86, saved at work and continued in another process:
+// A real Linux in v86, saved while it works and continued in another process:
 //   node v86.mjs save GUEST STORE     boots GUEST/vmlinuz, starts work, saves it, and lets it run on until it is killed
 //   node v86.mjs load GUEST STORE     loads, and the guest's shell answers where it was
 // GUEST: made by `npm run guest -- i386`. BIOS: apt-get install seabios.
@@ -28,10 +28,8 @@ let line = ''; // of the guest's serial port
 const waiting = [];
 emulator.add_listener('serial0-output-byte', (byte) => {
   const character = String.fromCharCode(byte);
-  if (character !== '\n') {
-    line += character;
-    return;
-  }
+  line += character;
+  if (character !== '\n') return;
   console.log(`guest: ${line.trim()}`);
   for (const { pattern, resolve } of waiting.filter(({ pattern }) => pattern.test(line))) resolve(pattern);
   line = '';
@@ -43,7 +41,7 @@ if (mode === 'save') {
   const [up, done] = [says(/^TICK 3/), says(/^DONE 0/)];
   await vm.resume();
   await up;
-  type('head -c 4194304 /dev/urandom > /tmp/work; sha1sum /tmp/work');
+  type('head -c 4194304 /dev/urandom > /tmp/noise; sha1sum /tmp/noise');
   await done;
   const { pausedMs, checkpointBytes } = await saveVm(vm, store);
   console.log(`saved ${checkpointBytes} bytes, the guest stood still for ${pausedMs.toFixed(0)} ms`);
@@ -52,7 +50,7 @@ if (mode === 'save') {
   console.log(`loaded in ${elapsedMs.toFixed(0)} ms`);
   const [done, tick] = [says(/^DONE 0/), says(/^TICK/)];
   await vm.resume();
-  type('sha1sum /tmp/work');
+  type('sha1sum /tmp/noise');
   await Promise.all([done, tick]);
   await vm.pause();
   await vm.close();

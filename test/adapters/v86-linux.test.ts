@@ -54,7 +54,7 @@ function run(folder: string, mode: 'save' | 'load'): Run {
 
 const ticksOf = (output: string): number[] =>
   [...output.matchAll(/TICK (\d+)/g)].map(([, tick]) => Number(tick));
-const hashOf = (output: string): string | undefined => output.match(/([0-9a-f]{40}) {2}\/tmp\/work/)?.[1];
+const hashOf = (output: string): string | undefined => output.match(/([0-9a-f]{40}) {2}\/tmp\/noise/)?.[1];
 
 describe.skipIf(missing !== undefined)('a Linux guest in v86', () => {
   test('goes on in another process after its own was killed', { timeout: 240_000 }, async () => {

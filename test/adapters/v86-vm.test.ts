@@ -1,5 +1,5 @@
 /**
- * The promises of every machine for v86 emulators that run their BIOS, and a real Linux that goes on in another process.
+ * The promises of every machine for v86 emulators that run their BIOS. A real Linux is in v86-linux.test.ts.
  */
 import { createHash } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
@@ -46,7 +46,6 @@ async function testMachine(options: GuestOptions = {}, id?: string): Promise<Tes
     vm,
     digest: () => digestOf(guest, vm),
     waitForWork: () => setTimeout(300),
-    isOfOneMoment: async () => true,
     close: async () => {
       await vm.pause();
       await vm.close();

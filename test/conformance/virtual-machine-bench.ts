@@ -10,9 +10,9 @@ export interface TestMachine {
   waitForWork(): Promise<void>;
   /**
    * True when something in memory tells the time of its last change and a device or core tells the same time.
-   * A save that did not wait for the guest gives a machine where it is false.
+   * A save that did not wait for the guest gives a machine where it is false. Absent where a guest has nothing of the kind.
    */
-  isOfOneMoment(): Promise<boolean>;
+  isOfOneMoment?(): Promise<boolean>;
   close(): Promise<void>;
 }
 

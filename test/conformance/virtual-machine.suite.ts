@@ -111,9 +111,9 @@ function describeSave(bench: Bench): void {
     expect(source.vm.running).toBe(true);
     await source.waitForWork();
     await source.vm.pause();
-    expect(await source.isOfOneMoment()).toBe(true);
+    if (source.isOfOneMoment !== undefined) expect(await source.isOfOneMoment()).toBe(true);
     await loadVm(target.vm, store);
-    expect(await target.isOfOneMoment()).toBe(true);
+    if (target.isOfOneMoment !== undefined) expect(await target.isOfOneMoment()).toBe(true);
     expect(await target.digest()).not.toBe(await source.digest());
   });
 

@@ -8,10 +8,10 @@
  *
  * Owns memory and threads; `close()` gives both back. Calls may overlap: they run one after the other.
  */
-import { CheckpointError, type Core, type Device, GuestMemory, type VirtualMachine } from '../../index.ts';
+import { type Core, type Device, GuestMemory, type VirtualMachine } from '../../index.ts';
 import { checkThreads } from '../../memory/index.ts';
 import { awaitNative, callNative, type NativeStampWriter, nativeAddon } from '../../native/index.ts';
-import { CallQueue } from '../../util/call-queue.ts';
+import { RunGate } from '../run-gate.ts';
 import { DiskController } from './disk-controller.ts';
 import { digestMachine } from './machine-digest.ts';
 import { NetworkCard } from './network-card.ts';
@@ -47,10 +47,8 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
   readonly #timer = new Timer();
   readonly #clocked: readonly Clocked[];
   readonly #writer: NativeStampWriter;
-  readonly #queue = new CallQueue();
+  readonly #gate = new RunGate(this);
   #running = false;
-  #failure: Error | undefined;
-  #closed = false;
 
   private constructor(
     { id, cpu, cores, drives }: SyntheticConfiguration,
@@ -95,7 +93,7 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
 
   /** Why the machine must not run; `undefined` when it may. */
   get failure(): Error | undefined {
-    return this.#failure;
+    return this.#gate.failure;
   }
 
   /** The clock: pages that were written in the life of this machine, before and after loads. */
@@ -109,18 +107,11 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
   }
 
   pause(): Promise<void> {
-    return this.#queue.run(() => this.#pause());
+    return this.#gate.pause(() => this.#pause());
   }
 
   resume(): Promise<void> {
-    return this.#queue.run(async () => {
-      if (this.#closed) throw new CheckpointError('CHKPT_CLOSED', `machine ${this.id} is closed`);
-      if (this.#failure !== undefined) {
-        throw new CheckpointError('CHKPT_VM_FAILED', `machine ${this.id} must not run`, {
-          cause: this.#failure,
-        });
-      }
-      if (this.#running) return;
+    return this.#gate.resume(() => {
       this.#writer.setCounter(this.#timer.ticks);
       this.#running = true;
       this.#writer.resume();
@@ -128,30 +119,27 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
   }
 
   beginLoad(): void {
-    if (this.#running) throw new CheckpointError('CHKPT_VM_RUNNING', `machine ${this.id} runs`);
-    this.#failure = new Error('the state of the machine is being replaced');
+    this.#gate.beginLoad();
   }
 
   endLoad(failure?: Error): void {
-    this.#failure = failure;
+    this.#gate.endLoad(failure);
   }
 
   /** Digest of memory and of all state; see `digestMachine`. Throws `CHKPT_VM_RUNNING`. */
   digest(): Promise<string> {
-    return this.#whilePaused(() => digestMachine(this));
+    return this.#gate.whilePaused(() => digestMachine(this));
   }
 
   /** Checks every page that carries a stamp. Throws `CHKPT_VM_RUNNING`. */
   checkStamps(): Promise<StampCheck> {
-    return this.#whilePaused(() => this.memory.hold(awaitNative(this.memory.native.checkStamps())));
+    return this.#gate.whilePaused(() => this.memory.hold(awaitNative(this.memory.native.checkStamps())));
   }
 
   /** Pauses, ends the threads and gives the memory back. Harmless when called twice. */
   close(): Promise<void> {
-    return this.#queue.run(async () => {
-      if (this.#closed) return;
+    return this.#gate.close(async () => {
       await this.#pause();
-      this.#closed = true;
       await this.#writer.stop();
       await this.memory.close();
     });
@@ -167,12 +155,5 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
     const ticks = this.#writer.counter() - this.#timer.ticks;
     for (const one of this.#clocked) one.advance(ticks);
     this.#running = false;
-  }
-
-  #whilePaused<T>(work: () => Promise<T>): Promise<T> {
-    return this.#queue.run(() => {
-      if (this.#running) throw new CheckpointError('CHKPT_VM_RUNNING', `machine ${this.id} runs`);
-      return work();
-    });
   }
 }

@@ -6,7 +6,6 @@
  * object take the place of its `stop()` and `run()`.
  */
 import {
-  CheckpointError,
   type Core,
   type Device,
   GuestMemory,
@@ -17,7 +16,7 @@ import {
   type TypedTags,
   type VirtualMachine,
 } from '../../index.ts';
-import { CallQueue } from '../../util/call-queue.ts';
+import { RunGate } from '../run-gate.ts';
 import {
   captureState,
   checkEmulator,
@@ -42,14 +41,12 @@ export class V86Vm implements VirtualMachine, AsyncDisposable {
   readonly cores: readonly Core[];
   readonly devices: readonly Device[];
   readonly #emulator: V86Emulator;
-  readonly #queue = new CallQueue();
+  readonly #gate = new RunGate(this);
   /** State since the guest was last stopped or loaded; taken once, so that two saves see the same time-stamp counter. */
   #state: EmulatorState | undefined;
   /** Entries that a load has brought. */
   readonly #loaded = new Map<number, StateNode>();
   #memory: { readonly buffer: unknown; readonly memory: GuestMemory } | undefined;
-  #failure: Error | undefined;
-  #closed = false;
 
   private constructor(emulator: V86Emulator, id: string, state: EmulatorState) {
     this.id = id;
@@ -115,32 +112,22 @@ export class V86Vm implements VirtualMachine, AsyncDisposable {
 
   /** Why the machine must not run; `undefined` when it may. */
   get failure(): Error | undefined {
-    return this.#failure;
+    return this.#gate.failure;
   }
 
   pause(): Promise<void> {
-    return this.#queue.run(async () => {
-      if (this.running) await this.#emulator.stop();
-    });
+    return this.#gate.pause(() => this.#emulator.stop());
   }
 
   resume(): Promise<void> {
-    return this.#queue.run(async () => {
-      if (this.#closed) throw new CheckpointError('CHKPT_CLOSED', `machine ${this.id} is closed`);
-      if (this.#failure !== undefined) {
-        throw new CheckpointError('CHKPT_VM_FAILED', `machine ${this.id} must not run`, {
-          cause: this.#failure,
-        });
-      }
-      if (this.running) return;
+    return this.#gate.resume(async () => {
       this.#state = undefined;
       await this.#emulator.run();
     });
   }
 
   beginLoad(): void {
-    if (this.running) throw new CheckpointError('CHKPT_VM_RUNNING', `machine ${this.id} runs`);
-    this.#failure = new Error('the state of the machine is being replaced');
+    this.#gate.beginLoad();
     this.#loaded.clear();
   }
 
@@ -155,13 +142,12 @@ export class V86Vm implements VirtualMachine, AsyncDisposable {
       this.#state = undefined;
     }
     this.#loaded.clear();
-    this.#failure = failure;
+    this.#gate.endLoad(failure);
   }
 
   /** Lets go of the emulator, which runs on if it runs. */
   close(): Promise<void> {
-    return this.#queue.run(async () => {
-      this.#closed = true;
+    return this.#gate.close(async () => {
       await this.#memory?.memory.close();
       this.#memory = undefined;
     });
@@ -186,7 +172,7 @@ export class V86Vm implements VirtualMachine, AsyncDisposable {
   }
 
   async #stateNow(): Promise<EmulatorState> {
-    if (this.running) throw new CheckpointError('CHKPT_VM_RUNNING', `machine ${this.id} runs`);
+    this.#gate.checkPaused();
     this.#state ??= await captureState(this.#emulator);
     return this.#state;
   }
