@@ -10,7 +10,7 @@ import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, statSync, writeSyn
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
-import { createGuest, type Guest, SerialLine, whyNoGuest } from './guests/v86.ts';
+import { createGuest, type Guest, serialLineOf, whyNoGuest } from './guests/v86.ts';
 import { interleave } from './interleave.ts';
 import { linkPackage } from './package-link.ts';
 import { summarize } from './statistics.ts';
@@ -35,7 +35,7 @@ const work =
 
 async function bootedGuest(): Promise<Guest> {
   const guest = await createGuest({ memoryBytes, linux: true });
-  const line = new SerialLine(guest);
+  const line = serialLineOf(guest);
   await guest.run();
   await line.waitFor(/^TICK 1/);
   await line.command(work);

@@ -1,13 +1,12 @@
 /** v86 emulators for tests and measurements: a real Linux, or one that only runs its BIOS. */
-import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { V86Emulator } from '../../src/adapters/v86/index.ts';
-import { packageRoot } from '../package-link.ts';
+import { linuxFolder, whyNoLinux } from './linux.ts';
+import { SerialLine } from './serial-line.ts';
 
 const require = createRequire(import.meta.url);
-const root = packageRoot();
-export const guestFolder = `${root}/bench/corpus/data/guest-i386`;
+export const guestFolder = linuxFolder('i386');
 const firmware = '/usr/share/seabios';
 
 /** What an emulator is beside what the adapter needs. */
@@ -28,12 +27,7 @@ export interface GuestOptions {
 /** Why there can be no guest; undefined when there can. Makes the Linux guest when it is not there. */
 export function whyNoGuest(): string | undefined {
   if (!existsSync(`${firmware}/bios.bin`)) return 'no BIOS: apt-get install seabios';
-  try {
-    execFileSync(`${root}/bench/corpus/make-linux-guest.sh`, ['i386'], { stdio: 'pipe', timeout: 300_000 });
-    return undefined;
-  } catch (error) {
-    return `no Linux guest: ${String((error as { stderr?: Buffer }).stderr ?? error).trim()}`;
-  }
+  return whyNoLinux('i386');
 }
 
 const load = (path: string): { buffer: ArrayBuffer } => {
@@ -71,52 +65,9 @@ export async function createGuest(options: GuestOptions = {}): Promise<Guest> {
 const commandLine =
   'console=ttyS0 quiet tsc=reliable mitigations=off random.trust_cpu=on nowatchdog 8250.nr_uarts=1';
 
-/** The serial line of a guest: what it says, line by line, and a way to wait for it. */
-export class SerialLine {
-  readonly lines: string[] = [];
-  readonly #guest: Guest;
-  #current = '';
-  #changed: () => void = () => {};
-
-  constructor(guest: Guest) {
-    this.#guest = guest;
-    guest.add_listener('serial0-output-byte', (byte: number) => this.#take(String.fromCharCode(byte)));
-  }
-
-  /** The first line from `from` on that matches; rejects after `timeoutMs`. */
-  async waitFor(pattern: RegExp, from = 0, timeoutMs = 120_000): Promise<string> {
-    const deadline = Date.now() + timeoutMs;
-    for (;;) {
-      const line = this.lines.slice(from).find((text) => pattern.test(text));
-      if (line !== undefined) return line;
-      const rest = deadline - Date.now();
-      if (rest <= 0)
-        throw new Error(`the guest never said ${pattern}; last: ${this.lines.slice(-5).join(' | ')}`);
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, Math.min(rest, 1000));
-        this.#changed = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      });
-    }
-  }
-
-  /** Runs a command in the guest's shell and gives the lines up to its DONE. */
-  async command(text: string): Promise<string[]> {
-    const from = this.lines.length;
-    this.#guest.serial0_send(`${text}\n`);
-    await this.waitFor(/^DONE /, from);
-    return this.lines.slice(from).filter((line) => !/^(TICK|DONE) /.test(line));
-  }
-
-  #take(character: string): void {
-    if (character !== '\n') {
-      this.#current += character === '\r' ? '' : character;
-      return;
-    }
-    this.lines.push(this.#current);
-    this.#current = '';
-    this.#changed();
-  }
+/** The serial line of a guest. */
+export function serialLineOf(guest: Guest): SerialLine {
+  const line = new SerialLine((text) => guest.serial0_send(text));
+  guest.add_listener('serial0-output-byte', (byte: number) => line.take(String.fromCharCode(byte)));
+  return line;
 }

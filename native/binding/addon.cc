@@ -1,6 +1,8 @@
 // The addon: what src/native/addon.ts types. Converts and delegates; no algorithms.
 #include <napi.h>
 
+#include <limits>
+
 #include "binding/addon_data.h"
 #include "binding/bench_wrap.h"
 #include "binding/buffers.h"
@@ -9,6 +11,7 @@
 #include "binding/memory_wrap.h"
 #include "binding/save_wrap.h"
 #include "binding/stamp_wrap.h"
+#include "core/base/peer_process.h"
 #include "core/base/xxh3.h"
 #include "core/codec/lz4_block.h"
 #include "core/codec/lz4_encoder.h"
@@ -59,6 +62,22 @@ Napi::Value Lz4Decode(const Napi::CallbackInfo& info) {
   return result;
 }
 
+constexpr std::uint64_t kDescriptorMax = std::numeric_limits<int>::max();
+
+// peerProcess(descriptor): number
+Napi::Value PeerOf(const Napi::CallbackInfo& info) {
+  const auto descriptor = ToUint64(info[0]);
+  if (!descriptor || *descriptor > kDescriptorMax) {
+    return ThrowType(info.Env(), "a descriptor expected");
+  }
+  Result<std::uint64_t> process = PeerProcess(static_cast<int>(*descriptor));
+  if (!process.ok()) {
+    Throw(info.Env(), process.error());
+    return {};
+  }
+  return Napi::Number::New(info.Env(), static_cast<double>(process.value()));
+}
+
 Napi::Value Capabilities(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Napi::Object object = Napi::Object::New(env);
@@ -82,6 +101,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("xxh3", Napi::Function::New<&Xxh3>(env, "xxh3"));
   exports.Set("lz4Encode", Napi::Function::New<&Lz4Encode>(env, "lz4Encode"));
   exports.Set("lz4Decode", Napi::Function::New<&Lz4Decode>(env, "lz4Decode"));
+  exports.Set("peerProcess", Napi::Function::New<&PeerOf>(env, "peerProcess"));
   exports.Set("capabilities", Napi::Function::New<&Capabilities>(env, "capabilities"));
   return exports;
 }

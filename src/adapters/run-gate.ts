@@ -16,6 +16,8 @@ export class RunGate {
   readonly #queue = new CallQueue();
   #failure: Error | undefined;
   #closed = false;
+  /** The guest is being let run: it must not be loaded into any more. */
+  #isStarting = false;
 
   constructor(machine: GatedMachine) {
     this.#machine = machine;
@@ -24,10 +26,6 @@ export class RunGate {
   /** Why the machine must not run; `undefined` when it may. */
   get failure(): Error | undefined {
     return this.#failure;
-  }
-
-  get closed(): boolean {
-    return this.#closed;
   }
 
   /** Stops the guest; does nothing when it stands still. */
@@ -45,7 +43,13 @@ export class RunGate {
       if (this.#failure !== undefined) {
         throw new CheckpointError('CHKPT_VM_FAILED', `machine ${id} must not run`, { cause: this.#failure });
       }
-      if (!this.#machine.running) await start();
+      if (this.#machine.running) return;
+      this.#isStarting = true;
+      try {
+        await start();
+      } finally {
+        this.#isStarting = false;
+      }
     });
   }
 
@@ -60,7 +64,7 @@ export class RunGate {
   /** Throws `CHKPT_VM_RUNNING`. */
   checkPaused(): void {
     const { id, running } = this.#machine;
-    if (running) throw new CheckpointError('CHKPT_VM_RUNNING', `machine ${id} runs`);
+    if (running || this.#isStarting) throw new CheckpointError('CHKPT_VM_RUNNING', `machine ${id} runs`);
   }
 
   /** See `VirtualMachine.beginLoad`. */

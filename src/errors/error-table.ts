@@ -131,6 +131,11 @@ export const errorTable = {
     when: 'The page size differs.',
     advice: 'load on a machine with the same page size',
   },
+  CHKPT_VM_MACHINE: {
+    kind: 'mismatch',
+    when: 'Machine type, version of the VMM, accelerator or memory backend differ.',
+    advice: 'start the VMM as chkpt info shows it',
+  },
   CHKPT_SKIPPED: {
     kind: 'mismatch',
     when: 'The load asks for a part that was skipped when the checkpoint was saved.',
@@ -145,6 +150,44 @@ export const errorTable = {
     kind: 'state',
     when: 'The machine could not be paused, or runs while its state is replaced.',
     advice: 'pause the machine first',
+  },
+
+  // QEMU.
+  CHKPT_QMP_CLOSED: {
+    kind: 'io',
+    when: 'The QMP connection ended, or QEMU did, with a command under way.',
+    advice: 'look at what QEMU has said on its standard error',
+  },
+  CHKPT_QMP_TIMEOUT: {
+    kind: 'io',
+    when: 'QEMU did not answer a QMP command in time.',
+    advice: 'check that nobody else is connected to this QMP socket: QEMU serves one client at a time',
+  },
+  CHKPT_QMP_PROTOCOL: {
+    kind: 'io',
+    when: 'What is behind the QMP socket is no QMP server, or breaks the protocol.',
+    advice: 'give the socket of -qmp unix:PATH,server=on,wait=off',
+  },
+  CHKPT_QMP_COMMAND: {
+    kind: 'io',
+    when: 'QEMU refused a QMP command.',
+    advice: 'see what it said',
+  },
+  CHKPT_QEMU_MEMORY: {
+    kind: 'unsupported',
+    when: 'The RAM of this QEMU cannot be reached from outside.',
+    advice:
+      'start QEMU with -object memory-backend-memfd,id=ram,size=SIZE,share=on -machine memory-backend=ram -m SIZE',
+  },
+  CHKPT_QEMU_STATE: {
+    kind: 'io',
+    when: 'QEMU could not give its device state, or take one.',
+    advice: 'see what QEMU has said on its standard error',
+  },
+  CHKPT_QEMU_NOT_WAITING: {
+    kind: 'state',
+    when: 'A checkpoint is to be loaded into a QEMU that does not wait for one.',
+    advice: 'start QEMU with the arguments of the saved one and -incoming defer',
   },
 
   // Rules of the model.

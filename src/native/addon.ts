@@ -158,6 +158,8 @@ export interface NativeAddon {
   allocateBuffer(byteCount: number): Uint8Array;
   /** On a thread of its own. Same lengths; neither may be transferred before it resolves. */
   copyBytes(target: Uint8Array, source: Uint8Array): Promise<void>;
+  /** Process id of the peer of a connected UNIX socket; 0 when it is not visible. */
+  peerProcess(descriptor: number): number;
   xxh3(bytes: Uint8Array): bigint;
   lz4Encode(bytes: Uint8Array, acceleration: number): Uint8Array | undefined;
   lz4Decode(bytes: Uint8Array, decodedBytes: number): Uint8Array;

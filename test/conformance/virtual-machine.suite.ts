@@ -33,6 +33,8 @@ export interface MachineFactory {
   create(): Promise<TestMachine>;
   /** One that differs from it in one way; absent where the adapter has no such machine. */
   readonly others: { readonly [K in Mismatch]?: () => Promise<TestMachine> };
+  /** False where device state can only be loaded over the memory that it belongs to. Default true. */
+  readonly loadsWithoutMemory?: boolean;
 }
 
 export function describeVirtualMachine(name: string, factory: MachineFactory, store: MakeStore): void {
@@ -49,7 +51,7 @@ export function describeVirtualMachine(name: string, factory: MachineFactory, st
     const bench: Bench = { machine, store };
     describePause(bench);
     describeSave(bench);
-    describeSkip(bench);
+    describeSkip(bench, factory);
     describeMismatch(bench, factory);
     describeAbort(bench);
     describeDamagedLoads(bench);
@@ -133,9 +135,9 @@ function describeSave(bench: Bench): void {
   });
 }
 
-function describeSkip(bench: Bench): void {
+function describeSkip(bench: Bench, { loadsWithoutMemory = true }: MachineFactory): void {
   const skips: readonly (readonly SkipPart[])[] = [
-    ['memory'],
+    ...(loadsWithoutMemory ? [['memory'] as const] : []),
     ['devices'],
     ['cores'],
     ['archdep'],

@@ -157,6 +157,7 @@ describe('the bare addon', () => {
     const { native } = memory;
     const calls: ((...values: never[]) => unknown)[] = [
       addon.xxh3,
+      addon.peerProcess,
       addon.allocateBuffer,
       addon.copyBytes,
       addon.lz4Encode,

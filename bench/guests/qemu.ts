@@ -1,0 +1,124 @@
+/** QEMU guests for tests and measurements: a Linux with its RAM in a memfd, or a few instructions that stamp pages. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { mkdirSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { packageRoot } from '../package-link.ts';
+import { linuxFolder, whyNoLinux } from './linux.ts';
+import { SerialLine } from './serial-line.ts';
+
+export const qemuCommand = 'qemu-system-x86_64';
+
+/** Why QEMU cannot run here; undefined when it can. */
+export function whyNoQemu(): string | undefined {
+  try {
+    execFileSync(qemuCommand, ['--version'], { stdio: 'pipe' });
+    return undefined;
+  } catch {
+    return `no ${qemuCommand}: apt-get install qemu-system-x86`;
+  }
+}
+
+/** Why there can be no Linux in it. */
+export function whyNoQemuLinux(): string | undefined {
+  return whyNoQemu() ?? whyNoLinux('amd64');
+}
+
+/** Assembles `test/guests/NAME.S` into a file that `-kernel` takes. */
+export function assembleGuest(name: string): string {
+  const root = packageRoot();
+  const folder = `${root}/out/guests`;
+  mkdirSync(folder, { recursive: true });
+  const target = `${folder}/${name}.${process.pid}`;
+  execFileSync('as', ['--32', `${root}/test/guests/${name}.S`, '-o', `${target}.o`]);
+  execFileSync('ld', [
+    '-m',
+    'elf_i386',
+    '-Ttext',
+    '0x100000',
+    '-e',
+    '_start',
+    '-o',
+    `${target}.elf`,
+    `${target}.o`,
+  ]);
+  return `${target}.elf`;
+}
+
+export interface LinuxOptions {
+  /** For the sockets. */
+  readonly folder: string;
+  readonly name: string;
+  readonly memoryBytes: number;
+  /** Arguments of `-incoming`. */
+  readonly incoming?: string;
+  /** Default `share=on`. */
+  readonly backend?: string;
+}
+
+/** Arguments of a QEMU with a Linux, a memfd and a serial line. */
+export function linuxArguments(options: LinuxOptions): string[] {
+  const { folder, name, memoryBytes, incoming, backend = 'share=on' } = options;
+  const guest = linuxFolder('amd64');
+  return [
+    ...['-nodefaults', '-display', 'none', '-no-reboot', '-smp', '1', '-cpu', 'qemu64'],
+    ...['-m', `${memoryBytes}b`, '-machine', 'pc-q35-7.2,accel=tcg,memory-backend=ram'],
+    ...['-object', `memory-backend-memfd,id=ram,size=${memoryBytes},${backend}`],
+    ...['-kernel', `${guest}/vmlinuz`, '-initrd', `${guest}/initrd.gz`],
+    ...['-append', 'console=ttyS0 quiet mitigations=off random.trust_cpu=on panic=1'],
+    ...['-chardev', `socket,id=s0,path=${folder}/${name}.serial,server=on,wait=off`, '-serial', 'chardev:s0'],
+    ...['-qmp', `unix:${folder}/${name}.qmp,server=on,wait=off`],
+    ...(incoming === undefined ? [] : ['-incoming', incoming]),
+  ];
+}
+
+/** A QEMU that nobody but the test owns. */
+export class LinuxQemu {
+  readonly qmpPath: string;
+  readonly line: SerialLine;
+  readonly #child: ChildProcess;
+  readonly #exited: Promise<void>;
+  readonly #serial: Socket;
+
+  private constructor(qmpPath: string, child: ChildProcess, exited: Promise<void>, serial: Socket) {
+    this.qmpPath = qmpPath;
+    this.#child = child;
+    this.#exited = exited;
+    this.#serial = serial;
+    this.line = new SerialLine((text) => serial.write(text));
+    serial.on('data', (data) => this.line.take(data.toString('latin1')));
+    serial.on('error', () => {});
+  }
+
+  static async start(options: LinuxOptions): Promise<LinuxQemu> {
+    const child = spawn(qemuCommand, linuxArguments(options), { stdio: ['ignore', 'ignore', 'inherit'] });
+    const exited = new Promise<void>((resolve) => child.once('close', () => resolve()));
+    const { folder, name } = options;
+    const serial = await connectTo(`${folder}/${name}.serial`);
+    return new LinuxQemu(`${folder}/${name}.qmp`, child, exited, serial);
+  }
+
+  get processId(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.#exited;
+    this.#serial.destroy();
+  }
+}
+
+async function connectTo(path: string): Promise<Socket> {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await new Promise<Socket>((resolve, reject) => {
+        const socket = connect(path, () => resolve(socket));
+        socket.once('error', reject);
+      });
+    } catch (error) {
+      if (tries === 1000) throw error;
+      await sleep(10);
+    }
+  }
+}

@@ -1,0 +1,97 @@
+/** Where the RAM of a QEMU lies: in which file or memfd, and how the machine maps it. */
+import { readdir, readlink, stat } from 'node:fs/promises';
+import { fromSystemError } from '../../errors/index.ts';
+import { CheckpointError, type FileRegion } from '../../index.ts';
+import { countOf, textOf } from './answer.ts';
+import { childrenOf, getProperty, type QemuFacts } from './qemu-facts.ts';
+import type { QmpClient } from './qmp-client.ts';
+
+/** A guest-physical range and where it starts in the memory-backend, bytes. */
+interface RamRange {
+  readonly base: bigint;
+  readonly bytes: bigint;
+  readonly offset: number;
+}
+
+/**
+ * The regions of guest memory for `GuestMemory.map`: QEMU's PC machines map one part of RAM at 0 and the rest at 4 GiB.
+ *
+ * Throws `CHKPT_QEMU_MEMORY`, `CHKPT_UNSUPPORTED` for other architectures, `CHKPT_PERMISSION`.
+ */
+export async function findMemory(
+  qmp: QmpClient,
+  ram: QemuFacts['ram'],
+  processId: number | undefined,
+): Promise<FileRegion[]> {
+  const ranges = await readRanges(qmp, ram.bytes);
+  const file = await findFile(qmp, ram, processId);
+  return ranges.map((range) => ({ ...range, file }));
+}
+
+async function readRanges(qmp: QmpClient, ramBytes: bigint): Promise<RamRange[]> {
+  const aliases = (await childrenOf(qmp, '/machine/unattached'))
+    .map(({ name }) => name)
+    .filter((name) => name === 'ram-below-4g[0]' || name === 'ram-above-4g[0]')
+    .sort()
+    .reverse();
+  const ranges: RamRange[] = [];
+  let offset = 0n;
+  for (const name of aliases) {
+    const path = `/machine/unattached/${name}`;
+    const base = BigInt(countOf(await getProperty(qmp, path, 'addr')));
+    const bytes = BigInt(countOf(await getProperty(qmp, path, 'size')));
+    ranges.push({ base, bytes, offset: Number(offset) });
+    offset += bytes;
+  }
+  if (offset === ramBytes) return ranges;
+  throw new CheckpointError(
+    'CHKPT_UNSUPPORTED',
+    'this machine type maps its RAM in a way that is not known: PC machines are',
+  );
+}
+
+async function findFile(
+  qmp: QmpClient,
+  ram: QemuFacts['ram'],
+  processId: number | undefined,
+): Promise<string> {
+  const path = `/objects/${ram.backend}`;
+  const type = textOf(await getProperty(qmp, path, 'type'));
+  if (type === 'memory-backend-file') {
+    const file = textOf(await getProperty(qmp, path, 'mem-path'));
+    if (await isFileOf(file, ram.bytes)) return file;
+    throw unreachable(`${file} is not a file of ${ram.bytes} bytes here`);
+  }
+  if (type !== 'memory-backend-memfd')
+    throw unreachable(`RAM is a ${type}, not memory-backend-memfd or -file`);
+  if (processId === undefined)
+    throw unreachable('the socket does not tell the process id of QEMU: give it as `pid`');
+  return findDescriptor(processId, ram.bytes);
+}
+
+/** The descriptor of the process that is a memfd of QEMU's, as a path that opens it. */
+async function findDescriptor(processId: number, bytes: bigint): Promise<string> {
+  const folder = `/proc/${processId}/fd`;
+  const found: string[] = [];
+  try {
+    for (const name of await readdir(folder)) {
+      const path = `${folder}/${name}`;
+      const target = await readlink(path).catch(() => '');
+      if (target.startsWith('/memfd:memory-backend-memfd') && (await isFileOf(path, bytes))) found.push(path);
+    }
+  } catch (error) {
+    throw fromSystemError(error, `cannot look at the descriptors of process ${processId}`, { path: folder });
+  }
+  const [first] = found;
+  if (found.length === 1 && first !== undefined) return first;
+  throw unreachable(`process ${processId} has ${found.length} memfds of ${bytes} bytes, one is expected`);
+}
+
+async function isFileOf(path: string, bytes: bigint): Promise<boolean> {
+  const status = await stat(path).catch(() => undefined);
+  return status?.isFile() === true && BigInt(status.size) === bytes;
+}
+
+function unreachable(what: string): CheckpointError {
+  return new CheckpointError('CHKPT_QEMU_MEMORY', what);
+}
