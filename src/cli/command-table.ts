@@ -28,8 +28,8 @@ export interface CommandModule {
 export interface CommandSpec {
   readonly name: string;
   readonly summary: string;
-  /** What follows the name on the usage line. */
-  readonly usage: string;
+  /** What follows the name, one usage line each. */
+  readonly usages: readonly [string, ...string[]];
   /** Names of the arguments, all of them mandatory. */
   readonly operands: readonly string[];
   readonly options: readonly OptionSpec[];
@@ -46,6 +46,8 @@ const parts = ['memory', 'devices', 'cores', 'archdep'] as const;
 
 const stateNote =
   'CONTEXT ends at the first dot; TAG is the rest up to the first =. FILE - is standard input or output.';
+const qemuNote =
+  'SOCKET is that of -qmp unix:SOCKET,server=on,wait=off. RAM must be shared: -m SIZE -machine TYPE,memory-backend=ram -object memory-backend-memfd,id=ram,size=SIZE,share=on (or memory-backend-file,…,mem-path=FILE).';
 const baseNote =
   'BASE is what follows the last @: a guest-physical address, decimal with K, M, G or T (powers of 1024), or 0x…';
 
@@ -69,8 +71,11 @@ export const commonOptions: readonly OptionSpec[] = [
 export const commands: readonly CommandSpec[] = [
   {
     name: 'save',
-    summary: 'save RAM images and device state as a checkpoint',
-    usage: '--memory RAMFILE[@BASE]… [--state CONTEXT.TAG=FILE]… [--skip PART]… [--id ID] STORE',
+    summary: 'save RAM images and device state, or a QEMU guest, as a checkpoint',
+    usages: [
+      '--memory RAMFILE[@BASE]… [--state CONTEXT.TAG=FILE]… [--skip PART]… [--id ID] STORE',
+      '--qemu SOCKET [--skip PART]… [--id ID] STORE',
+    ],
     operands: ['STORE'],
     options: [
       {
@@ -94,26 +99,41 @@ export const commands: readonly CommandSpec[] = [
         isRepeatable: true,
         summary: 'leave out memory, devices, cores or archdep; recorded in the checkpoint',
       },
-      { name: 'id', value: 'ID', summary: 'identity of the machine; default: name of the first RAM image' },
+      {
+        name: 'qemu',
+        value: 'SOCKET',
+        isFile: true,
+        summary: 'save the guest of the QEMU with this QMP socket; it stands still meanwhile, then runs on',
+      },
+      {
+        name: 'id',
+        value: 'ID',
+        summary: 'identity of the machine; default: name of the first RAM image, or the -name of QEMU',
+      },
     ],
     common: ['threads', 'codec', 'uuid', 'time', 'json', 'quiet'],
     notes: [
       baseNote,
       stateNote,
+      qemuNote,
       'Nothing is visible at STORE before everything is written and flushed; an older checkpoint stays until then.',
     ],
     examples: [
       ['chkpt save --memory ram.img vm.chkpt', 'one image, as a file'],
       ['chkpt save --memory low.img --memory high.img@4G dir:/ckpt/vm', 'two regions, as a directory'],
       ['chkpt save --memory ram.img --state pic.irr=irr.bin --json vm.chkpt', 'with device state'],
+      ['chkpt save --qemu vm.qmp vm.chkpt', 'a QEMU guest'],
     ],
     isInterruptible: true,
     load: () => import('./commands/save.ts'),
   },
   {
     name: 'load',
-    summary: 'write the RAM images and state of a checkpoint to files',
-    usage: 'STORE [--memory OUTFILE[@BASE]]… [--state CONTEXT.TAG=FILE]… [--skip PART]…',
+    summary: 'write the RAM images and state of a checkpoint to files, or into a QEMU',
+    usages: [
+      'STORE [--memory OUTFILE[@BASE]]… [--state CONTEXT.TAG=FILE]… [--skip PART]…',
+      'STORE --qemu SOCKET [--paused] [--skip PART]…',
+    ],
     operands: ['STORE'],
     options: [
       {
@@ -137,17 +157,26 @@ export const commands: readonly CommandSpec[] = [
         isRepeatable: true,
         summary: 'do not load memory, devices, cores or archdep',
       },
+      {
+        name: 'qemu',
+        value: 'SOCKET',
+        isFile: true,
+        summary: 'load into the QEMU with this QMP socket and let it run; it waits with -incoming defer',
+      },
+      { name: 'paused', summary: 'with --qemu: leave the guest standing still' },
     ],
     common: ['threads', 'json', 'quiet'],
     notes: [
       baseNote,
       stateNote,
+      `${qemuNote} Give it the arguments of the QEMU that was saved, and -incoming defer.`,
       'All files appear together, after the whole checkpoint was verified; after a failure none does.',
     ],
     examples: [
       ['chkpt load vm.chkpt --memory ram.img', 'one region'],
       ['chkpt load dir:/ckpt/vm --memory low.img@0 --memory high.img@4G', 'two regions'],
       ['chkpt load vm.chkpt --skip memory --state pic.irr=irr.bin', 'device state only'],
+      ['chkpt load vm.chkpt --qemu new.qmp', 'into a QEMU that waits'],
     ],
     isInterruptible: true,
     load: () => import('./commands/load.ts'),
@@ -155,7 +184,7 @@ export const commands: readonly CommandSpec[] = [
   {
     name: 'info',
     summary: 'what a checkpoint says about itself',
-    usage: 'STORE [--json]',
+    usages: ['STORE [--json]'],
     operands: ['STORE'],
     options: [],
     common: ['json'],
@@ -170,7 +199,7 @@ export const commands: readonly CommandSpec[] = [
   {
     name: 'ls',
     summary: 'list contexts and tags',
-    usage: 'STORE [--json]',
+    usages: ['STORE [--json]'],
     operands: ['STORE'],
     options: [],
     common: ['json'],
@@ -182,7 +211,7 @@ export const commands: readonly CommandSpec[] = [
   {
     name: 'cat',
     summary: 'write one value to standard output',
-    usage: 'STORE CONTEXT TAG [--raw]',
+    usages: ['STORE CONTEXT TAG [--raw]'],
     operands: ['STORE', 'CONTEXT', 'TAG'],
     options: [
       { name: 'raw', summary: 'the bytes of the value as they stand in the checkpoint, whatever its type' },
@@ -199,7 +228,7 @@ export const commands: readonly CommandSpec[] = [
   {
     name: 'verify',
     summary: 'read all of a checkpoint and check every digest',
-    usage: 'STORE',
+    usages: ['STORE'],
     operands: ['STORE'],
     options: [],
     common: ['threads', 'json', 'quiet'],
@@ -214,7 +243,7 @@ export const commands: readonly CommandSpec[] = [
 
 /** Words of the contract that this version answers with a usage error. */
 export const laterCommands: readonly string[] = ['diff', 'convert', 'flatten', 'send', 'receive', 'bench'];
-export const laterOptions: readonly string[] = ['qemu', 'parent'];
+export const laterOptions: readonly string[] = ['parent'];
 
 /** Shells that `chkpt completion` knows. */
 export const shells = ['bash', 'zsh', 'fish'] as const;

@@ -31,12 +31,12 @@ export function generalHelp(): string {
 
 /** `chkpt COMMAND --help`. */
 export function commandHelp(command: CommandSpec): string {
-  const { name, summary, usage, options, common, notes, examples } = command;
+  const { name, summary, usages, options, common, notes, examples } = command;
   const mattering = commonOptions.filter((option) => common.includes(option.name) || option.name === 'help');
   return [
     `chkpt ${name}: ${summary}`,
     '',
-    `Usage: chkpt ${name} ${usage}`,
+    ...usages.map((usage, index) => `${index === 0 ? 'Usage:' : '      '} chkpt ${name} ${usage}`),
     '',
     'Options:',
     ...optionRows([...options, ...mattering]),

@@ -96,9 +96,9 @@ function unknownOption(rawName: string, command: CommandSpec, specs: readonly Op
   return usageError(`chkpt ${command.name} has no option ${rawName}${suggestion(rawName, names)}`);
 }
 
-function checkOperands({ name, operands, usage }: CommandSpec, given: readonly string[]): void {
+function checkOperands({ name, operands, usages }: CommandSpec, given: readonly string[]): void {
   const missing = operands[given.length];
-  if (missing !== undefined) throw usageError(`${missing} is missing: chkpt ${name} ${usage}`);
+  if (missing !== undefined) throw usageError(`${missing} is missing: chkpt ${name} ${usages[0]}`);
   const surplus = given[operands.length];
   if (surplus !== undefined) throw usageError(`chkpt ${name} takes no further argument: ${surplus}`);
 }

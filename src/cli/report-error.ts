@@ -40,6 +40,16 @@ const adviceOfCommand: Readonly<Record<string, Readonly<Record<string, string>>>
     CHKPT_SKIPPED: 'add the same --skip to load',
     CHKPT_ABORTED: 'no output file was changed',
   },
+  'save --qemu': {
+    CHKPT_NOT_FOUND: 'check STORE and the path of the QMP socket',
+  },
+  'load --qemu': {
+    CHKPT_NOT_FOUND: 'check STORE and the path of the QMP socket',
+    CHKPT_VM_RUNNING: 'give the socket of a QEMU that was started with -incoming defer',
+    CHKPT_SKIPPED: 'add the same --skip to load',
+    CHKPT_ABORTED: 'the QEMU holds part of the checkpoint: end it',
+    CHKPT_IO: 'end the QEMU if it was being loaded into',
+  },
   verify: {
     CHKPT_ABORTED: 'the checkpoint was not verified',
   },
@@ -62,7 +72,8 @@ export function failureOf(error: unknown, command: string | undefined, interrupt
 }
 
 function adviceOf(error: CheckpointError, command: string | undefined): string {
-  if (error.code === 'CHKPT_USAGE') return `see chkpt ${command === undefined ? '' : `${command} `}--help`;
+  if (error.code === 'CHKPT_USAGE')
+    return `see chkpt ${command === undefined ? '' : `${command.replace(' --qemu', '')} `}--help`;
   return adviceOfCommand[command ?? '']?.[error.code] ?? adviceOfCommand['']?.[error.code] ?? error.advice;
 }
 

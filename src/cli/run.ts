@@ -21,10 +21,16 @@ export async function runCommandLine(words: readonly string[]): Promise<number> 
     else await runCommand(command, words.slice(1), output, interrupt?.signal ?? new AbortController().signal);
     return 0;
   } catch (error) {
-    return tell(failureOf(error, command?.name, interrupt));
+    return tell(failureOf(error, command && modeOf(command, words), interrupt));
   } finally {
     interrupt?.dispose();
   }
+}
+
+/** What the command works on decides what can be done about a failure, also about one of reading the command line. */
+function modeOf({ name }: CommandSpec, words: readonly string[]): string {
+  const isQemu = words.some((word) => word === '--qemu' || word.startsWith('--qemu='));
+  return isQemu ? `${name} --qemu` : name;
 }
 
 async function runCommand(

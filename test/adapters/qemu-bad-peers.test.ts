@@ -148,7 +148,7 @@ describe.skipIf(missing !== undefined)('a QEMU', () => {
   }
 
   test.each([
-    ['has private RAM', /share=on is missing/, (one: string) => one.replace(',share=on', '')],
+    ['has private RAM', /share=on is missing/, (one: string) => one.replace('share=on', 'share=off')],
     [
       'has no memory-backend',
       /memory-backend=ID is missing/,

@@ -41,13 +41,15 @@ test.each<[words: string[], line: RegExp]>([
     new RegExp(`chkpt ${word} is not available in this version`),
   ]),
   [
-    ['save', '--qemu', 'qmp.sock', 'x'],
-    /--qemu is not available in this version of chkpt save; see chkpt save --help/,
+    ['save', '--qemu', 'qmp.sock', '--memory', 'ram', 'x'],
+    /--qemu and --memory exclude each other; see chkpt save --help/,
   ],
-  [['load', 'x', '--qemu=qmp.sock'], /--qemu is not available/],
+  [['load', 'x', '--qemu=qmp.sock', '--state', 'a.b=c'], /--qemu and --state exclude each other/],
+  [['load', 'x', '--qemu='], /--qemu needs a value: --qemu SOCKET/],
+  [['load', 'x', '--paused'], /--paused goes with --qemu/],
   [[...save, '--parent', 'file:a', 'x'], /--parent is not available/],
   [['save'], /STORE is missing: chkpt save --memory/],
-  [['save', 'x'], /--memory RAMFILE is missing; .* --skip memory/],
+  [['save', 'x'], /--memory RAMFILE or --qemu SOCKET is missing; .* --skip memory/],
   [[...save, 'x', 'y'], /takes no further argument: y/],
   [['cat', 'x', 'context'], /TAG is missing/],
   [[...save, '--memroy', 'x', 'y'], /has no option --memroy; did you mean --memory\?/],
@@ -321,8 +323,8 @@ test('every code of the error table has the exit code of its kind, and its line 
 });
 
 test('every command of the table has a usage that names its operands, and options that are unique', () => {
-  for (const { usage, operands, options } of commands) {
-    for (const operand of operands) expect(usage).toContain(operand);
+  for (const { usages, operands, options } of commands) {
+    for (const usage of usages) for (const operand of operands) expect(usage).toContain(operand);
     expect(new Set(options.map(({ name }) => name)).size).toBe(options.length);
   }
 });

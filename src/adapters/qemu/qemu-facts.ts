@@ -96,7 +96,7 @@ async function readBackend(qmp: QmpClient): Promise<QemuFacts['ram']> {
   }
   const { share, size } = backend;
   if (share !== true) {
-    const what = `RAM is private to QEMU: share=on is missing in -object memory-backend-…,id=${id}`;
+    const what = `RAM is private to QEMU: share=on is missing in -object memory-backend-…,id=${id} (or share=off is there)`;
     throw new CheckpointError('CHKPT_QEMU_MEMORY', what);
   }
   return { backend: id, bytes: BigInt(countOf(size)) };

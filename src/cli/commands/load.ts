@@ -1,16 +1,50 @@
-/** `chkpt load`: the RAM images and values of a checkpoint into files. */
+/** `chkpt load`: the RAM images and values of a checkpoint into files, or into a QEMU. */
 import { resolve } from 'node:path';
 import type { Invocation } from '../invocation.ts';
 import { type ImageLoaded, loadImage } from '../load-image.ts';
 import { parseMemoryArguments } from '../memory-argument.ts';
 import { createProgress } from '../progress.ts';
+import { loadQemu, qemuSocketOf } from '../qemu-guest.ts';
 import { skipOf } from '../skip-argument.ts';
 import { parseStateArguments, standardStream } from '../state-argument.ts';
 import { refuseStoreFile, storeOf } from '../store-argument.ts';
 import { countOf, formatBytes, formatDuration, formatRate, ratioOf } from '../units.ts';
 import { usageError } from '../usage-error.ts';
 
-export async function run({ line, common, output, signal }: Invocation): Promise<void> {
+export async function run(invocation: Invocation): Promise<void> {
+  const { line } = invocation;
+  const socket = qemuSocketOf(line, ['memory', 'state']);
+  if (socket === undefined && line.has('paused')) throw usageError('--paused goes with --qemu');
+  await (socket === undefined ? runImages(invocation) : runQemu(invocation, socket));
+}
+
+async function runQemu({ line, common, output, signal }: Invocation, socket: string): Promise<void> {
+  const skip = skipOf(line);
+  const store = storeOf(line.operand(0));
+  const isPaused = line.has('paused');
+  const progress = createProgress('loading', common);
+  try {
+    const onProgress = progress.update.bind(progress);
+    const work = { socket, store, skip, options: common, signal, onProgress };
+    const loaded = await loadQemu(work, isPaused);
+    progress.stop();
+    const { uuid, root, header, checkpointBytes, elapsedMs } = loaded;
+    const memoryBytes = skip.includes('memory') ? 0 : loaded.memoryBytes;
+    const ratio = ratioOf(memoryBytes, checkpointBytes);
+    if (common.json) {
+      const { id } = header.vm;
+      const document = { command: 'load', store: store.url, uuid, root, id, memoryBytes, checkpointBytes };
+      await output.json({ ...document, ratio, verified: true, running: !isPaused, elapsedMs });
+    } else if (!common.quiet) {
+      const what = summaryOf({ memoryBytes, checkpointBytes, values: [] }, elapsedMs);
+      output.note(`${what}, the guest ${isPaused ? 'stands still' : 'runs'}`);
+    }
+  } finally {
+    progress.stop();
+  }
+}
+
+async function runImages({ line, common, output, signal }: Invocation): Promise<void> {
   const skip = skipOf(line);
   const memory = parseMemoryArguments(line.all('memory'));
   const states = parseStateArguments(line.all('state'));
@@ -72,7 +106,9 @@ function documentOf(loaded: ImageLoaded, store: string): object {
   };
 }
 
-function summaryOf({ memoryBytes, checkpointBytes, values }: ImageLoaded, elapsedMs: number): string {
+type Loaded = Pick<ImageLoaded, 'memoryBytes' | 'checkpointBytes' | 'values'>;
+
+function summaryOf({ memoryBytes, checkpointBytes, values }: Loaded, elapsedMs: number): string {
   const parts = [
     ...(memoryBytes > 0 ? [formatBytes(memoryBytes)] : []),
     ...(values.length > 0 ? [countOf(values.length, 'value')] : []),

@@ -1,0 +1,65 @@
+/** `--qemu SOCKET`: a QEMU guest saved where it runs, or loaded into a QEMU that waits for it. */
+import { QemuVm } from '../adapters/qemu/index.ts';
+import {
+  type LoadReport,
+  loadVm,
+  type Progress,
+  type SaveReport,
+  type SkipPart,
+  type Store,
+  saveVm,
+} from '../index.ts';
+import type { CommonOptions } from './common-options.ts';
+import type { ParsedLine } from './parse-line.ts';
+import type { ProgressView } from './progress.ts';
+import { usageError } from './usage-error.ts';
+
+/** What both directions need. */
+export interface QemuWork {
+  readonly socket: string;
+  readonly store: Store;
+  readonly skip: readonly SkipPart[];
+  readonly options: CommonOptions;
+  readonly signal: AbortSignal;
+  readonly onProgress: (view: ProgressView) => void;
+}
+
+/** The socket, if there is one. Throws `CHKPT_USAGE` for options that do not go with it. */
+export function qemuSocketOf(line: ParsedLine, excluded: readonly string[]): string | undefined {
+  const socket = line.last('qemu');
+  if (socket === undefined) return undefined;
+  const other = excluded.find((name) => line.all(name).length > 0);
+  if (other !== undefined) throw usageError(`--qemu and --${other} exclude each other`);
+  return socket;
+}
+
+/** The guest runs on if it ran, whatever happens. */
+export async function saveQemu(work: QemuWork, id: string | undefined): Promise<SaveReport & { id: string }> {
+  await using vm = await QemuVm.connect(work.socket, { id });
+  const { threads, codec, uuid, createdMs } = work.options;
+  const { skip, signal } = work;
+  const onProgress = viewOf(work);
+  const report = await saveVm(vm, work.store, { threads, codec, uuid, createdMs, skip, signal, onProgress });
+  return { ...report, id: vm.id };
+}
+
+/** REQUIRES of the caller: the store is what the user named, so the identity of the machine is not compared. */
+export async function loadQemu(work: QemuWork, isPaused: boolean): Promise<LoadReport> {
+  await using vm = await QemuVm.connect(work.socket);
+  const { skip, signal } = work;
+  const { threads } = work.options;
+  const report = await loadVm(vm, work.store, {
+    threads,
+    skip,
+    signal,
+    ignore: ['id'],
+    onProgress: viewOf(work),
+  });
+  if (!isPaused) await vm.resume();
+  return report;
+}
+
+function viewOf({ onProgress }: QemuWork): (progress: Progress) => void {
+  return ({ phase, memoryBytesDone, memoryBytes }) =>
+    onProgress({ phase, doneBytes: memoryBytesDone, totalBytes: memoryBytes });
+}

@@ -1,0 +1,102 @@
+/** A real Linux in QEMU, saved at its prompt, its QEMU killed, and continued in another one. */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { afterEach, describe, expect, test } from 'vitest';
+import { LinuxQemu, whyNoQemuLinux } from '../../bench/guests/qemu.ts';
+import { QemuVm } from '../../src/adapters/qemu/index.ts';
+import { loadVm, saveVm } from '../../src/index.ts';
+import { buildCommandLine } from '../cli/support/dist.ts';
+import { makeFolder } from '../store/support/folders.ts';
+
+const missing = whyNoQemuLinux();
+if (missing !== undefined) console.warn(`Linux in QEMU is not tested: ${missing}`);
+const memoryBytes = 512 << 20;
+const run = promisify(execFile);
+
+const started: LinuxQemu[] = [];
+afterEach(async () => {
+  for (const qemu of started.splice(0)) await qemu.kill();
+});
+
+async function start(folder: string, name: string, options: object = {}): Promise<LinuxQemu> {
+  const qemu = await LinuxQemu.start({ folder, name, memoryBytes, ...options });
+  started.push(qemu);
+  return qemu;
+}
+
+/** A guest at its prompt with a file of noise in its tmpfs. */
+async function atWork(folder: string): Promise<{ qemu: LinuxQemu; hash: string }> {
+  const qemu = await start(folder, 'a');
+  await qemu.line.waitFor(/^TICK 2/);
+  const [hash = ''] = await qemu.line.command(
+    'head -c 8388608 /dev/urandom > /tmp/noise; sha1sum /tmp/noise',
+  );
+  expect(hash).toMatch(/^[0-9a-f]{40} {2}\/tmp\/noise$/);
+  return { qemu, hash };
+}
+
+/** The shell answers, the file is whole, the counter goes on, and nothing has booted. */
+async function checkGoesOn(qemu: LinuxQemu, hash: string, lastTick: number): Promise<void> {
+  expect(await qemu.line.command('sha1sum /tmp/noise')).toContain(hash);
+  const tick = Number((await qemu.line.waitFor(/^TICK/)).slice(5));
+  expect(tick - lastTick).toBeGreaterThanOrEqual(0);
+  expect(tick - lastTick).toBeLessThanOrEqual(2);
+  expect(qemu.line.lines.join()).not.toContain('GUEST-UP');
+}
+
+const lastTickOf = (qemu: LinuxQemu): number =>
+  Number(qemu.line.lines.findLast((line) => line.startsWith('TICK'))?.slice(5));
+
+describe.skipIf(missing !== undefined)('a Linux guest in QEMU', () => {
+  test('goes on in another QEMU after its own was killed', { timeout: 120_000 }, async () => {
+    const folder = makeFolder();
+    const { qemu, hash } = await atWork(folder);
+    const store = `file:${folder}/linux.chkpt`;
+    {
+      await using vm = await QemuVm.connect(qemu.qmpPath);
+      expect(vm.running).toBe(true);
+      // A running machine is no place for a checkpoint; nor is one that stands still but has its own state.
+      await saveVm(vm, 'mem:refused');
+      await expect(loadVm(vm, 'mem:refused')).rejects.toMatchObject({ code: 'CHKPT_VM_RUNNING' });
+      await vm.pause();
+      await expect(loadVm(vm, 'mem:refused')).rejects.toMatchObject({ code: 'CHKPT_QEMU_NOT_WAITING' });
+      await vm.resume();
+      await qemu.line.command('true');
+      await saveVm(vm, store);
+    }
+    const last = lastTickOf(qemu);
+    await qemu.kill();
+
+    const second = await start(folder, 'b', { incoming: 'defer' });
+    {
+      await using vm = await QemuVm.connect(second.qmpPath);
+      await expect(vm.resume()).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
+      await expect(saveVm(vm, 'mem:waiting')).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
+      await loadVm(vm, store);
+      await vm.resume();
+    }
+    await checkGoesOn(second, hash, last);
+  });
+
+  test('is saved, continued and refused by the command line', { timeout: 120_000 }, async () => {
+    const folder = makeFolder();
+    const { qemu, hash } = await atWork(folder);
+    const command = buildCommandLine();
+    const chkpt = (...parameters: string[]) => run(process.execPath, [command, ...parameters]);
+    const saved = JSON.parse(
+      (await chkpt('save', '--qemu', qemu.qmpPath, '--json', `${folder}/vm.chkpt`)).stdout,
+    );
+    expect(saved).toMatchObject({ command: 'save', id: 'qemu', memoryBytes });
+    expect(saved.pausedMs).toBeGreaterThan(0);
+    await qemu.line.command('true'); // it runs on
+    const last = lastTickOf(qemu);
+    const refused = chkpt('load', `${folder}/vm.chkpt`, '--qemu', qemu.qmpPath);
+    await expect(refused).rejects.toMatchObject({ code: 1, stderr: /^chkpt: CHKPT_VM_RUNNING: .*\n$/ });
+    await qemu.kill();
+
+    const second = await start(folder, 'b', { incoming: 'defer' });
+    const { stderr } = await chkpt('load', `${folder}/vm.chkpt`, '--qemu', second.qmpPath);
+    expect(stderr).toMatch(/^loaded 512(\.0)? MiB .*, the guest runs\n$/);
+    await checkGoesOn(second, hash, last - 1);
+  });
+});
