@@ -34,10 +34,10 @@ export class SerialLine {
   }
 
   /** Runs a command in the guest's shell and gives the lines up to its DONE. */
-  async command(text: string): Promise<string[]> {
+  async command(text: string, timeoutMs?: number): Promise<string[]> {
     const from = this.lines.length;
     this.#send(`${text}\n`);
-    await this.waitFor(/^DONE /, from);
+    await this.waitFor(/^DONE /, from, timeoutMs);
     return this.lines.slice(from).filter((line) => !/^(TICK|DONE) /.test(line));
   }
 

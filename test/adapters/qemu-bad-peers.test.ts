@@ -171,6 +171,21 @@ describe.skipIf(missing !== undefined)('a QEMU', () => {
     expect(await vm.qmp.execute('query-status')).toMatchObject({ status: 'prelaunch' });
   });
 
+  test('that has given its state to somebody else and has not run since', async () => {
+    const path = await startQemu((parameters) => parameters);
+    {
+      await using vm = await QemuVm.connect(path);
+      await saveVm(vm, 'mem:first');
+      await saveVm(vm, 'mem:second');
+    }
+    await using vm = await QemuVm.connect(path);
+    const refused = { code: 'CHKPT_QEMU_STATE', message: /has not run since/ };
+    await expect(saveVm(vm, 'mem:third')).rejects.toMatchObject(refused);
+    await vm.resume();
+    await saveVm(vm, 'mem:third');
+    expect(vm.running).toBe(true);
+  });
+
   test('whose process is not told rightly', async () => {
     const path = await startQemu((parameters) => parameters);
     const wrong = QemuVm.connect(path, { processId: process.pid });

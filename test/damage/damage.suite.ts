@@ -130,11 +130,11 @@ export function damageSuite(name: string, bits: Bits, makeFactory: () => Promise
 
     const parts = (): Specimen['parts'] => lanes[0]?.parts ?? [];
 
-    it('nothing in an undamaged checkpoint of about 40 KB', async () => {
+    it('nothing in an undamaged checkpoint of about 20 KB', async () => {
       for (const lane of lanes) await verifyCheckpoint(lane.url);
       const total = parts().reduce((sum, { bytes }) => sum + bytes.length, 0);
-      expect(total).toBeGreaterThan(35_000);
-      expect(total).toBeLessThan(48_000);
+      expect(total).toBeGreaterThan(18_000);
+      expect(total).toBeLessThan(24_000);
     });
 
     it(`${bits} flipped bit of every byte`, { timeout: 30 * minutes }, async () => {

@@ -22,6 +22,7 @@ const unlimited = 2 ** 48;
 
 /** REQUIRES: the guest is stopped. Rejects with `CHKPT_QEMU_STATE` and what `QmpClient.execute` rejects with. */
 export async function captureDeviceState(qmp: QmpClient): Promise<Uint8Array> {
+  await checkCanMigrate(qmp);
   await ignoreShared(qmp);
   await qmp.execute('migrate-set-parameters', { 'max-bandwidth': unlimited });
   return withSocketFolder(async (path) => {
@@ -58,6 +59,15 @@ export async function restoreDeviceState(qmp: QmpClient, state: Uint8Array): Pro
 async function ignoreShared(qmp: QmpClient): Promise<void> {
   const capabilities = [{ capability: 'x-ignore-shared', state: true }];
   await qmp.execute('migrate-set-capabilities', { capabilities });
+}
+
+/** QEMU does not migrate a guest a second time that has not run since: whoever saved it before has to have let it run. */
+async function checkCanMigrate(qmp: QmpClient): Promise<void> {
+  const { status } = fieldsOf(await qmp.execute('query-status'));
+  if (status !== 'postmigrate') return;
+  const what =
+    'the guest has not run since QEMU last gave its device state, and QEMU gives it once: let it run first';
+  throw new CheckpointError('CHKPT_QEMU_STATE', what);
 }
 
 async function untilMigrated(qmp: QmpClient): Promise<void> {
