@@ -16,11 +16,16 @@ import {
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { linuxFolder } from '../bench/guests/linux.ts';
+import { whyNoQemuLinux } from '../bench/guests/qemu.ts';
 import { buildCommandLine } from './cli/support/dist.ts';
 import { makeFolder } from './store/support/folders.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const readme = readFileSync(`${root}/README.md`, 'utf8');
+
+const noQemuLinux = whyNoQemuLinux();
+if (noQemuLinux !== undefined) console.warn(`examples/qemu.mjs does not run: ${noQemuLinux}`);
 
 let dist: string;
 
@@ -52,8 +57,9 @@ async function run(
   folder: string,
   parameters: string[],
   onOutput?: (child: ChildProcess) => void,
+  variables: NodeJS.ProcessEnv = {},
 ): Promise<Finished> {
-  const env = { ...process.env, TMPDIR: folder };
+  const env = { ...process.env, TMPDIR: folder, ...variables };
   const child = spawn(process.execPath, parameters, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
   const output = { stdout: '', stderr: '' };
   child.stdout.once('data', () => onOutput?.(child));
@@ -142,6 +148,35 @@ describe('demo.mjs', () => {
       expect(stderr).toMatch(/^demo: .+\n$/);
     },
   );
+});
+
+describe('qemu.mjs', () => {
+  const tickOf = (output: string): number => Number(/TICK (\d+)/.exec(output)?.[1]);
+  const runs = test.skipIf(noQemuLinux !== undefined);
+  runs('continues a Linux in another QEMU, and leaves nothing behind', { timeout: 120_000 }, async () => {
+    const folder = makeProject();
+    const files = readdirSync(folder);
+    const { code, stdout, stderr } = await run(folder, ['qemu.mjs', linuxFolder('amd64'), 'file:vm.chkpt']);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const [before = '', after = ''] = stdout.split(/^loaded into another QEMU in \d+ ms$/m);
+    expect(before).toMatch(/^saved \d+ bytes in \d+ ms, the guest stood still for \d+ ms$/m);
+    const [hash] = /^guest: [0-9a-f]{40} {2}\/tmp\/noise$/m.exec(before) ?? [];
+    expect(after.split('\n')).toContain(hash);
+    // It did not boot: it was there, and its counter goes on.
+    expect(after).not.toContain('GUEST-UP');
+    expect(tickOf(after)).toBeGreaterThan(2);
+    expect(readdirSync(folder)).toEqual([...files, 'vm.chkpt'].sort());
+  });
+
+  test('says what to install where QEMU is missing', async () => {
+    const { code, stdout, stderr } = await run(makeProject(), ['qemu.mjs', '', ''], undefined, { PATH: '' });
+    expect({ code, stdout }).toEqual({ code: 3, stdout: '' });
+    expect(stderr).toBe('qemu.mjs: qemu-system-x86_64 is missing: apt-get install qemu-system-x86\n');
+  });
+});
+
+test.each(['qemu.mjs', 'v86.mjs'])('%s has less than 60 lines', (name) => {
+  expect(readFileSync(`${root}/examples/${name}`, 'utf8').trimEnd().split('\n').length).toBeLessThan(60);
 });
 
 test('every file that the README points to exists', () => {
