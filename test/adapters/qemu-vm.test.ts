@@ -1,6 +1,5 @@
 /** The promises of every machine for QEMU guests that chkpt starts: 32-bit code that stamps pages. */
 import { createHash } from 'node:crypto';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
 import { assembleGuest, whyNoQemu } from '../../bench/guests/qemu.ts';
 import { type QemuStartOptions, QemuVm } from '../../src/adapters/qemu/index.ts';
@@ -10,13 +9,13 @@ import {
   type MachineFactory,
   type TestMachine,
 } from '../conformance/virtual-machine.suite.ts';
+import { counterOf, isOfOneMoment, registersOf, untilSteps } from './support/stamp-guest.ts';
 
 const missing = whyNoQemu();
 if (missing !== undefined) console.warn(`chkpt/qemu is not tested: ${missing}`);
 const guest = missing === undefined ? assembleGuest('stamp-pages') : '';
 
 const mebibyte = 1024 ** 2;
-const counterAddress = 0x30_0000;
 /** The guest has written each of its pages. */
 const stampedPages = 2048;
 
@@ -29,12 +28,6 @@ function start(options: Partial<QemuStartOptions> = {}): Promise<QemuVm> {
   return QemuVm.start({ arguments: machine(), memoryBytes: 32 * mebibyte, ...options });
 }
 
-const counterOf = (vm: QemuVm): number => Buffer.from(vm.memory.read(counterAddress, 4)).readUInt32LE();
-
-async function registersOf(vm: QemuVm): Promise<string> {
-  return String(await vm.qmp.execute('human-monitor-command', { 'command-line': 'info registers' }));
-}
-
 async function testMachine(options: Partial<QemuStartOptions> = {}): Promise<TestMachine> {
   const vm = await start(options);
   return {
@@ -43,18 +36,8 @@ async function testMachine(options: Partial<QemuStartOptions> = {}): Promise<Tes
       const hash = createHash('sha256').update(String(await vm.memory.digest()));
       return hash.update(await registersOf(vm)).digest('hex');
     },
-    waitForWork: async () => {
-      const goal = Math.max(counterOf(vm), stampedPages) + 1;
-      for (let tries = 0; counterOf(vm) < goal; tries += 1) {
-        if (tries === 5000) throw new Error('the guest does not work');
-        await sleep(5);
-      }
-    },
-    isOfOneMoment: async () => {
-      const register = Number.parseInt(/EBP=([0-9a-f]{8})/.exec(await registersOf(vm))?.[1] ?? '', 16);
-      // Between two instructions the register may be one ahead.
-      return register === counterOf(vm) || register === counterOf(vm) + 1;
-    },
+    waitForWork: () => untilSteps(vm, Math.max(counterOf(vm), stampedPages) + 1),
+    isOfOneMoment: () => isOfOneMoment(vm),
     close: () => vm.close(),
   };
 }
@@ -113,7 +96,7 @@ describe.skipIf(missing !== undefined)('qemu', () => {
     await using source = await start();
     await using target = await start();
     await source.resume();
-    while (counterOf(source) < stampedPages) await sleep(5);
+    await untilSteps(source, stampedPages);
     await source.pause();
     await saveVm(source, space.store('state'), { skip: ['memory'] });
     const copy = source.memory.read(0, 32 * mebibyte);
@@ -121,7 +104,7 @@ describe.skipIf(missing !== undefined)('qemu', () => {
     await loadVm(target, space.store('state'), { skip: ['memory'] });
     expect(await registersOf(target)).toBe(await registersOf(source));
     await target.resume();
-    while (counterOf(target) <= counterOf(source)) await sleep(5);
+    await untilSteps(target, counterOf(source) + 1);
   });
 
   test('what a checkpoint says of its QEMU', async () => {
