@@ -3,11 +3,12 @@
 #
 #   make-linux-guest.sh i386|amd64      writes bench/corpus/data/guest-ARCH/vmlinuz and initrd.gz
 #
-# i386 boots in v86, amd64 in QEMU. Does nothing when both files are there and newer than these scripts. The host's
-# package database is not touched. Exit codes: 0 the guest is there, 1 a step failed, 3 a tool or the network is missing.
+# i386 boots in v86, amd64 in QEMU. Does nothing when both files are there and newer than this script and the guest's. The
+# host's package database is not touched. Exit codes: 0 the guest is there, 1 a step failed, 3 a tool or the network is missing.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/private-apt.sh"
 arch=${1:-}
 case $arch in
   i386) kernel_package=linux-image-686 ;;
@@ -20,11 +21,6 @@ esac
 out=$here/data/guest-$arch
 init=$here/guest-shell-init.sh
 
-missing() {
-  echo "make-linux-guest.sh: $1" >&2
-  exit 3
-}
-
 is_complete() {
   local file
   for file in "$out/vmlinuz" "$out/initrd.gz"; do
@@ -32,35 +28,15 @@ is_complete() {
   done
 }
 
-check_tools() {
-  local tool
-  for tool in cpio:cpio apt-get:apt dpkg-deb:dpkg gzip:gzip flock:util-linux; do
-    command -v "${tool%%:*}" >/dev/null || missing "${tool%%:*} is missing: apt-get install ${tool##*:}"
-  done
-}
-
-# A private apt with an empty package database, so that a foreign architecture needs nothing of the host's.
 fetch() {
-  local apt=$work/apt kernel
-  mkdir -p "$apt"/lists/partial "$apt"/archives/partial "$work/debs" "$work/root"
-  : >"$apt/status"
-  cat >"$apt/apt.conf" <<CONF
-APT::Architecture "$arch";
-APT::Architectures { "$arch"; };
-APT::Sandbox::User "root";
-Acquire::Retries "2";
-Dir::State "$apt";
-Dir::State::status "$apt/status";
-Dir::State::lists "$apt/lists";
-Dir::Cache "$apt";
-CONF
-  export APT_CONFIG=$apt/apt.conf
-  timeout 120 apt-get -qq update >"$work/apt.log" 2>&1 || true # one stale index of several is harmless
+  local kernel deb
+  use_private_apt "$work/apt" "$arch"
+  update_private_apt "$work/apt.log"
   kernel=$(apt-cache depends "$kernel_package" 2>>"$work/apt.log" | sed -n 's/^ *Depends: *//p' | head -1)
   [ -n "$kernel" ] || missing "no Debian packages ($(tail -1 "$work/apt.log")): needs Debian's package sources and network"
+  mkdir -p "$work/debs" "$work/root"
   (cd "$work/debs" && timeout 240 apt-get -qq download "$kernel" busybox-static >>"$work/apt.log" 2>&1) ||
     missing "cannot download packages: $(tail -1 "$work/apt.log")"
-  local deb
   for deb in "$work"/debs/*.deb; do dpkg-deb -x "$deb" "$work/root"; done
 }
 
@@ -81,7 +57,7 @@ if is_complete; then
   echo "$out is there"
   exit
 fi
-check_tools
+check_tools cpio:cpio apt-get:apt dpkg-deb:dpkg gzip:gzip flock:util-linux
 mkdir -p "$here/data"
 exec 9>"$here/data/lock-$arch"
 flock --timeout 600 9 || exit 1

@@ -9,6 +9,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/private-apt.sh"
 data=$here/data
 apt=$data/packages
 PATH=$PATH:/usr/sbin:/sbin # mke2fs
@@ -22,21 +23,8 @@ packages=(
   man-db manpages manpages-dev groff-base locales
 )
 
-missing() {
-  echo "make-ram-image.sh: $1" >&2
-  exit 3
-}
-
 image_is_complete() {
   [ -f "$out" ] && [ -f "$facts" ] && python3 "$here/measure-ram-image.py" --check "$out" "$facts"
-}
-
-check_tools() {
-  local tool
-  for tool in qemu-system-x86_64:qemu-system-x86 cpio:cpio flock:util-linux mke2fs:e2fsprogs python3:python3 \
-    apt-get:apt dpkg-deb:dpkg unxz:xz-utils; do
-    command -v "${tool%%:*}" >/dev/null || missing "${tool%%:*} is missing: apt-get install ${tool##*:}"
-  done
 }
 
 # Where the guest's RAM lives while it runs: tmpfs when there is room, because QEMU writes it all the time.
@@ -60,27 +48,12 @@ clean_up() {
   exit "$code"
 }
 
-# A private apt with an empty package database: the closure of `packages` whatever the host has installed.
-# Leaves the names and versions in $work/selected. With the packages of an earlier run it needs no network.
+# The closure of `packages`. Leaves the names and versions in $work/selected. With the packages of an earlier run it needs no
+# network.
 fetch_packages() {
-  mkdir -p "$apt"/lists/partial "$apt"/archives/partial
-  : >"$apt/status"
-  cat >"$work/apt.conf" <<CONF
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; };
-APT::Sandbox::User "root";
-APT::Install-Recommends "false";
-Acquire::Retries "2";
-Dir::State "$apt";
-Dir::State::status "$apt/status";
-Dir::State::lists "$apt/lists";
-Dir::Cache "$apt";
-Dir::Cache::archives "$apt/archives";
-Dir::Log "$work";
-CONF
-  export APT_CONFIG=$work/apt.conf
+  use_private_apt "$apt" amd64
   if select_packages && package_files >/dev/null; then return; fi
-  timeout 120 apt-get -qq update >"$work/apt.log" 2>&1 || true # one stale index of several is harmless
+  update_private_apt "$work/apt.log"
   select_packages && timeout 240 apt-get -qq install --yes --download-only "${packages[@]}" \
     >>"$work/apt.log" 2>&1 && package_files >/dev/null ||
     missing "no Debian packages ($(tail -1 "$work/apt.log")): needs the package sources of Debian and network"
@@ -149,7 +122,8 @@ main() {
     echo "$out is there and matches its sha256"
     return
   fi
-  check_tools
+  check_tools qemu-system-x86_64:qemu-system-x86 cpio:cpio flock:util-linux mke2fs:e2fsprogs python3:python3 \
+    apt-get:apt dpkg-deb:dpkg unxz:xz-utils
   mkdir -p "$data" "$(dirname "$out")"
   # One run at a time in this folder; what a killed run left is then nobody's.
   exec 9>"$data/lock"
