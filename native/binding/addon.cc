@@ -7,6 +7,7 @@
 #include "binding/bench_wrap.h"
 #include "binding/buffers.h"
 #include "binding/convert.h"
+#include "binding/kvm_wrap.h"
 #include "binding/load_wrap.h"
 #include "binding/memory_wrap.h"
 #include "binding/save_wrap.h"
@@ -96,6 +97,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);
   StampWrap::Define(env, exports);
+  DefineKvm(env, exports);
   DefineBuffers(env, exports);
   DefineBaselines(env, exports);
   exports.Set("xxh3", Napi::Function::New<&Xxh3>(env, "xxh3"));

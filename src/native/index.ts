@@ -1,6 +1,9 @@
 export type {
   Measured,
   NativeAddon,
+  NativeDeviceAccess,
+  NativeKvmMachine,
+  NativeKvmSupport,
   NativeLoadPipeline,
   NativeMemory,
   NativeRegion,

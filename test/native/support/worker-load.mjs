@@ -44,6 +44,38 @@ const writer = new addon.StampWriter(memory, {
   firstPage: 0,
   pageCount: 1024,
 });
+
+// A KVM guest that reads a port for ever, `in al, dx; jmp`, in the worker that a termination meets; where there is a KVM.
+function startGuest() {
+  let support;
+  try {
+    support = addon.kvmSupport();
+  } catch {
+    return undefined;
+  }
+  const guestMemory = addon.allocateMemory([[0n, 1n << 20n]], 0, true);
+  guestMemory.write(0x1000n, Uint8Array.of(0xba, 0x00, 0x05, 0xec, 0xeb, 0xfd));
+  const guest = new addon.KvmMachine(guestMemory, {
+    cpuid: [support.cpuid],
+    ranges: [[false, 0x500n, 1n]],
+    onNews: () => {
+      for (let access = guest.takeAccess(); access !== undefined; access = guest.takeAccess())
+        guest.answer(access.core, 0n);
+    },
+  });
+  const sregs = guest.getVcpu(0, 1);
+  sregs.fill(0, 0, 8); // base and selector of cs
+  sregs.fill(0, 12, 14);
+  guest.setVcpu(0, 1, sregs);
+  const regs = new Uint8Array(144);
+  const view = new DataView(regs.buffer);
+  view.setBigUint64(16 * 8, 0x1000n, true);
+  view.setBigUint64(17 * 8, 2n, true);
+  guest.setVcpu(0, 0, regs);
+  guest.resume();
+  return guest;
+}
+const guest = startGuest();
 parentPort.postMessage('up');
 for (;;) {
   await memory.fillGuestLike(BigInt(workerData.index), 1);
@@ -51,4 +83,6 @@ for (;;) {
   // Several operations in flight at once, so that a termination meets each of them.
   await Promise.all([saveAndLoad(), memory.digest(2), memory.scan(1), memory.presence()]);
   await writer.pause();
+  await guest?.pause();
+  guest?.resume();
 }
