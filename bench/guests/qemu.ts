@@ -1,9 +1,7 @@
 /** QEMU guests for tests and measurements: a Linux with its RAM in a memfd, or a few instructions that stamp pages. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { packageRoot } from '../package-link.ts';
 import { linuxFolder, whyNoLinux } from './linux.ts';
 import { SerialLine } from './serial-line.ts';
 
@@ -22,27 +20,6 @@ export function whyNoQemu(): string | undefined {
 /** Why there can be no Linux in it. */
 export function whyNoQemuLinux(): string | undefined {
   return whyNoQemu() ?? whyNoLinux('amd64');
-}
-
-/** Assembles `test/guests/NAME.S` into a file that `-kernel` takes. */
-export function assembleGuest(name: string): string {
-  const root = packageRoot();
-  const folder = `${root}/out/guests`;
-  mkdirSync(folder, { recursive: true });
-  const target = `${folder}/${name}.${process.pid}`;
-  execFileSync('as', ['--32', `${root}/test/guests/${name}.S`, '-o', `${target}.o`]);
-  execFileSync('ld', [
-    '-m',
-    'elf_i386',
-    '-Ttext',
-    '0x100000',
-    '-e',
-    '_start',
-    '-o',
-    `${target}.elf`,
-    `${target}.o`,
-  ]);
-  return `${target}.elf`;
 }
 
 export interface LinuxOptions {

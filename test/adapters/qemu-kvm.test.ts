@@ -2,7 +2,8 @@
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
-import { assembleGuest, qemuCommand, whyNoQemu } from '../../bench/guests/qemu.ts';
+import { assembleGuest } from '../../bench/guests/assembled.ts';
+import { qemuCommand, whyNoQemu } from '../../bench/guests/qemu.ts';
 import { QemuVm } from '../../src/adapters/qemu/index.ts';
 import { inspectCheckpoint, loadVm, MemoryStoreSpace, saveVm } from '../../src/index.ts';
 import { counterOf, isOfOneMoment, registersOf, untilSteps } from './support/stamp-guest.ts';
@@ -28,7 +29,7 @@ function whyNoKvm(): string | undefined {
 
 const missing = whyNoQemu() ?? whyNoKvm();
 if (missing !== undefined) console.warn(`chkpt/qemu is not tested with KVM: ${missing}`);
-const guest = missing === undefined ? assembleGuest('stamp-pages') : '';
+const guest = missing === undefined ? assembleGuest('stamp-pages', 'elf') : '';
 /** A KVM in software does some hundred in a second. */
 const steps = 100;
 

@@ -1,7 +1,8 @@
 /** The promises of every machine for QEMU guests that chkpt starts: 32-bit code that stamps pages. */
 import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, test } from 'vitest';
-import { assembleGuest, whyNoQemu } from '../../bench/guests/qemu.ts';
+import { assembleGuest } from '../../bench/guests/assembled.ts';
+import { whyNoQemu } from '../../bench/guests/qemu.ts';
 import { type QemuStartOptions, QemuVm } from '../../src/adapters/qemu/index.ts';
 import { inspectCheckpoint, loadVm, MemoryStoreSpace, saveVm } from '../../src/index.ts';
 import {
@@ -13,7 +14,7 @@ import { counterOf, isOfOneMoment, registersOf, untilSteps } from './support/sta
 
 const missing = whyNoQemu();
 if (missing !== undefined) console.warn(`chkpt/qemu is not tested: ${missing}`);
-const guest = missing === undefined ? assembleGuest('stamp-pages') : '';
+const guest = missing === undefined ? assembleGuest('stamp-pages', 'elf') : '';
 
 const mebibyte = 1024 ** 2;
 /** The guest has written each of its pages. */

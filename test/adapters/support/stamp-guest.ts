@@ -1,4 +1,4 @@
-/** The guest of test/guests/stamp-pages.S, seen from outside. */
+/** The guest of guests/stamp-pages.S, seen from outside. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { QemuVm } from '../../../src/adapters/qemu/index.ts';
 
