@@ -28,6 +28,11 @@ export class RunGate {
     return this.#failure;
   }
 
+  /** The machine was given back: it does nothing any more. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** Stops the guest; does nothing when it stands still. */
   pause(stop: () => void | Promise<void>): Promise<void> {
     return this.#queue.run(async () => {
