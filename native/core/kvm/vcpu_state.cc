@@ -62,7 +62,8 @@ int ChipOf(VmPart part) {
 
 MsrList ListOf(std::span<const std::uint32_t> indexes) {
   MsrList list(static_cast<std::uint32_t>(indexes.size()));
-  for (std::size_t i = 0; i < indexes.size(); ++i) list.set(i, {.index = indexes[i], .reserved = 0, .data = 0});
+  for (std::size_t i = 0; i < indexes.size(); ++i)
+    list.set(i, {.index = indexes[i], .reserved = 0, .data = 0});
   return list;
 }
 
