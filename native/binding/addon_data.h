@@ -12,7 +12,9 @@
 #include <map>
 #include <memory>
 
+#include "binding/buffer_views.h"
 #include "binding/mailbox.h"
+#include "core/memory/buffer_pool.h"
 
 namespace chkpt::binding {
 
@@ -37,6 +39,9 @@ class AddonData {
   std::function<void()> NotifierOf(std::uint64_t key) const;
 
   Mailbox& mailbox() { return *mailbox_; }
+  // Buffers of the pipelines of this environment, and what JavaScript has seen of them.
+  const std::shared_ptr<BufferPool>& buffers() const { return buffers_; }
+  BufferViews& views() { return views_; }
   Napi::FunctionReference memory_constructor;
   Napi::FunctionReference save_constructor;
   Napi::FunctionReference load_constructor;
@@ -47,6 +52,9 @@ class AddonData {
   void Teardown();
 
   std::shared_ptr<Mailbox> mailbox_;
+  // Shared with pipelines: the last one to go frees what lies idle.
+  const std::shared_ptr<BufferPool> buffers_ = std::make_shared<BufferPool>();
+  BufferViews views_;
   std::map<std::uint64_t, Pollable*> pollables_;
   std::uint64_t next_key_ = 1;
 };

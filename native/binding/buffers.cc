@@ -4,9 +4,9 @@
 #include <cstring>
 #include <memory>
 
+#include "binding/buffer_views.h"
 #include "binding/convert.h"
 #include "binding/task.h"
-#include "core/memory/mapping.h"
 
 namespace chkpt::binding {
 namespace {
@@ -22,28 +22,14 @@ Napi::Value AllocateBuffer(const Napi::CallbackInfo& info) {
   if (!bytes || *bytes == 0 || *bytes > kBufferBytesMax) {
     return ThrowType(env, "1 byte to 1 GiB expected");
   }
-  Result<std::uint8_t*> mapped = MapAnonymous(*bytes, true);
+  auto mapped = Buffer::Map(*bytes, true);
   if (!mapped.ok()) {
     Throw(env, mapped.error());
     return {};
   }
-  auto* mapped_bytes = new std::uint64_t(*bytes);
-  napi_value buffer = nullptr;
-  const napi_status status = napi_create_external_arraybuffer(
-      env, mapped.value(), *bytes,
-      [](napi_env, void* data, void* hint) {
-        const std::unique_ptr<std::uint64_t> size(static_cast<std::uint64_t*>(hint));
-        Unmap(static_cast<std::uint8_t*>(data), *size);
-      },
-      mapped_bytes, &buffer);
-  if (status != napi_ok) {
-    Unmap(mapped.value(), *bytes);
-    delete mapped_bytes;
-    Throw(env, {.code = ErrorCode::kUnsupported,
-                .message = "this runtime does not allow external buffers"});
-    return {};
-  }
-  return Napi::Uint8Array::New(env, *bytes, Napi::ArrayBuffer(env, buffer), 0);
+  const Napi::ArrayBuffer buffer = ArrayBufferOver(env, std::move(mapped.value()));
+  if (buffer.IsEmpty()) return {};
+  return Napi::Uint8Array::New(env, *bytes, buffer, 0);
 }
 
 // copyBytes(target, source): Promise<void>, on a thread of its own. Both have the same length;

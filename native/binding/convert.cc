@@ -94,6 +94,17 @@ Napi::Value DigestsToJs(Napi::Env env, std::span<const std::uint64_t> digests) {
   return bytes;
 }
 
+Napi::Object TotalsToJs(Napi::Env env, const PageTotals& totals) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("pages", Number(env, totals.pages));
+  object.Set("zeroPages", Number(env, totals.zero_pages));
+  object.Set("fillPages", Number(env, totals.fill_pages));
+  object.Set("storedPages", Number(env, totals.stored_pages));
+  object.Set("samePages", Number(env, totals.same_pages));
+  object.Set("encodedBytes", Number(env, totals.encoded_bytes));
+  return object;
+}
+
 Napi::Value GroupsToJs(Napi::Env env, std::span<const IndexGroup> groups) {
   Napi::Array array = Napi::Array::New(env, groups.size());
   for (std::uint32_t i = 0; i < groups.size(); ++i) {

@@ -13,6 +13,7 @@
 #include "core/format/block_index.h"
 #include "core/format/frame.h"
 #include "core/memory/guest_memory.h"
+#include "core/parallel/page_totals.h"
 
 namespace chkpt::binding {
 
@@ -39,6 +40,9 @@ std::optional<StreamPosition> ToPosition(const Napi::Object& object);
 
 // Values of 8 bytes, little-endian, as a Uint8Array of their own.
 Napi::Value DigestsToJs(Napi::Env env, std::span<const std::uint64_t> digests);
+
+// {pages, zeroPages, fillPages, storedPages, samePages, encodedBytes}
+Napi::Object TotalsToJs(Napi::Env env, const PageTotals& totals);
 
 // [{firstPage, pageCount, offset}, …]
 Napi::Value GroupsToJs(Napi::Env env, std::span<const IndexGroup> groups);

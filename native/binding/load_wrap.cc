@@ -1,28 +1,12 @@
 #include "binding/load_wrap.h"
 
 #include <cstring>
+#include <utility>
 
 #include "binding/convert.h"
 #include "binding/memory_wrap.h"
-#include "binding/pipeline_join.h"
 
 namespace chkpt::binding {
-namespace {
-
-Napi::Value TotalsToJs(Napi::Env env, const LoadTotals& totals,
-                       const std::vector<IndexGroup>& groups) {
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("pages", Number(env, totals.pages));
-  object.Set("zeroPages", Number(env, totals.zero_pages));
-  object.Set("fillPages", Number(env, totals.fill_pages));
-  object.Set("storedPages", Number(env, totals.stored_pages));
-  object.Set("samePages", Number(env, totals.same_pages));
-  object.Set("encodedBytes", Number(env, totals.encoded_bytes));
-  object.Set("groups", GroupsToJs(env, groups));
-  return object;
-}
-
-}  // namespace
 
 void LoadWrap::Define(Napi::Env env, Napi::Object exports) {
   const Napi::Function constructor =
@@ -39,7 +23,7 @@ void LoadWrap::Define(Napi::Env env, Napi::Object exports) {
   exports.Set("LoadPipeline", constructor);
 }
 
-LoadWrap::LoadWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LoadWrap>(info) {
+LoadWrap::LoadWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
   const Napi::Env env = info.Env();
   const std::shared_ptr<GuestMemory> memory = MemoryWrap::MemoryOf(info[0]);
   if (memory == nullptr) return;
@@ -56,101 +40,63 @@ LoadWrap::LoadWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LoadWrap>(
     ThrowType(env, "load options are not valid");
     return;
   }
-  data_ = &AddonData::Of(env);
-  key_ = data_->Register(this);
-  auto pipeline = LoadPipeline::Start(memory,
-                                      {.position = *position,
-                                       .threads = static_cast<unsigned>(*threads),
-                                       .buffer_count = static_cast<unsigned>(*buffer_count)},
-                                      data_->NotifierOf(key_));
-  if (!pipeline.ok()) {
-    Throw(env, pipeline.error());
-    return;
-  }
-  pipeline_ = std::move(pipeline.value());
-  taken_.resize(pipeline_->slab_memory()->slab_count());
-  views_.resize(taken_.size());
+  LoadOptions options{.position = *position,
+                      .threads = static_cast<unsigned>(*threads),
+                      .buffer_count = static_cast<unsigned>(*buffer_count)};
+  StartPipeline(env, [&](auto notify, auto buffers) {
+    options.buffers = std::move(buffers);
+    return LoadPipeline::Start(memory, options, std::move(notify));
+  });
+  if (pipeline() != nullptr) taken_.resize(pipeline()->buffer_count());
 }
 
-LoadWrap::~LoadWrap() {
-  if (data_ != nullptr) data_->Unregister(key_);
-}
-
-void LoadWrap::Teardown() {
-  if (pipeline_ != nullptr) {
-    pipeline_->Cancel();
-    pipeline_->Join();
-  }
-  data_ = nullptr;
-}
-
-Napi::Value LoadWrap::Wait(Napi::Env env, Waiting waiting) {
-  if (pipeline_ == nullptr || pending_) return ThrowType(env, "pipeline is closed or busy");
+Napi::Value LoadWrap::WaitFor(Napi::Env env, Waiting waiting) {
+  if (pipeline() == nullptr || busy()) return ThrowType(env, "pipeline is closed or busy");
   waiting_ = waiting;
-  pending_.emplace(Napi::Promise::Deferred::New(env));
-  const Napi::Value promise = pending_->Promise();
-  if (!TrySettle(env)) {
-    Ref();
-    data_->mailbox().AddWaiter(env);
-  }
-  return promise;
-}
-
-void LoadWrap::OnNews(Napi::Env env) {
-  if (!pending_ || pipeline_ == nullptr) return;
-  if (!TrySettle(env)) return;
-  data_->mailbox().RemoveWaiter(env);
-  Unref();
+  return Wait(env);
 }
 
 bool LoadWrap::TrySettle(Napi::Env env) {
-  const LoadPipeline::Polled polled = pipeline_->Poll();
-  if (polled.state == LoadPipeline::State::kFailed) {
-    pending_->Reject(ToJs(env, polled.error));
-  } else if (waiting_ == Waiting::kBuffer) {
-    const std::optional<std::size_t> buffer = pipeline_->TakeBuffer();
-    if (!buffer) return false;
-    const Napi::Value taken = BufferToJs(env, *buffer);
-    if (taken.IsEmpty()) {
-      pipeline_->Return(*buffer);
-      pending_->Reject(env.GetAndClearPendingException().Value());
-    } else {
-      pending_->Resolve(taken);
-    }
-  } else {
-    if (polled.state != LoadPipeline::State::kFinished) return false;
-    pending_->Resolve(TotalsToJs(env, pipeline_->totals(), pipeline_->groups()));
-  }
-  pending_.reset();
-  return true;
+  const LoadPipeline::Polled polled = pipeline()->Poll();
+  if (polled.state == LoadPipeline::State::kFailed) return Reject(ToJs(env, polled.error));
+  if (waiting_ == Waiting::kBuffer) return SettleBuffer(env);
+  if (polled.state != LoadPipeline::State::kFinished) return false;
+  const Napi::Object totals = TotalsToJs(env, pipeline()->totals());
+  totals.Set("groups", GroupsToJs(env, pipeline()->groups()));
+  return Resolve(totals);
+}
+
+bool LoadWrap::SettleBuffer(Napi::Env env) {
+  Result<std::optional<std::size_t>> buffer = pipeline()->TakeBuffer();
+  if (!buffer.ok()) return Reject(ToJs(env, buffer.error()));
+  if (!buffer.value()) return false;
+  const Napi::Value taken = BufferToJs(env, *buffer.value());
+  if (!taken.IsEmpty()) return Resolve(taken);
+  pipeline()->Return(*buffer.value());
+  return Reject(env.GetAndClearPendingException().Value());
 }
 
 Napi::Value LoadWrap::BufferToJs(Napi::Env env, std::size_t buffer) {
-  if (views_[buffer].IsEmpty()) {
-    const Napi::Value slab = SlabView(env, pipeline_->slab_memory(), buffer);
-    if (slab.IsEmpty()) return slab;
-    const Napi::Uint8Array read_area = Napi::Uint8Array::New(
-        env, LoadPipeline::kReadBytes, slab.As<Napi::Uint8Array>().ArrayBuffer(),
-        LoadPipeline::kHeadroomBytes);
-    views_[buffer] = Napi::Reference<Napi::Value>::New(read_area, 1);
-  }
+  const Napi::Value view = ViewOf(env, buffer, pipeline()->buffer(buffer),
+                                  LoadPipeline::kHeadroomBytes, LoadPipeline::kReadBytes);
+  if (view.IsEmpty()) return view;
   taken_[buffer] = true;
   Napi::Object object = Napi::Object::New(env);
   object.Set("buffer", Number(env, buffer));
-  object.Set("view", views_[buffer].Value());
+  object.Set("view", view);
   return object;
 }
 
-std::optional<std::size_t> LoadWrap::TakenBuffer(const Napi::Value& value) const {
+std::optional<std::size_t> LoadWrap::TakenBuffer(const Napi::Value& value) {
   const auto index = ToUint64(value);
-  if (pipeline_ == nullptr || !index || *index >= taken_.size() || !taken_[*index]) {
+  if (pipeline() == nullptr || !index || *index >= taken_.size() || !taken_[*index]) {
     return std::nullopt;
   }
   return *index;
 }
 
 Napi::Value LoadWrap::Acquire(const Napi::CallbackInfo& info) {
-  return Wait(info.Env(), Waiting::kBuffer);
+  return WaitFor(info.Env(), Waiting::kBuffer);
 }
 
 Napi::Value LoadWrap::Push(const Napi::CallbackInfo& info) {
@@ -161,7 +107,8 @@ Napi::Value LoadWrap::Push(const Napi::CallbackInfo& info) {
     return ThrowType(env, "a buffer that was taken and its bytes expected");
   }
   taken_[*buffer] = false;
-  Result<LoadPipeline::Pushed> result = pipeline_->Push(*buffer, *bytes);
+  CheckView(*buffer, *pipeline()->buffer(*buffer));
+  Result<LoadPipeline::Pushed> result = pipeline()->Push(*buffer, *bytes);
   if (!result.ok()) {
     Throw(env, result.error());
     return {};
@@ -169,7 +116,7 @@ Napi::Value LoadWrap::Push(const Napi::CallbackInfo& info) {
   const LoadPipeline::Pushed& pushed = result.value();
   Napi::Object object = Napi::Object::New(env);
   object.Set("digests", DigestsToJs(env, pushed.digests));
-  object.Set("pages", Number(env, pipeline_->next_page()));
+  object.Set("pages", Number(env, pipeline()->next_page()));
   object.Set("ended", Napi::Boolean::New(env, pushed.ended));
   if (pushed.ended) {
     Napi::Uint8Array leftover = Napi::Uint8Array::New(env, pushed.leftover_bytes);
@@ -185,38 +132,28 @@ Napi::Value LoadWrap::GiveBack(const Napi::CallbackInfo& info) {
   const auto buffer = TakenBuffer(info[0]);
   if (!buffer) return ThrowType(info.Env(), "a buffer that was taken expected");
   taken_[*buffer] = false;
-  pipeline_->Return(*buffer);
+  CheckView(*buffer, *pipeline()->buffer(*buffer));
+  pipeline()->Return(*buffer);
   return info.Env().Undefined();
 }
 
 Napi::Value LoadWrap::Finish(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (pipeline_ == nullptr) return ThrowType(env, "pipeline is closed");
-  Status status = pipeline_->PushEnd();
+  if (pipeline() == nullptr) return ThrowType(env, "pipeline is closed");
+  Status status = pipeline()->PushEnd();
   if (!status.ok()) {
     Throw(env, status.error());
     return {};
   }
-  return Wait(env, Waiting::kEnd);
+  return WaitFor(env, Waiting::kEnd);
 }
 
 Napi::Value LoadWrap::Settle(const Napi::CallbackInfo& info) {
-  if (pipeline_ == nullptr) return ThrowType(info.Env(), "pipeline is closed");
-  pipeline_->StopInput();
-  return Wait(info.Env(), Waiting::kEnd);
+  if (pipeline() == nullptr) return ThrowType(info.Env(), "pipeline is closed");
+  pipeline()->StopInput();
+  return WaitFor(info.Env(), Waiting::kEnd);
 }
 
-Napi::Value LoadWrap::Close(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  if (pending_) {
-    pipeline_->Cancel();
-    if (TrySettle(env)) {
-      data_->mailbox().RemoveWaiter(env);
-      Unref();
-    }
-  }
-  views_.clear();
-  return JoinPipeline<LoadPipeline>(env, std::exchange(pipeline_, nullptr));
-}
+Napi::Value LoadWrap::Close(const Napi::CallbackInfo& info) { return ClosePipeline(info.Env()); }
 
 }  // namespace chkpt::binding

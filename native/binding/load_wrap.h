@@ -9,23 +9,18 @@
 
 #include <napi.h>
 
-#include <memory>
 #include <optional>
 #include <vector>
 
-#include "binding/addon_data.h"
+#include "binding/pipeline_wrap.h"
 #include "core/parallel/load_pipeline.h"
 
 namespace chkpt::binding {
 
-class LoadWrap : public Napi::ObjectWrap<LoadWrap>, public Pollable {
+class LoadWrap : public PipelineWrap<LoadWrap, LoadPipeline> {
  public:
   static void Define(Napi::Env env, Napi::Object exports);
   explicit LoadWrap(const Napi::CallbackInfo& info);
-  ~LoadWrap() override;
-
-  void OnNews(Napi::Env env) override;
-  void Teardown() override;
 
  private:
   Napi::Value Acquire(const Napi::CallbackInfo& info);
@@ -36,18 +31,14 @@ class LoadWrap : public Napi::ObjectWrap<LoadWrap>, public Pollable {
   Napi::Value Close(const Napi::CallbackInfo& info);
 
   enum class Waiting { kNothing, kBuffer, kEnd };
-  Napi::Value Wait(Napi::Env env, Waiting waiting);
-  bool TrySettle(Napi::Env env);
+  Napi::Value WaitFor(Napi::Env env, Waiting waiting);
+  bool TrySettle(Napi::Env env) override;
+  bool SettleBuffer(Napi::Env env);
   Napi::Value BufferToJs(Napi::Env env, std::size_t buffer);
-  std::optional<std::size_t> TakenBuffer(const Napi::Value& value) const;
+  std::optional<std::size_t> TakenBuffer(const Napi::Value& value);
 
-  std::shared_ptr<LoadPipeline> pipeline_;
-  std::uint64_t key_ = 0;
-  AddonData* data_ = nullptr;
   Waiting waiting_ = Waiting::kNothing;
-  std::optional<Napi::Promise::Deferred> pending_;
-  std::vector<bool> taken_;
-  std::vector<Napi::Reference<Napi::Value>> views_;
+  std::vector<bool> taken_;  // by buffer index
 };
 
 }  // namespace chkpt::binding

@@ -1,26 +1,11 @@
 #include "binding/save_wrap.h"
 
+#include <utility>
+
 #include "binding/convert.h"
 #include "binding/memory_wrap.h"
-#include "binding/pipeline_join.h"
 
 namespace chkpt::binding {
-
-Napi::Value SlabView(Napi::Env env, const std::shared_ptr<SlabMemory>& memory, std::size_t slab) {
-  auto* keep = new std::shared_ptr<SlabMemory>(memory);
-  napi_value buffer = nullptr;
-  const napi_status status = napi_create_external_arraybuffer(
-      env, memory->slab(slab), memory->slab_bytes(),
-      [](napi_env, void*, void* hint) { delete static_cast<std::shared_ptr<SlabMemory>*>(hint); },
-      keep, &buffer);
-  if (status != napi_ok) {
-    delete keep;
-    Throw(env, {.code = ErrorCode::kUnsupported,
-                .message = "this runtime does not allow external buffers"});
-    return {};
-  }
-  return Napi::Uint8Array::New(env, memory->slab_bytes(), Napi::ArrayBuffer(env, buffer), 0);
-}
 
 void SaveWrap::Define(Napi::Env env, Napi::Object exports) {
   const Napi::Function constructor = DefineClass(env, "SavePipeline",
@@ -34,7 +19,7 @@ void SaveWrap::Define(Napi::Env env, Napi::Object exports) {
   exports.Set("SavePipeline", constructor);
 }
 
-SaveWrap::SaveWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SaveWrap>(info) {
+SaveWrap::SaveWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
   const Napi::Env env = info.Env();
   const std::shared_ptr<GuestMemory> memory = MemoryWrap::MemoryOf(info[0]);
   if (memory == nullptr) return;
@@ -54,86 +39,46 @@ SaveWrap::SaveWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SaveWrap>(
     ThrowType(env, "save options are not valid");
     return;
   }
-  data_ = &AddonData::Of(env);
-  key_ = data_->Register(this);
-  const SaveOptions options{.position = *position,
-                            .encode = {.codec = static_cast<BlockCodec>(*codec),
-                                       .acceleration = static_cast<int>(*acceleration),
-                                       .dedup = object.Get("dedup").ToBoolean().Value()},
-                            .threads = static_cast<unsigned>(*threads),
-                            .slab_count = static_cast<unsigned>(*slab_count)};
-  auto pipeline = SavePipeline::Start(memory, options, data_->NotifierOf(key_));
-  if (!pipeline.ok()) {
-    Throw(env, pipeline.error());
-    return;
-  }
-  pipeline_ = std::move(pipeline.value());
-  taken_.resize(pipeline_->slab_memory()->slab_count());
-  views_.resize(taken_.size());
-}
-
-SaveWrap::~SaveWrap() {
-  if (data_ != nullptr) data_->Unregister(key_);
-}
-
-void SaveWrap::Teardown() {
-  if (pipeline_ != nullptr) {
-    pipeline_->Cancel();
-    pipeline_->Join();
-  }
-  data_ = nullptr;
+  SaveOptions options{.position = *position,
+                      .encode = {.codec = static_cast<BlockCodec>(*codec),
+                                 .acceleration = static_cast<int>(*acceleration),
+                                 .dedup = object.Get("dedup").ToBoolean().Value()},
+                      .threads = static_cast<unsigned>(*threads),
+                      .slab_count = static_cast<unsigned>(*slab_count)};
+  StartPipeline(env, [&](auto notify, auto buffers) {
+    options.buffers = std::move(buffers);
+    return SavePipeline::Start(memory, options, std::move(notify));
+  });
+  if (pipeline() != nullptr) taken_.resize(pipeline()->slab_count());
 }
 
 Napi::Value SaveWrap::Next(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (pipeline_ == nullptr || pending_) return ThrowType(env, "pipeline is closed or busy");
-  pending_.emplace(Napi::Promise::Deferred::New(env));
-  const Napi::Value promise = pending_->Promise();
-  if (!Settle(env)) {
-    Ref();
-    data_->mailbox().AddWaiter(env);
-  }
-  return promise;
+  if (pipeline() == nullptr || busy()) return ThrowType(env, "pipeline is closed or busy");
+  return Wait(env);
 }
 
-void SaveWrap::OnNews(Napi::Env env) {
-  if (!pending_ || pipeline_ == nullptr) return;
-  if (!Settle(env)) return;
-  data_->mailbox().RemoveWaiter(env);
-  Unref();
-}
-
-// Settles the pending promise when there is news.
-bool SaveWrap::Settle(Napi::Env env) {
-  const SavePipeline::Polled polled = pipeline_->Poll();
+bool SaveWrap::TrySettle(Napi::Env env) {
+  const SavePipeline::Polled polled = pipeline()->Poll();
   switch (polled.state) {
     case SavePipeline::State::kPending: return false;
     case SavePipeline::State::kSlab: {
       const Napi::Value slab = SlabToJs(env, *polled.slab);
-      if (slab.IsEmpty()) {
-        pending_->Reject(env.GetAndClearPendingException().Value());
-      } else {
-        pending_->Resolve(slab);
-      }
-      break;
+      return slab.IsEmpty() ? Reject(env.GetAndClearPendingException().Value()) : Resolve(slab);
     }
-    case SavePipeline::State::kFinished: pending_->Resolve(env.Undefined()); break;
-    case SavePipeline::State::kFailed: pending_->Reject(ToJs(env, polled.error)); break;
+    case SavePipeline::State::kFinished: return Resolve(env.Undefined());
+    case SavePipeline::State::kFailed: return Reject(ToJs(env, polled.error));
   }
-  pending_.reset();
-  return true;
+  return false;
 }
 
 Napi::Value SaveWrap::SlabToJs(Napi::Env env, const Slab& slab) {
-  if (views_[slab.index].IsEmpty()) {
-    const Napi::Value view = SlabView(env, pipeline_->slab_memory(), slab.index);
-    if (view.IsEmpty()) return view;
-    views_[slab.index] = Napi::Reference<Napi::Value>::New(view, 1);
-  }
+  const Napi::Value view = ViewOf(env, slab.index, slab.buffer, 0, kSlabBytes);
+  if (view.IsEmpty()) return view;
   taken_[slab.index] = &slab;
   Napi::Object object = Napi::Object::New(env);
   object.Set("slab", Number(env, slab.index));
-  object.Set("view", views_[slab.index].Value());
+  object.Set("view", view);
   object.Set("begin", Number(env, slab.begin));
   object.Set("bytes", Number(env, slab.bytes));
   object.Set("digests", DigestsToJs(env, slab.digests));
@@ -147,36 +92,20 @@ Napi::Value SaveWrap::Release(const Napi::CallbackInfo& info) {
   if (!index || *index >= taken_.size() || taken_[*index] == nullptr) {
     return ThrowType(info.Env(), "not a slab that was taken");
   }
-  if (pipeline_ != nullptr) pipeline_->Release(taken_[*index]);
-  taken_[*index] = nullptr;
+  const Slab* slab = std::exchange(taken_[*index], nullptr);
+  // After close the slab is gone; what JavaScript still had of it is not used again.
+  if (pipeline() == nullptr) return info.Env().Undefined();
+  CheckView(*index, *slab->buffer);
+  pipeline()->Release(slab);
   return info.Env().Undefined();
 }
 
 Napi::Value SaveWrap::Totals(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (pipeline_ == nullptr) return ThrowType(env, "pipeline is closed");
-  const SaveTotals totals = pipeline_->totals();
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("pages", Number(env, totals.pages));
-  object.Set("zeroPages", Number(env, totals.zero_pages));
-  object.Set("fillPages", Number(env, totals.fill_pages));
-  object.Set("storedPages", Number(env, totals.stored_pages));
-  object.Set("samePages", Number(env, totals.same_pages));
-  object.Set("encodedBytes", Number(env, totals.encoded_bytes));
-  return object;
+  if (pipeline() == nullptr) return ThrowType(env, "pipeline is closed");
+  return TotalsToJs(env, pipeline()->totals());
 }
 
-Napi::Value SaveWrap::Close(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  if (pending_) {
-    pipeline_->Cancel();
-    if (Settle(env)) {
-      data_->mailbox().RemoveWaiter(env);
-      Unref();
-    }
-  }
-  views_.clear();
-  return JoinPipeline<SavePipeline>(env, std::exchange(pipeline_, nullptr));
-}
+Napi::Value SaveWrap::Close(const Napi::CallbackInfo& info) { return ClosePipeline(info.Env()); }
 
 }  // namespace chkpt::binding

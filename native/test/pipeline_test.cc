@@ -79,7 +79,7 @@ struct Saved {
   std::vector<std::uint8_t> stream;
   std::vector<std::uint64_t> digests;
   std::vector<IndexGroup> groups;
-  SaveTotals totals;
+  PageTotals totals;
 };
 
 constexpr std::uint64_t kStartOffset = 4096;
@@ -124,7 +124,7 @@ void AppendForeignFrame(std::vector<std::uint8_t>* stream, StreamPosition positi
 }
 
 struct Loaded {
-  LoadTotals totals;
+  PageTotals totals;
   std::vector<std::uint64_t> digests;
   std::size_t leftover_bytes = 0;
 };
@@ -140,13 +140,15 @@ Result<Loaded> Load(std::shared_ptr<GuestMemory> memory, std::span<const std::ui
   std::optional<Error> push_error;
   bool ended = false;
   while (!ended && !push_error && !stream.empty()) {
-    const auto buffer = pipeline.TakeBuffer();
+    const auto taken = pipeline.TakeBuffer();
+    if (!taken.ok()) return Error{};
+    const std::optional<std::size_t> buffer = taken.value();
     if (!buffer) {
       bell.Wait();
       continue;
     }
     const std::size_t bytes = std::min({piece_bytes, stream.size(), LoadPipeline::kReadBytes});
-    std::memcpy(pipeline.slab_memory()->slab(*buffer) + LoadPipeline::kHeadroomBytes, stream.data(),
+    std::memcpy(pipeline.buffer(*buffer)->data() + LoadPipeline::kHeadroomBytes, stream.data(),
                 bytes);
     stream = stream.subspan(bytes);
     auto pushed = pipeline.Push(*buffer, bytes);

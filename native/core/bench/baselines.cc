@@ -1,7 +1,6 @@
 #include "core/bench/baselines.h"
 
 #include <lz4.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 
 #include <algorithm>
@@ -141,12 +140,10 @@ Result<Measured> MeasureCopy(const GuestMemory& memory, unsigned threads) {
   }
   const std::size_t bytes = pages.size() * kPageBytes;
   if (bytes == 0) return Measured{};
-  void* mapped = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapped == MAP_FAILED) return SystemError(errno, "cannot allocate the target of a copy");
-  madvise(mapped, bytes, MADV_HUGEPAGE);
-  std::memset(mapped, 1, bytes);
-  auto* target = static_cast<std::uint8_t*>(mapped);
+  auto mapped = MapAnonymous(bytes, true);
+  if (!mapped.ok()) return mapped.error();
+  std::uint8_t* const target = mapped.value();
+  std::memset(target, 1, bytes);
   std::atomic<std::size_t> next{0};
   Measured measured{.bytes = bytes};
   measured.seconds = RunThreads(threads, [&](unsigned) {
@@ -159,7 +156,7 @@ Result<Measured> MeasureCopy(const GuestMemory& memory, unsigned threads) {
     }
   });
   measured.result = Load<std::uint64_t>(target);
-  munmap(mapped, bytes);
+  Unmap(target, bytes);
   return measured;
 }
 

@@ -26,29 +26,21 @@ std::optional<std::size_t> OnlyStoredRun(const PageBlockView& view) {
 
 }  // namespace
 
-void LoadTotals::Add(const LoadTotals& other) {
-  pages += other.pages;
-  zero_pages += other.zero_pages;
-  fill_pages += other.fill_pages;
-  stored_pages += other.stored_pages;
-  same_pages += other.same_pages;
-  encoded_bytes += other.encoded_bytes;
-}
-
-Result<std::unique_ptr<BlockLoader>> BlockLoader::Create(GuestMemory& memory) {
-  auto scratch = SlabMemory::Allocate(2, kBlockBytes, false);
+Result<std::unique_ptr<BlockLoader>> BlockLoader::Create(GuestMemory& memory,
+                                                         std::shared_ptr<BufferPool> buffers) {
+  auto scratch = PooledBuffer::Take(std::move(buffers), 2 * kBlockBytes, false);
   if (!scratch.ok()) return scratch.error();
   return std::unique_ptr<BlockLoader>(new BlockLoader(memory, std::move(scratch.value())));
 }
 
-BlockLoader::BlockLoader(GuestMemory& memory, std::shared_ptr<SlabMemory> scratch)
+BlockLoader::BlockLoader(GuestMemory& memory, PooledBuffer scratch)
     : memory_(memory),
       scratch_(std::move(scratch)),
-      decoded_(scratch_->slab(0)),
-      assembled_(scratch_->slab(1)) {}
+      decoded_(scratch_.data()),
+      assembled_(scratch_.data() + kBlockBytes) {}
 
 Status BlockLoader::Load(const PageBlockView& view, const Region& region, bool fresh, PageRun pages,
-                         LoadTotals* totals) {
+                         PageTotals* totals) {
   const std::size_t stored_bytes = view.stored_pages * kPageBytes;
   const std::uint8_t* stored = view.data.data();
   if (view.codec == BlockCodec::kLz4) {
@@ -144,7 +136,7 @@ Status BlockLoader::LoadFile(const PageBlockView& view, bool fresh, PageRun page
   return Ok();
 }
 
-Status BlockLoader::Zero(const Region& region, bool fresh, PageRun pages, LoadTotals* totals) {
+Status BlockLoader::Zero(const Region& region, bool fresh, PageRun pages, PageTotals* totals) {
   totals->pages += pages.count;
   totals->zero_pages += pages.count;
   if (fresh || (region.host == nullptr && region.fd < 0)) return Ok();

@@ -9,15 +9,17 @@ namespace chkpt {
 
 Result<std::unique_ptr<ChunkEncoder>> ChunkEncoder::Create(const GuestMemory& memory,
                                                            const PresenceFinder& finder,
-                                                           const EncodeOptions& options) {
-  auto staging = SlabMemory::Allocate(1, kChunkBytes, memory.page_count() >= kHugeSlabPages);
+                                                           const EncodeOptions& options,
+                                                           std::shared_ptr<BufferPool> buffers) {
+  auto staging =
+      PooledBuffer::Take(std::move(buffers), kChunkBytes, memory.page_count() >= kHugeBufferPages);
   if (!staging.ok()) return staging.error();
   return std::unique_ptr<ChunkEncoder>(
       new ChunkEncoder(memory, finder, options, std::move(staging.value())));
 }
 
 ChunkEncoder::ChunkEncoder(const GuestMemory& memory, const PresenceFinder& finder,
-                           const EncodeOptions& options, std::shared_ptr<SlabMemory> staging)
+                           const EncodeOptions& options, PooledBuffer staging)
     : memory_(memory),
       finder_(finder),
       options_(options),
@@ -42,7 +44,7 @@ Status ChunkEncoder::Gather(EncodedChunk& chunk, const PageDedup* dedup,
                    std::min<std::uint64_t>(kBlockPages, pages.count - i * kBlockPages)};
     block.classes = 0;
     block.stored_pages = 0;
-    block.data = staging_->slab(0) + i * kBlockBytes;
+    block.data = staging_.data() + i * kBlockBytes;
   }
   finder_.PresentRuns(region, pages, &runs_);
   next_run_ = 0;

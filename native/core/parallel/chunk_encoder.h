@@ -16,11 +16,11 @@
 
 #include "core/base/result.h"
 #include "core/codec/page_block.h"
+#include "core/memory/buffer_pool.h"
 #include "core/memory/guest_memory.h"
 #include "core/memory/presence.h"
 #include "core/parallel/encoded_chunk.h"
 #include "core/parallel/page_dedup.h"
-#include "core/parallel/slab_pool.h"
 #include "core/scan/page_kernels.h"
 
 namespace chkpt {
@@ -33,9 +33,11 @@ struct EncodeOptions {
 
 class ChunkEncoder {
  public:
+  // Error: kNoMemory.
   static Result<std::unique_ptr<ChunkEncoder>> Create(const GuestMemory& memory,
                                                       const PresenceFinder& finder,
-                                                      const EncodeOptions& options);
+                                                      const EncodeOptions& options,
+                                                      std::shared_ptr<BufferPool> buffers);
 
   // Copies and classifies. Errors: kIo, kMemoryShort (file regions). Returns early when cancelled.
   Status Gather(EncodedChunk& chunk, const PageDedup* dedup, const std::atomic<bool>& cancelled);
@@ -55,7 +57,7 @@ class ChunkEncoder {
   };
 
   ChunkEncoder(const GuestMemory& memory, const PresenceFinder& finder,
-               const EncodeOptions& options, std::shared_ptr<SlabMemory> staging);
+               const EncodeOptions& options, PooledBuffer staging);
 
   Status GatherBlock(const Region& region, Block& block);
   Status GatherRun(const Region& region, PageRun run, Block& block);
@@ -74,7 +76,7 @@ class ChunkEncoder {
   const EncodeOptions options_;
   const PageKernels& kernels_;
   const PageDedup* dedup_ = nullptr;
-  const std::shared_ptr<SlabMemory> staging_;
+  const PooledBuffer staging_;
   std::vector<PageRun> runs_;  // present in the chunk
   std::size_t next_run_ = 0;   // the first that may reach into the next block
   bool in_place_ = false;      // blocks were emitted as they were gathered

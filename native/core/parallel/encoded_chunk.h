@@ -6,26 +6,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/base/units.h"
 #include "core/codec/page_block.h"
 #include "core/format/block_index.h"
 #include "core/format/frame.h"
+#include "core/memory/buffer_pool.h"
 #include "core/parallel/chunk_cursor.h"
+#include "core/parallel/page_totals.h"
 
 namespace chkpt {
-
-struct SaveTotals {
-  std::uint64_t pages = 0;
-  std::uint64_t zero_pages = 0;
-  std::uint64_t fill_pages = 0;
-  std::uint64_t stored_pages = 0;
-  std::uint64_t same_pages = 0;
-  std::uint64_t encoded_bytes = 0;
-  std::uint64_t frames = 0;
-  std::uint64_t bytes = 0;
-};
 
 // One BLOCK_INDEX frame (32 KiB) and a ZERO_RUN for each region, all that can be pending before one
 // chunk.
@@ -42,7 +34,9 @@ inline constexpr std::size_t kSlabBytes =
 // A slab on its way through the pipeline. Frames are contiguous in [begin, begin + bytes).
 struct Slab {
   std::size_t index = 0;
+  std::shared_ptr<Buffer> buffer;  // null until the slab is used for the first time
   std::uint8_t* data = nullptr;
+  bool taken = false;  // with the consumer, who may have I/O under way
   std::size_t begin = 0;
   std::size_t bytes = 0;
   std::vector<std::uint64_t> digests;  // header digests, one per frame
@@ -63,7 +57,7 @@ struct EncodedChunk {
   std::vector<DraftFrame> frames;           // PAGE_BLOCKs and the ZERO_RUNs between them
   std::uint64_t leading_zero_pages = 0;     // whole blocks before the first PAGE_BLOCK
   std::uint64_t trailing_zero_pages = 0;    // and after the last one
-  SaveTotals totals;
+  PageTotals totals;
 };
 
 }  // namespace chkpt

@@ -41,16 +41,9 @@ void FrameSequencer::Append(EncodedChunk& chunk) {
   Slab& slab = *chunk.slab;
   slab.begin = kSlabPrefixBytes - prefix;
   slab.bytes = prefix + (chunk.body_end - kSlabPrefixBytes);
-  totals_.frames += slab.digests.size();
-  totals_.bytes += slab.bytes;
   if (!at_end) {
     AddZeroRun({pages.end() - chunk.trailing_zero_pages, chunk.trailing_zero_pages});
-    totals_.pages += chunk.totals.pages;
-    totals_.zero_pages += chunk.totals.zero_pages;
-    totals_.fill_pages += chunk.totals.fill_pages;
-    totals_.stored_pages += chunk.totals.stored_pages;
-    totals_.same_pages += chunk.totals.same_pages;
-    totals_.encoded_bytes += chunk.totals.encoded_bytes;
+    totals_.Add(chunk.totals);
   }
   slab.pages = totals_.pages;
 }

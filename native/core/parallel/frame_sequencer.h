@@ -21,7 +21,7 @@ class FrameSequencer {
   // is to be written yet.
   void Append(EncodedChunk& chunk);
 
-  const SaveTotals& totals() const { return totals_; }
+  const PageTotals& totals() const { return totals_; }
 
  private:
   void AddZeroRun(PageRun run);
@@ -31,7 +31,7 @@ class FrameSequencer {
 
   const GuestMemory& memory_;
   StreamPosition position_;
-  SaveTotals totals_;
+  PageTotals totals_;
   std::vector<PageRun> pending_runs_;
 
   bool index_open_ = false;  // index_ has blocks that no BLOCK_INDEX told of yet

@@ -31,59 +31,74 @@ Result<std::unique_ptr<LoadPipeline>> LoadPipeline::Start(std::shared_ptr<GuestM
       return Error{.code = ErrorCode::kPermission, .message = "guest memory is read-only"};
     }
   }
-  const unsigned wanted = options.buffer_count == 0 ? options.threads + 3 : options.buffer_count;
-  auto slabs = SlabMemory::Allocate(std::max(wanted, 2u), kHeadroomBytes + kReadBytes,
-                                    memory->page_count() >= kHugeSlabPages);
-  if (!slabs.ok()) return slabs.error();
-  std::unique_ptr<LoadPipeline> pipeline(
-      new LoadPipeline(std::move(memory), options, std::move(slabs.value()), std::move(notify)));
-  for (unsigned i = 0; i < options.threads; ++i) {
-    auto loader = BlockLoader::Create(*pipeline->memory_);
-    if (!loader.ok()) return loader.error();
-    pipeline->loaders_.push_back(std::move(loader.value()));
-  }
-  for (auto& loader : pipeline->loaders_) {
-    pipeline->threads_.emplace_back([p = pipeline.get(), l = loader.get()] { p->Work(*l); });
-  }
-  return pipeline;
+  LoadOptions chosen = options;
+  if (chosen.buffer_count == 0) chosen.buffer_count = chosen.threads + 3;
+  if (chosen.buffer_count < 2) chosen.buffer_count = 2;
+  if (chosen.buffers == nullptr) chosen.buffers = std::make_shared<BufferPool>();
+  return std::unique_ptr<LoadPipeline>(
+      new LoadPipeline(std::move(memory), chosen, std::move(notify)));
 }
 
 LoadPipeline::LoadPipeline(std::shared_ptr<GuestMemory> memory, const LoadOptions& options,
-                           std::shared_ptr<SlabMemory> slabs, std::function<void()> notify)
+                           std::function<void()> notify)
     : memory_(std::move(memory)),
-      slab_memory_(std::move(slabs)),
+      options_(options),
       notify_(std::move(notify)),
       scanner_(*memory_, options.position),
       fresh_(FreshRegions(*memory_)),
-      jobs_of_buffer_(slab_memory_->slab_count(), 0) {
+      buffers_(options.buffer_count),
+      taken_(options.buffer_count, false),
+      jobs_of_buffer_(options.buffer_count, 0),
+      threads_(notify_) {
   memory_->MarkUsed();
-  for (std::size_t i = slab_memory_->slab_count(); i-- > 0;) free_.push_back(i);
+  for (std::size_t i = buffers_.size(); i-- > 0;) free_.push_back(i);
 }
 
 LoadPipeline::~LoadPipeline() {
   Cancel();
   Join();
+  for (std::size_t i = 0; i < buffers_.size(); ++i) {
+    if (buffers_[i] != nullptr && !taken_[i]) options_.buffers->GiveBack(std::move(buffers_[i]));
+  }
 }
 
-std::optional<std::size_t> LoadPipeline::TakeBuffer() {
-  const std::lock_guard lock(mutex_);
-  if (free_.empty()) {
-    waiting_ = true;
-    return std::nullopt;
+Result<std::optional<std::size_t>> LoadPipeline::TakeBuffer() {
+  std::optional<std::size_t> index;
+  {
+    const std::lock_guard lock(mutex_);
+    waiting_ = free_.empty();
+    if (waiting_) return index;
+    index = free_.back();
+    free_.pop_back();
   }
-  const std::size_t buffer = free_.back();
-  free_.pop_back();
-  return buffer;
+  std::shared_ptr<Buffer>& buffer = buffers_[*index];
+  if (buffer == nullptr || buffer->spoiled()) {
+    auto taken = options_.buffers->Take(kHeadroomBytes + kReadBytes,
+                                        memory_->page_count() >= kHugeBufferPages);
+    if (!taken.ok()) {
+      Return(*index);
+      return taken.error();
+    }
+    buffer = std::move(taken.value());
+  }
+  taken_[*index] = true;
+  return index;
+}
+
+std::uint8_t* LoadPipeline::ReadArea(std::size_t buffer) const {
+  return buffers_[buffer]->data() + kHeadroomBytes;
 }
 
 void LoadPipeline::Return(std::size_t buffer) {
+  taken_[buffer] = false;
   const std::lock_guard lock(mutex_);
   free_.push_back(buffer);
 }
 
 Result<LoadPipeline::Pushed> LoadPipeline::Push(std::size_t buffer, std::size_t read_bytes) {
   CHKPT_CHECK(read_bytes <= kReadBytes);
-  std::uint8_t* read_area = slab_memory_->slab(buffer) + kHeadroomBytes;
+  taken_[buffer] = false;
+  std::uint8_t* read_area = ReadArea(buffer);
   std::uint8_t* begin = read_area - carry_.size();
   if (!carry_.empty()) std::memcpy(begin, carry_.data(), carry_.size());
   const std::size_t bytes = carry_.size() + read_bytes;
@@ -130,15 +145,23 @@ void LoadPipeline::Enqueue(std::size_t buffer, std::vector<PageFrame> frames) {
       rest.header.arg1 -= piece.header.arg1;
     } while (rest.header.arg1 != 0);
   }
-  const std::lock_guard lock(mutex_);
-  jobs_of_buffer_[buffer] = static_cast<unsigned>(jobs.size());
-  if (jobs.empty()) free_.push_back(buffer);
-  for (auto& job : jobs) {
-    job->id = next_id_++;
-    in_flight_.push_back(std::move(job));
+  std::size_t open_jobs = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    jobs_of_buffer_[buffer] = static_cast<unsigned>(jobs.size());
+    if (jobs.empty()) free_.push_back(buffer);
+    for (auto& job : jobs) {
+      job->id = next_id_++;
+      in_flight_.push_back(std::move(job));
+    }
+    frontier_ = in_flight_.empty() ? kUnknown : in_flight_.front()->first_page;
+    if (!cancelled_) open_jobs = in_flight_.size();
+    work_arrived_.notify_all();
   }
-  frontier_ = in_flight_.empty() ? kUnknown : in_flight_.front()->first_page;
-  work_arrived_.notify_all();
+  for (std::size_t i = threads_.count(); i < std::min<std::size_t>(open_jobs, options_.threads);
+       ++i) {
+    threads_.Start([this] { Work(); });
+  }
 }
 
 Status LoadPipeline::PushEnd() {
@@ -168,7 +191,8 @@ void LoadPipeline::StopInput() {
   notify_();
 }
 
-void LoadPipeline::Work(BlockLoader& loader) {
+void LoadPipeline::Work() {
+  auto loader = BlockLoader::Create(*memory_, options_.buffers);
   for (;;) {
     Job* job = nullptr;
     bool dropped = false;
@@ -181,17 +205,17 @@ void LoadPipeline::Work(BlockLoader& loader) {
       job = in_flight_[next_unclaimed_++].get();
       dropped = job->id > failed_id_ && failed_id_ != kUnknown;
     }
-    LoadTotals totals;
+    PageTotals totals;
     std::optional<Error> error;
     if (!dropped) {
-      Status status = RunJob(loader, *job, &totals);
+      Status status = loader.ok() ? RunJob(*loader.value(), *job, &totals) : Status(loader.error());
       if (!status.ok()) error = std::move(status.error());
     }
     Complete(*job, totals, std::move(error));
   }
 }
 
-Status LoadPipeline::RunJob(BlockLoader& loader, const Job& job, LoadTotals* totals) {
+Status LoadPipeline::RunJob(BlockLoader& loader, const Job& job, PageTotals* totals) {
   for (const PageFrame& frame : job.frames) {
     if (cancelled_.load(std::memory_order_relaxed)) break;
     Status status = RunFrame(loader, job, frame, totals);
@@ -206,7 +230,7 @@ Status LoadPipeline::RunJob(BlockLoader& loader, const Job& job, LoadTotals* tot
 }
 
 Status LoadPipeline::RunFrame(BlockLoader& loader, const Job& job, const PageFrame& frame,
-                              LoadTotals* totals) {
+                              PageTotals* totals) {
   const FrameHeader& header = frame.header;
   const PageRun pages{header.arg0, header.arg1};
   const std::size_t region_index = memory_->RegionOfPage(pages.first);
@@ -251,7 +275,7 @@ bool LoadPipeline::WaitForPage(const Job& job, std::uint64_t page) {
   return !cancelled_;
 }
 
-void LoadPipeline::Complete(Job& job, const LoadTotals& totals, std::optional<Error> error) {
+void LoadPipeline::Complete(Job& job, const PageTotals& totals, std::optional<Error> error) {
   bool news = false;
   {
     const std::lock_guard lock(mutex_);
@@ -301,14 +325,7 @@ void LoadPipeline::Cancel() {
   notify_();
 }
 
-void LoadPipeline::Join() {
-  const std::lock_guard lock(join_mutex_);
-  for (std::thread& thread : threads_) {
-    if (thread.joinable()) thread.join();
-  }
-}
-
-LoadTotals LoadPipeline::totals() const {
+PageTotals LoadPipeline::totals() const {
   const std::lock_guard lock(mutex_);
   return totals_;
 }

@@ -8,6 +8,9 @@
 // cut by the end of a buffer is carried to the front of the next one.
 //
 // Bounded memory: a fixed number of buffers; a buffer is free again when all its jobs are done.
+// Buffers are mapped and threads started when they are first needed, so that a small checkpoint
+// costs one of each. At the end of the pipeline the buffers that are not with the caller go back to
+// the pool.
 //
 // Errors: the one reported is that of the lowest frame, whatever the number of threads. Memory is
 // then undefined.
@@ -25,12 +28,12 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
 #include <vector>
 
 #include "core/base/result.h"
 #include "core/parallel/block_loader.h"
 #include "core/parallel/frame_scanner.h"
+#include "core/parallel/worker_threads.h"
 
 namespace chkpt {
 
@@ -38,6 +41,8 @@ struct LoadOptions {
   StreamPosition position{};
   unsigned threads = 1;
   unsigned buffer_count = 0;  // 0: threads + 3
+  // Where read buffers and scratch come from and go back to. Null: a pool of its own.
+  std::shared_ptr<BufferPool> buffers = nullptr;
 };
 
 class LoadPipeline {
@@ -57,8 +62,11 @@ class LoadPipeline {
   LoadPipeline(const LoadPipeline&) = delete;
   LoadPipeline& operator=(const LoadPipeline&) = delete;
 
-  // A free buffer, or nothing. Its read area is slab(index) + kHeadroomBytes, kReadBytes long.
-  std::optional<std::size_t> TakeBuffer();
+  // A free buffer, or nothing. Error: kNoMemory.
+  Result<std::optional<std::size_t>> TakeBuffer();
+  // Of a taken buffer. Its read area starts at kHeadroomBytes and is kReadBytes long.
+  const std::shared_ptr<Buffer>& buffer(std::size_t index) const { return buffers_[index]; }
+  std::size_t buffer_count() const { return buffers_.size(); }
 
   struct Pushed {
     std::vector<std::uint64_t> digests;
@@ -87,13 +95,15 @@ class LoadPipeline {
   Polled Poll();
 
   void Cancel();
-  void Join();
-  LoadTotals totals() const;
-  // The BLOCK_INDEX frames pushed so far; same thread as Push.
+  // No thread touches guest memory any more. When false, `notify` is called once it is so.
+  bool AllDone() { return threads_.AllDone(); }
+  // Waits for that. Called twice: returns at once.
+  void Join() { threads_.Join(); }
+  PageTotals totals() const;
   // Pages seen so far; same thread as Push.
   std::uint64_t next_page() const { return scanner_.next_page(); }
+  // The BLOCK_INDEX frames pushed so far; same thread as Push.
   const std::vector<IndexGroup>& groups() const { return scanner_.groups(); }
-  const std::shared_ptr<SlabMemory>& slab_memory() const { return slab_memory_; }
 
  private:
   struct Job {
@@ -105,23 +115,25 @@ class LoadPipeline {
   };
 
   LoadPipeline(std::shared_ptr<GuestMemory> memory, const LoadOptions& options,
-               std::shared_ptr<SlabMemory> slabs, std::function<void()> notify);
-  void Work(BlockLoader& loader);
+               std::function<void()> notify);
+  void Work();
+  std::uint8_t* ReadArea(std::size_t buffer) const;
   void Enqueue(std::size_t buffer, std::vector<PageFrame> frames);
-  Status RunJob(BlockLoader& loader, const Job& job, LoadTotals* totals);
-  Status RunFrame(BlockLoader& loader, const Job& job, const PageFrame& frame, LoadTotals* totals);
+  Status RunJob(BlockLoader& loader, const Job& job, PageTotals* totals);
+  Status RunFrame(BlockLoader& loader, const Job& job, const PageFrame& frame, PageTotals* totals);
   Status RunSamePages(BlockLoader& loader, const Job& job, const PageBlockView& view,
                       PageRun pages);
   bool WaitForPage(const Job& job, std::uint64_t page);
-  void Complete(Job& job, const LoadTotals& totals, std::optional<Error> error);
+  void Complete(Job& job, const PageTotals& totals, std::optional<Error> error);
 
   const std::shared_ptr<GuestMemory> memory_;
-  const std::shared_ptr<SlabMemory> slab_memory_;
+  const LoadOptions options_;
   const std::function<void()> notify_;
   FrameScanner scanner_;
   const std::vector<bool> fresh_;  // by region, as the load found it
   std::vector<std::uint8_t> carry_;
-  std::vector<std::unique_ptr<BlockLoader>> loaders_;
+  std::vector<std::shared_ptr<Buffer>> buffers_;  // null until first used; the caller's thread
+  std::vector<bool> taken_;                       // with the caller; the caller's thread
   std::atomic<bool> cancelled_{false};
 
   mutable std::mutex mutex_;
@@ -137,10 +149,9 @@ class LoadPipeline {
   bool waiting_ = false;  // TakeBuffer had none
   std::uint64_t failed_id_ = kUnknown;
   std::optional<Error> error_;
-  LoadTotals totals_;
+  PageTotals totals_;
 
-  std::mutex join_mutex_;
-  std::vector<std::thread> threads_;
+  WorkerThreads threads_;  // last: joined before anything they use is destroyed
 };
 
 }  // namespace chkpt

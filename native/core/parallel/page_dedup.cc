@@ -2,26 +2,31 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
+#include <utility>
 
 #include "core/base/bytes.h"
-#include "core/base/result.h"
 #include "core/base/units.h"
 #include "core/base/xxh3.h"
-#include "core/memory/mapping.h"
 
 namespace chkpt {
 
-PageDedup::PageDedup(std::uint64_t page_count, std::span<const std::uint8_t, 16> uuid) {
+Result<std::unique_ptr<PageDedup>> PageDedup::Create(std::shared_ptr<BufferPool> buffers,
+                                                     std::uint64_t page_count,
+                                                     std::span<const std::uint8_t, 16> uuid) {
   const std::uint64_t wanted = std::min<std::uint64_t>(page_count + page_count / 4, kEntriesMax);
   const std::size_t sets = std::bit_ceil(static_cast<std::size_t>(wanted) / kWays + 1);
   const std::size_t bounded = std::min(sets, kEntriesMax / kWays);
-  set_mask_ = bounded - 1;
-  mapped_bytes_ = bounded * kWays * sizeof(Entry);
   // Entries are spread at random: in 4 KiB pages every look would miss the TLB.
-  auto mapped = MapAnonymous(mapped_bytes_, true);
-  CHKPT_CHECK(mapped.ok());
-  entries_ = reinterpret_cast<Entry*>(mapped.value());
+  auto table = PooledBuffer::Take(std::move(buffers), bounded * kWays * sizeof(Entry), true);
+  if (!table.ok()) return table.error();
+  return std::unique_ptr<PageDedup>(new PageDedup(std::move(table.value()), bounded, uuid));
+}
 
+PageDedup::PageDedup(PooledBuffer table, std::size_t sets, std::span<const std::uint8_t, 16> uuid)
+    : table_(std::move(table)),
+      set_mask_(sets - 1),
+      entries_(reinterpret_cast<Entry*>(table_.data())) {
   std::array<std::uint8_t, 24> seed{};
   std::copy(uuid.begin(), uuid.end(), seed.begin());
   for (std::size_t i = 0; i < kSecretBytes; i += 16) {
@@ -32,7 +37,9 @@ PageDedup::PageDedup(std::uint64_t page_count, std::span<const std::uint8_t, 16>
   }
 }
 
-PageDedup::~PageDedup() { Unmap(reinterpret_cast<std::uint8_t*>(entries_), mapped_bytes_); }
+void PageDedup::Clear() {
+  if (table_.used_before()) std::memset(table_.data(), 0, table_.bytes());
+}
 
 PageDigest PageDedup::Digest(const std::uint8_t* page) const {
   const XXH128_hash_t hash =

@@ -17,6 +17,9 @@
 #include <memory>
 #include <span>
 
+#include "core/base/result.h"
+#include "core/memory/buffer_pool.h"
+
 namespace chkpt {
 
 struct PageDigest {
@@ -26,11 +29,17 @@ struct PageDigest {
 
 class PageDedup {
  public:
-  // Room for `page_count` pages, at most kEntriesMax. Memory is touched only as pages are inserted.
-  PageDedup(std::uint64_t page_count, std::span<const std::uint8_t, 16> uuid);
+  // Room for `page_count` pages, at most kEntriesMax. A new table is touched only as pages are
+  // inserted. Error: kNoMemory.
+  static Result<std::unique_ptr<PageDedup>> Create(std::shared_ptr<BufferPool> buffers,
+                                                   std::uint64_t page_count,
+                                                   std::span<const std::uint8_t, 16> uuid);
   PageDedup(const PageDedup&) = delete;
   PageDedup& operator=(const PageDedup&) = delete;
-  ~PageDedup();
+
+  // Empties a table that another save has used. Once, before the first FindOrInsert; takes up to a
+  // millisecond.
+  void Clear();
 
   static constexpr std::size_t kEntriesMax = 512 * 1024;  // 12 MiB
 
@@ -55,9 +64,11 @@ class PageDedup {
     return entries_ + (digest.low & set_mask_) * kWays;
   }
 
-  std::size_t set_mask_;
-  std::size_t mapped_bytes_;
-  Entry* entries_;
+  PageDedup(PooledBuffer table, std::size_t sets, std::span<const std::uint8_t, 16> uuid);
+
+  const PooledBuffer table_;
+  const std::size_t set_mask_;
+  Entry* const entries_;
   std::array<std::uint8_t, kSecretBytes> secret_;
 };
 

@@ -1,8 +1,20 @@
 #include "core/parallel/save_pipeline.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace chkpt {
+namespace {
+
+std::uint64_t ChunkCount(const GuestMemory& memory) {
+  std::uint64_t count = 0;
+  for (const Region& region : memory.regions()) {
+    count += (region.page_count() + kChunkPages - 1) / kChunkPages;
+  }
+  return std::max<std::uint64_t>(count, 1);
+}
+
+}  // namespace
 
 Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestMemory> memory,
                                                           const SaveOptions& options,
@@ -11,41 +23,43 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
   SaveOptions chosen = options;
   if (chosen.slab_count == 0) chosen.slab_count = chosen.threads + kSpareSlabs;
   if (chosen.slab_count < chosen.threads + 1) chosen.slab_count = chosen.threads + 1;
-  auto slabs =
-      SlabMemory::Allocate(chosen.slab_count, kSlabBytes, memory->page_count() >= kHugeSlabPages);
-  if (!slabs.ok()) return slabs.error();
+  chosen.threads =
+      static_cast<unsigned>(std::min<std::uint64_t>(chosen.threads, ChunkCount(*memory)));
+  if (chosen.buffers == nullptr) chosen.buffers = std::make_shared<BufferPool>();
   std::unique_ptr<SavePipeline> pipeline(
-      new SavePipeline(std::move(memory), chosen, std::move(slabs.value()), std::move(notify)));
+      new SavePipeline(std::move(memory), chosen, std::move(notify)));
+  if (chosen.encode.dedup) {
+    auto dedup = PageDedup::Create(chosen.buffers, pipeline->memory_->page_count(),
+                                   std::span<const std::uint8_t, 16>(chosen.position.uuid));
+    if (!dedup.ok()) return dedup.error();
+    pipeline->dedup_ = std::move(dedup.value());
+  }
   for (unsigned i = 0; i < chosen.threads; ++i) {
-    auto encoder = ChunkEncoder::Create(*pipeline->memory_, pipeline->finder_, chosen.encode);
+    auto encoder =
+        ChunkEncoder::Create(*pipeline->memory_, pipeline->finder_, chosen.encode, chosen.buffers);
     if (!encoder.ok()) return encoder.error();
     pipeline->encoders_.push_back(std::move(encoder.value()));
   }
   for (auto& encoder : pipeline->encoders_) {
-    pipeline->threads_.emplace_back([p = pipeline.get(), e = encoder.get()] { p->Work(*e); });
+    pipeline->threads_.Start([p = pipeline.get(), e = encoder.get()] { p->Work(*e); });
   }
   return pipeline;
 }
 
 SavePipeline::SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOptions& options,
-                           std::shared_ptr<SlabMemory> slabs, std::function<void()> notify)
+                           std::function<void()> notify)
     : memory_(std::move(memory)),
       options_(options),
-      slab_memory_(std::move(slabs)),
       notify_(std::move(notify)),
       finder_(options.presence),
       cursor_(*memory_, finder_),
       batch_(options.slab_count >= options.threads + kSpareSlabs ? 2 : 1),
-      slabs_(slab_memory_->slab_count()),
-      reorder_(slab_memory_->slab_count()),
-      sequencer_(*memory_, options.position) {
-  if (options_.encode.dedup) {
-    dedup_.emplace(memory_->page_count(),
-                   std::span<const std::uint8_t, 16>(options_.position.uuid));
-  }
+      slabs_(options.slab_count),
+      reorder_(options.slab_count),
+      sequencer_(*memory_, options.position),
+      threads_(notify_) {
   for (std::size_t i = 0; i < slabs_.size(); ++i) {
     slabs_[i].index = i;
-    slabs_[i].data = slab_memory_->slab(i);
     free_.push_back(&slabs_[slabs_.size() - 1 - i]);
   }
 }
@@ -53,6 +67,9 @@ SavePipeline::SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOption
 SavePipeline::~SavePipeline() {
   Cancel();
   Join();
+  for (Slab& slab : slabs_) {
+    if (slab.buffer != nullptr && !slab.taken) options_.buffers->GiveBack(std::move(slab.buffer));
+  }
 }
 
 void SavePipeline::Work(ChunkEncoder& encoder) {
@@ -77,13 +94,14 @@ bool SavePipeline::EncodeChunk(ChunkEncoder& encoder, EncodedChunk& chunk) {
     chunk.frames.clear();
     return true;
   }
-  Status gathered = encoder.Gather(chunk, dedup_ ? &*dedup_ : nullptr, cancelled_);
+  Status gathered = encoder.Gather(chunk, dedup_.get(), cancelled_);
   if (!gathered.ok()) {
     Fail(std::move(gathered.error()));
     return false;
   }
   if (dedup_) {
     if (!WaitForDedupTurn(order)) return false;
+    if (order == 0) dedup_->Clear();
     encoder.Deduplicate(*dedup_);
     PassDedupTurn();
   }
@@ -92,6 +110,19 @@ bool SavePipeline::EncodeChunk(ChunkEncoder& encoder, EncodedChunk& chunk) {
 }
 
 Slab* SavePipeline::TakeFreeSlab() {
+  Slab* slab = WaitForFreeSlab();
+  if (slab == nullptr || (slab->buffer != nullptr && !slab->buffer->spoiled())) return slab;
+  auto buffer = options_.buffers->Take(kSlabBytes, memory_->page_count() >= kHugeBufferPages);
+  if (!buffer.ok()) {
+    Fail(std::move(buffer.error()));
+    return nullptr;
+  }
+  slab->buffer = std::move(buffer.value());
+  slab->data = slab->buffer->data();
+  return slab;
+}
+
+Slab* SavePipeline::WaitForFreeSlab() {
   std::unique_lock lock(mutex_);
   // Whoever takes slabs may have been left asleep for the sake of a batch.
   if (free_.empty() && !ready_.empty() && std::exchange(waiting_, false)) notify_();
@@ -154,6 +185,7 @@ SavePipeline::Polled SavePipeline::Poll() {
   if (!ready_.empty()) {
     Slab* slab = ready_.front();
     ready_.pop_front();
+    slab->taken = true;
     return {.state = State::kSlab, .slab = slab, .error = {}};
   }
   waiting_ = !finished_;
@@ -162,6 +194,7 @@ SavePipeline::Polled SavePipeline::Poll() {
 
 void SavePipeline::Release(const Slab* slab) {
   const std::lock_guard lock(mutex_);
+  slabs_[slab->index].taken = false;
   free_.push_back(&slabs_[slab->index]);
   slab_freed_.notify_one();
 }
@@ -188,14 +221,7 @@ void SavePipeline::Cancel() {
   notify_();
 }
 
-void SavePipeline::Join() {
-  const std::lock_guard lock(join_mutex_);
-  for (std::thread& thread : threads_) {
-    if (thread.joinable()) thread.join();
-  }
-}
-
-SaveTotals SavePipeline::totals() const {
+PageTotals SavePipeline::totals() const {
   const std::lock_guard lock(mutex_);
   return sequencer_.totals();
 }

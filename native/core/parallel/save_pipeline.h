@@ -7,10 +7,11 @@
 // always has one and a consumer that stops taking slabs stops the workers. Output does not depend
 // on the number of threads.
 //
-// Ownership: shares the GuestMemory; owns its threads and slabs. Thread safety: all public methods
-// from any thread. `notify` is called from worker threads after a Poll that had nothing, when there
-// is something: an end, or two slabs (one where slabs are short), so that a fast consumer is woken
-// half as often. It must not call back into the pipeline.
+// Ownership: shares the GuestMemory; owns its threads and slabs. Slabs get their buffers when they
+// are first used; at its end those that are not with the caller go back to the pool. Thread safety:
+// all public methods from any thread. `notify` is called from worker threads after a Poll that had
+// nothing, when there is something: an end, or two slabs (one where slabs are short), so that a
+// fast consumer is woken half as often. It must not call back into the pipeline.
 //
 // Life: Start → Poll/Release … → Cancel (optional) → Join. Destructor cancels and joins.
 #pragma once
@@ -23,12 +24,12 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
 #include <vector>
 
 #include "core/base/result.h"
 #include "core/parallel/chunk_encoder.h"
 #include "core/parallel/frame_sequencer.h"
+#include "core/parallel/worker_threads.h"
 
 namespace chkpt {
 
@@ -41,6 +42,8 @@ struct SaveOptions {
   unsigned threads = 1;
   unsigned slab_count = 0;  // 0: threads + kSpareSlabs
   PagemapMethod presence = PagemapMethod::kScan;
+  // Where slabs, staging and tables come from and go back to. Null: a pool of its own.
+  std::shared_ptr<BufferPool> buffers = nullptr;
 };
 
 class SavePipeline {
@@ -63,19 +66,22 @@ class SavePipeline {
 
   // Workers stop within one block (about 0.2 ms) or one presence query.
   void Cancel();
-  // Waits until no thread touches guest memory any more. Called twice: returns at once.
-  void Join();
+  // No thread touches guest memory any more. When false, `notify` is called once it is so.
+  bool AllDone() { return threads_.AllDone(); }
+  // Waits for that. Called twice: returns at once.
+  void Join() { threads_.Join(); }
 
   // Complete once Poll returned kFinished.
-  SaveTotals totals() const;
-  const std::shared_ptr<SlabMemory>& slab_memory() const { return slab_memory_; }
+  PageTotals totals() const;
+  std::size_t slab_count() const { return slabs_.size(); }
 
  private:
   SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOptions& options,
-               std::shared_ptr<SlabMemory> slabs, std::function<void()> notify);
+               std::function<void()> notify);
 
   void Work(ChunkEncoder& encoder);
   Slab* TakeFreeSlab();
+  Slab* WaitForFreeSlab();
   bool EncodeChunk(ChunkEncoder& encoder, EncodedChunk& chunk);
   bool WaitForDedupTurn(std::uint64_t order);
   void PassDedupTurn();
@@ -84,11 +90,10 @@ class SavePipeline {
 
   const std::shared_ptr<GuestMemory> memory_;
   const SaveOptions options_;
-  const std::shared_ptr<SlabMemory> slab_memory_;
   const std::function<void()> notify_;
   const PresenceFinder finder_;
   ChunkCursor cursor_;
-  std::optional<PageDedup> dedup_;
+  std::unique_ptr<PageDedup> dedup_;
   std::vector<std::unique_ptr<ChunkEncoder>> encoders_;
 
   std::atomic<bool> cancelled_{false};
@@ -111,8 +116,7 @@ class SavePipeline {
   std::optional<Error> error_;
   FrameSequencer sequencer_;
 
-  std::mutex join_mutex_;
-  std::vector<std::thread> threads_;
+  WorkerThreads threads_;  // last: joined before anything they use is destroyed
 };
 
 }  // namespace chkpt
