@@ -22,6 +22,7 @@ Result<std::shared_ptr<Buffer>> Buffer::Map(std::uint64_t bytes, bool huge_pages
 Buffer::~Buffer() { Unmap(data_, bytes_); }
 
 Result<std::shared_ptr<Buffer>> BufferPool::Take(std::uint64_t bytes, bool huge_pages) {
+  std::vector<std::shared_ptr<Buffer>> freed;  // after the lock: unmapping takes its time
   {
     const std::lock_guard lock(mutex_);
     const auto found = std::find_if(idle_.rbegin(), idle_.rend(), [&](const auto& buffer) {
@@ -33,6 +34,7 @@ Result<std::shared_ptr<Buffer>> BufferPool::Take(std::uint64_t bytes, bool huge_
       idle_bytes_ -= buffer->bytes();
       return buffer;
     }
+    FreeIdle(WholePages(bytes), &freed);
   }
   return Buffer::Map(bytes, huge_pages);
 }
@@ -44,12 +46,18 @@ void BufferPool::GiveBack(std::shared_ptr<Buffer> buffer) {
   buffer->used_before_ = true;
   idle_bytes_ += buffer->bytes();
   idle_.push_back(std::move(buffer));
+  if (idle_bytes_ > kIdleBytesMax) FreeIdle(idle_bytes_ - kIdleBytesMax, &freed);
+}
+
+void BufferPool::FreeIdle(std::uint64_t bytes, std::vector<std::shared_ptr<Buffer>>* freed) {
+  std::uint64_t done = 0;
   auto kept = idle_.begin();
-  for (; idle_bytes_ > kIdleBytesMax; ++kept) {
-    idle_bytes_ -= (*kept)->bytes();
-    freed.push_back(std::move(*kept));
+  for (; kept != idle_.end() && done < bytes; ++kept) {
+    done += (*kept)->bytes();
+    freed->push_back(std::move(*kept));
   }
   idle_.erase(idle_.begin(), kept);
+  idle_bytes_ -= done;
 }
 
 std::uint64_t BufferPool::idle_bytes() const {

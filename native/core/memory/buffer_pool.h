@@ -71,8 +71,9 @@ class BufferPool {
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
-  // An idle buffer of this size, the newest, or a new one. Without `huge_pages` either kind is
-  // given. Error: kNoMemory.
+  // An idle buffer of this size, the newest, or a new one, for which as much of what lies idle is
+  // freed, oldest first: a load after a save does not have the save's buffers on top of its own.
+  // Without `huge_pages` either kind is given. Error: kNoMemory.
   Result<std::shared_ptr<Buffer>> Take(std::uint64_t bytes, bool huge_pages);
 
   // REQUIRES: nobody uses the buffer any more; views of it may still exist.
@@ -81,6 +82,10 @@ class BufferPool {
   std::uint64_t idle_bytes() const;
 
  private:
+  // Moves the oldest idle buffers, at least `bytes` if there are as many, to `freed`. REQUIRES:
+  // mutex_ is held.
+  void FreeIdle(std::uint64_t bytes, std::vector<std::shared_ptr<Buffer>>* freed);
+
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<Buffer>> idle_;  // oldest first
   std::uint64_t idle_bytes_ = 0;

@@ -1,0 +1,110 @@
+// Whose bytes a buffer has: nobody may see or write those of another.
+#include "core/memory/buffer_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <thread>
+
+namespace chkpt {
+namespace {
+
+constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+
+std::shared_ptr<Buffer> Take(BufferPool& pool, std::uint64_t bytes, bool huge_pages = false) {
+  auto buffer = pool.Take(bytes, huge_pages);
+  EXPECT_TRUE(buffer.ok());
+  return buffer.value();
+}
+
+TEST(BufferPool, ANewBufferIsZerosAndOneThatComesBackSaysThatItIsNot) {
+  BufferPool pool;
+  auto buffer = Take(pool, 3 * kMiB + 1);
+  EXPECT_EQ(buffer->bytes(), 3 * kMiB + kPageBytes);
+  EXPECT_FALSE(buffer->used_before());
+  for (std::uint64_t i = 0; i < buffer->bytes(); ++i) ASSERT_EQ(buffer->data()[i], 0);
+  const std::uint8_t* data = buffer->data();
+  buffer->data()[5] = 1;
+  pool.GiveBack(std::move(buffer));
+  auto again = Take(pool, 3 * kMiB + 1);
+  EXPECT_EQ(again->data(), data);
+  EXPECT_TRUE(again->used_before());
+  EXPECT_EQ(pool.idle_bytes(), 0u);
+}
+
+TEST(BufferPool, ABufferInUseIsNotGivenToAnother) {
+  BufferPool pool;
+  auto one = Take(pool, kMiB);
+  auto two = Take(pool, kMiB);
+  EXPECT_NE(one->data(), two->data());
+}
+
+TEST(BufferPool, OneThatSomebodyElseMayStillUseIsFreedWithItsLastHolder) {
+  BufferPool pool;
+  auto buffer = Take(pool, kMiB);
+  std::weak_ptr<Buffer> watched = buffer;
+  auto view = buffer;
+  buffer->Spoil();
+  pool.GiveBack(std::move(buffer));
+  EXPECT_EQ(pool.idle_bytes(), 0u);
+  EXPECT_FALSE(watched.expired());
+  view->data()[0] = 1;  // still mapped
+  view.reset();
+  EXPECT_TRUE(watched.expired());
+}
+
+TEST(BufferPool, KeepsNoMoreThanItsBoundAndTheNewest) {
+  BufferPool pool;
+  std::vector<std::shared_ptr<Buffer>> buffers;
+  for (int i = 0; i < 9; ++i) buffers.push_back(Take(pool, 4 * kMiB));
+  const std::uint8_t* newest = buffers.back()->data();
+  for (auto& buffer : buffers) pool.GiveBack(std::move(buffer));
+  EXPECT_EQ(pool.idle_bytes(), BufferPool::kIdleBytesMax);
+  EXPECT_EQ(Take(pool, 4 * kMiB)->data(), newest);
+  // One that is larger than the bound alone.
+  pool.GiveBack(Take(pool, BufferPool::kIdleBytesMax + kMiB));
+  EXPECT_LE(pool.idle_bytes(), BufferPool::kIdleBytesMax);
+}
+
+TEST(BufferPool, ANewSizeTakesTheMemoryOfWhatLiesIdle) {
+  BufferPool pool;
+  std::vector<std::shared_ptr<Buffer>> buffers;
+  for (int i = 0; i < 4; ++i) buffers.push_back(Take(pool, 2 * kMiB));
+  for (auto& buffer : buffers) pool.GiveBack(std::move(buffer));
+  auto other = Take(pool, 5 * kMiB);
+  EXPECT_EQ(pool.idle_bytes(), 2 * kMiB);
+}
+
+TEST(BufferPool, HugePagesServeBothAndSmallOnesOnlyThoseWhoDoNotCare) {
+  BufferPool pool;
+  auto small = Take(pool, 2 * kMiB);
+  pool.GiveBack(std::move(small));
+  auto huge = Take(pool, 2 * kMiB, true);
+  EXPECT_TRUE(huge->huge_pages());
+  EXPECT_FALSE(huge->used_before());
+  const std::uint8_t* huge_data = huge->data();
+  pool.GiveBack(std::move(huge));
+  EXPECT_EQ(Take(pool, 2 * kMiB)->data(), huge_data);
+}
+
+TEST(BufferPool, ManyThreadsNeverHaveTheSameBuffer) {
+  BufferPool pool;
+  std::vector<std::thread> threads;
+  for (std::uint8_t thread = 1; thread <= 4; ++thread) {
+    threads.emplace_back([&pool, thread] {
+      for (int i = 0; i < 300; ++i) {
+        auto buffer = Take(pool, 64 << 10);
+        std::memset(buffer->data(), thread, buffer->bytes());
+        std::this_thread::yield();
+        for (std::uint64_t k = 0; k < buffer->bytes(); k += 512) {
+          ASSERT_EQ(buffer->data()[k], thread);
+        }
+        pool.GiveBack(std::move(buffer));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace chkpt
