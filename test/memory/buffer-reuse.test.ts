@@ -20,42 +20,20 @@ function memoryOf(word: string): GuestMemory {
   return memory;
 }
 
-/** A store that hands each slab to `keep`, which gives back what is stored. */
-function keepingStore(name: string, keep: (bytes: Uint8Array) => Uint8Array): Store {
-  const inner = space.store(name);
-  return {
-    url: inner.url,
-    openReader: (options) => inner.openReader(options),
-    openWriter: async (options) => {
-      const writer = await inner.openWriter(options);
-      return {
-        write: (bytes) => writer.write(bytes.buffer.byteLength > 2 * mebibyte ? keep(bytes) : bytes),
-        commit: (summary) => writer.commit(summary),
-        abort: () => writer.abort(),
-      };
-    },
-  };
-}
-
-it('a slab that its consumer has transferred is never written again', async () => {
+it('a save finds nothing of the one before it', async () => {
   const [first, second] = [memoryOf('first'), memoryOf('second')];
-  const taken: { kept: Uint8Array; copy: Uint8Array }[] = [];
-  const transferring = keepingStore('transferred', (bytes) => {
-    const { byteOffset, byteLength } = bytes;
-    const buffer = structuredClone(bytes.buffer as ArrayBuffer, { transfer: [bytes.buffer as ArrayBuffer] });
-    const kept = new Uint8Array(buffer, byteOffset, byteLength);
-    taken.push({ kept, copy: kept.slice() });
-    return kept;
-  });
-  await save(first, transferring);
-  await save(second, space.store('second'));
-  await save(second, space.store('again'));
-  await save(first, space.store('plain'));
-  expect(taken.length).toBeGreaterThan(0);
-  for (const { kept, copy } of taken) expect(Buffer.compare(kept, copy)).toBe(0);
+  for (const [name, memory] of [
+    ['first', first],
+    ['second', second],
+    ['first again', first],
+    ['second again', second],
+  ] as const) {
+    await save(memory, space.store(name));
+  }
   const stored = (name: string): Buffer => Buffer.from(space.bytes(name) ?? []);
-  expect(stored('transferred').equals(stored('plain'))).toBe(true);
-  expect(stored('second').equals(stored('again'))).toBe(true);
+  expect(stored('first').length).toBeGreaterThan(100_000);
+  expect(stored('first again').equals(stored('first'))).toBe(true);
+  expect(stored('second again').equals(stored('second'))).toBe(true);
   await Promise.all([first.close(), second.close()]);
 });
 
@@ -88,7 +66,7 @@ it('a write that is under way when its save is aborted reads what it was given, 
   const aborted = expect(save(first, hanging, stop.signal)).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
   while (view === undefined) await new Promise((resolve) => setTimeout(resolve, 1));
   const copy = view.slice();
-  for (let round = 0; round < 3; round += 1) await save(second, space.store(`round-${round}`));
+  await Promise.all(['a', 'b', 'c', 'd'].map((name) => save(second, space.store(name))));
   expect(Buffer.compare(view, copy)).toBe(0);
   finish();
   await aborted;
