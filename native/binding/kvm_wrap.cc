@@ -1,6 +1,7 @@
 #include "binding/kvm_wrap.h"
 
 #include <memory>
+#include <utility>
 
 #include "binding/addon_data.h"
 #include "binding/convert.h"
@@ -70,27 +71,28 @@ std::optional<KvmOptions> ToOptions(const Napi::Object& object) {
 class KvmWrap : public Napi::ObjectWrap<KvmWrap>, public Pollable {
  public:
   static Napi::Function Constructor(Napi::Env env) {
-    return DefineClass(env, "KvmMachine",
-                       {
-                           InstanceMethod<&KvmWrap::Resume>("resume"),
-                           InstanceMethod<&KvmWrap::Pause>("pause"),
-                           InstanceMethod<&KvmWrap::Stop>("stop"),
-                           InstanceMethod<&KvmWrap::Msrs>("msrs"),
-                           InstanceMethod<&KvmWrap::GetVcpu>("getVcpu"),
-                           InstanceMethod<&KvmWrap::SetVcpu>("setVcpu"),
-                           InstanceMethod<&KvmWrap::GetMsrs>("getMsrs"),
-                           InstanceMethod<&KvmWrap::SetMsrs>("setMsrs"),
-                           InstanceMethod<&KvmWrap::GetVm>("getVm"),
-                           InstanceMethod<&KvmWrap::SetVm>("setVm"),
-                           InstanceMethod<&KvmWrap::GetSerial>("getSerial"),
-                           InstanceMethod<&KvmWrap::SetSerial>("setSerial"),
-                           InstanceMethod<&KvmWrap::SetIrqLine>("setIrqLine"),
-                           InstanceMethod<&KvmWrap::TakeAccess>("takeAccess"),
-                           InstanceMethod<&KvmWrap::Answer>("answer"),
-                           InstanceMethod<&KvmWrap::TakeSerialOutput>("takeSerialOutput"),
-                           InstanceMethod<&KvmWrap::FeedSerial>("feedSerial"),
-                           InstanceMethod<&KvmWrap::TakeEnd>("takeEnd"),
-                       });
+    return DefineClass(
+        env, "KvmMachine",
+        {
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::Resume>>("resume"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::Pause>>("pause"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::Stop>>("stop"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::Msrs>>("msrs"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::GetVcpu>>("getVcpu"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::SetVcpu>>("setVcpu"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::GetMsrs>>("getMsrs"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::SetMsrs>>("setMsrs"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::GetVm>>("getVm"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::SetVm>>("setVm"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::GetSerial>>("getSerial"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::SetSerial>>("setSerial"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::SetIrqLine>>("setIrqLine"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::TakeAccess>>("takeAccess"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::Answer>>("answer"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::TakeSerialOutput>>("takeSerialOutput"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::FeedSerial>>("feedSerial"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::TakeEnd>>("takeEnd"),
+        });
   }
 
   explicit KvmWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<KvmWrap>(info) {
@@ -134,14 +136,23 @@ class KvmWrap : public Napi::ObjectWrap<KvmWrap>, public Pollable {
     if (machine_ != nullptr) machine_->Stop();
   }
 
-  void OnNews(Napi::Env) override { on_news_.Call({}); }
+  void OnNews(Napi::Env) override {
+    if (machine_ != nullptr) on_news_.Call({});
+  }
 
   void Teardown() override {
-    machine_->Stop();
+    if (machine_ != nullptr) machine_->Stop();
     data_ = nullptr;
   }
 
  private:
+  // Every method but for a machine that was stopped, or never came to be.
+  template <Napi::Value (KvmWrap::*method)(const Napi::CallbackInfo&)>
+  Napi::Value Open(const Napi::CallbackInfo& info) {
+    if (machine_ == nullptr) return ThrowType(info.Env(), "machine is stopped");
+    return (this->*method)(info);
+  }
+
   // While the guest runs nobody may collect the object, and its devices need the event loop.
   void Hold(Napi::Env env) {
     if (held_) return;
@@ -168,14 +179,18 @@ class KvmWrap : public Napi::ObjectWrap<KvmWrap>, public Pollable {
   }
 
   Napi::Value Stop(const Napi::CallbackInfo& info) {
-    return Leave(info, [machine = machine_] { machine->Stop(); });
+    // Threads, descriptors and this share of the memory are given back there, too.
+    return Leave(info, [machine = std::exchange(machine_, nullptr)]() mutable {
+      machine->Stop();
+      machine.reset();
+    });
   }
 
   Napi::Value Leave(const Napi::CallbackInfo& info, std::function<void()> leave) {
     auto self = std::make_shared<Napi::ObjectReference>(Napi::Persistent(Value()));
     return Task<Nothing>::Run(
         info.Env(),
-        [leave = std::move(leave)](const std::atomic<bool>&) {
+        [leave = std::move(leave)](const std::atomic<bool>&) mutable {
           leave();
           return Ok();
         },

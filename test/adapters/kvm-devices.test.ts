@@ -1,5 +1,6 @@
 /** Devices of KVM machines that JavaScript serves, the serial port, and everything that goes wrong. */
 import { execFileSync } from 'node:child_process';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
 import { guestOptions, Latch, whyNoKvm } from '../../bench/guests/kvm.ts';
@@ -255,6 +256,32 @@ describe.skipIf(missing !== undefined)('a KVM machine', () => {
     await Promise.all([vm.close(), vm.close()]);
     expect(vm.running).toBe(false);
     await expect(vm.resume()).rejects.toMatchObject({ code: 'CHKPT_CLOSED' });
+  });
+
+  test('gives memory and descriptors back when it is closed', async () => {
+    const held = (): { kvm: number; bytes: number } => {
+      const kvm = readdirSync('/proc/self/fd').filter((fd) => {
+        try {
+          return readlinkSync(`/proc/self/fd/${fd}`).includes('kvm');
+        } catch {
+          return false;
+        }
+      });
+      const [, kib] = /^VmSize:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
+      return { kvm: kvm.length, bytes: Number(kib) * 1024 };
+    };
+    const before = held();
+    const vm = await create({ ...guestOptions('self-check'), memoryBytes: 2048 * mebibyte, cores: 2 });
+    await vm.resume();
+    await until(() => wordAt(vm, 0x30_0000) > 10, 'rounds');
+    const open = held();
+    expect(open.kvm - before.kvm).toBeGreaterThanOrEqual(4);
+    expect(open.bytes - before.bytes).toBeGreaterThan(2000 * mebibyte);
+    await vm.close();
+    const after = held();
+    expect(after.kvm).toBe(before.kvm);
+    expect(open.bytes - after.bytes).toBeGreaterThan(2000 * mebibyte);
+    expect(() => vm.setIrqLine(5, true)).toThrow(expect.objectContaining({ code: 'CHKPT_CLOSED' }));
   });
 
   test.each([

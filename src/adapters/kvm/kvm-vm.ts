@@ -182,15 +182,16 @@ export class KvmVm implements VirtualMachine, AsyncDisposable {
     this.#gate.endLoad(failure);
   }
 
-  /** Bytes for the guest, which arrive as its serial port has room. Throws `RangeError` when more than 1 MiB waits. */
+  /** Bytes for the guest, which arrive as its serial port has room. Throws `RangeError` when more than 1 MiB waits, `CHKPT_CLOSED`. */
   writeSerial(bytes: Uint8Array): void {
-    if (this.#gate.closed) throw new CheckpointError('CHKPT_CLOSED', `machine ${this.id} is closed`);
+    this.#checkOpen();
     this.#serial.write(bytes);
     this.#lookAgain();
   }
 
-  /** An interrupt line of a device, 0 to 23. */
+  /** An interrupt line of a device, 0 to 23. Throws `CHKPT_CLOSED`. */
   setIrqLine(irq: number, high: boolean): void {
+    this.#checkOpen();
     callNative(() => this.#machine.setIrqLine(irq, high));
     this.#lookAgain();
   }
@@ -206,6 +207,10 @@ export class KvmVm implements VirtualMachine, AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  #checkOpen(): void {
+    if (this.#gate.closed) throw new CheckpointError('CHKPT_CLOSED', `machine ${this.id} is closed`);
   }
 
   #start(): void {
@@ -286,6 +291,6 @@ export class KvmVm implements VirtualMachine, AsyncDisposable {
   /** A handler of the owner has thrown: the guest's device is in no known state, so the guest must not go on. */
   #fail(error: unknown): void {
     this.#gate.endLoad(error instanceof Error ? error : new Error(String(error)));
-    if (this.#running) void this.pause();
+    if (this.#running) this.pause().catch(() => undefined);
   }
 }
