@@ -4,7 +4,8 @@ Usage: run-guest.py WORK RAM OUT MEMORY_MIB
 WORK holds vmlinuz, initrd.cpio and root.ext4 and gets qemu.pid and serial.log. RAM is the file that is the guest's
 memory while it runs, OUT the sparse copy taken while the guest is stopped.
 
-Every wait has a deadline. On failure the serial log goes to stderr and the exit code is 1. QEMU never outlives this
+Every wait has a deadline. A guest that does not boot is started again: QEMU 7.2 was seen to stand still before
+the kernel's first line. On failure the serial log goes to stderr and the exit code is 1. QEMU never outlives this
 process: it is ended on every way out, and the kernel ends it when this process is killed.
 """
 
@@ -17,7 +18,8 @@ import subprocess
 import sys
 import time
 
-BOOT_SECONDS = 60
+BOOT_SECONDS = 45
+BOOT_TRIES = 3
 WORK_SECONDS = 300
 QMP_SECONDS = 20
 PR_SET_PDEATHSIG = 1
@@ -25,6 +27,10 @@ PR_SET_PDEATHSIG = 1
 
 class GuestError(Exception):
     """The guest or QEMU did not do what this script waited for."""
+
+
+class SilentGuestError(GuestError):
+    """A deadline passed."""
 
 
 class Qmp:
@@ -85,17 +91,41 @@ def wait_for_marker(qemu, log, marker, seconds, shown=0):
         if qemu.poll() is not None:
             raise GuestError(f'QEMU ended with {qemu.returncode} before {marker}')
         if time.monotonic() > deadline:
-            raise GuestError(f'no {marker} within {seconds} s')
+            raise SilentGuestError(f'no {marker} within {seconds} s')
         time.sleep(0.2)
+
+
+def boot(work, ram, memory_mib, log):
+    """Returns QEMU with a guest that has booted, and the number of marker lines that were printed."""
+    for tries_left in reversed(range(BOOT_TRIES)):
+        log.unlink(missing_ok=True)
+        pathlib.Path(ram).unlink(missing_ok=True)
+        qemu = start_qemu(work, ram, memory_mib)
+        try:
+            return qemu, wait_for_marker(qemu, log, 'CORPUS-KERNEL', BOOT_SECONDS)
+        except SilentGuestError as error:
+            end(qemu)
+            if tries_left == 0:
+                raise
+            print(f'run-guest.py: {error}, started again', file=sys.stderr)
+        except BaseException:
+            end(qemu)
+            raise
+
+
+def end(qemu):
+    if qemu is not None and qemu.poll() is None:
+        qemu.kill()
+        qemu.wait()
 
 
 def main():
     work, ram, out, memory_mib = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     log = work / 'serial.log'
-    qemu = start_qemu(work, ram, memory_mib)
+    qemu = None
     try:
-        shown = wait_for_marker(qemu, log, 'CORPUS-KERNEL', BOOT_SECONDS)
+        qemu, shown = boot(work, ram, memory_mib, log)
         wait_for_marker(qemu, log, 'CORPUS-READY', WORK_SECONDS, shown)
         qmp = Qmp(f'{work}/qmp')
         qmp.call('stop')
@@ -108,9 +138,7 @@ def main():
         print(log.read_text(errors='replace') if log.exists() else '(empty)', file=sys.stderr)
         return 1
     finally:
-        if qemu.poll() is None:
-            qemu.kill()
-            qemu.wait()
+        end(qemu)
 
 
 if __name__ == '__main__':

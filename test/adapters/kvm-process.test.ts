@@ -72,9 +72,13 @@ describe.skipIf(missing !== undefined)('a KVM guest', () => {
     expect(heard.text()).toMatch(/^loaded in /m);
     expect(heard.text()).not.toMatch(/BAD/);
     const [before, after] = [roundsOf(said.text().split(/^saved/m)[0] ?? ''), roundsOf(heard.text())];
-    // The same guest, not one that started again: its first report is the next one.
-    expect((after[0] ?? 0) - (before.at(-1) ?? 0)).toBeLessThanOrEqual(3 * 256);
-    expect(after[0]).toBeGreaterThan(before.at(-1) ?? Number.POSITIVE_INFINITY);
-    expect(after.length).toBeGreaterThanOrEqual(8);
+    // The same guest, not one that started again. The save began behind report number 8, and the guest went on before the
+    // example said that it had saved: what it reported between is reported by both.
+    expect(after[0]).toBeGreaterThan(before[7] ?? Number.POSITIVE_INFINITY);
+    expect(after[0]).toBeLessThanOrEqual((before.at(-1) ?? 0) + 3 * 256);
+    const begin = after[0] ?? 0;
+    expect(after).toEqual(after.map((_, index) => begin + 256 * index));
+    // The first of its eight lines may be the rest of one that the pause cut.
+    expect(after.length).toBeGreaterThanOrEqual(7);
   });
 });
