@@ -94,9 +94,9 @@ export async function storedBlocksOf(memory: GuestMemory, threads: number): Prom
 async function drain(encoder: PageEncoder, visit: (frames: Uint8Array) => void) {
   const stream = encoder.open({ uuid: new Uint8Array(16), epoch: 0n, sequence: 0, offset: 0 }, undefined);
   try {
-    for (let slab = await stream.next(); slab !== undefined; slab = await stream.next()) {
-      visit(slab.bytes);
-      slab.release();
+    for (let batch = await stream.next(); batch !== undefined; batch = await stream.next()) {
+      for (const piece of batch.pieces) visit(piece);
+      batch.release();
     }
     return { totals: stream.totals() };
   } finally {

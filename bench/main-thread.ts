@@ -3,11 +3,14 @@ import { readFileSync } from 'node:fs';
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+/** Time between two ticks of a 1 ms timer. 1 ms is the best there is. */
+export interface LoopDelay {
+  readonly p99Ms: number;
+  readonly maxMs: number;
+}
+
 export interface MainThreadUse {
   readonly wallMs: number;
-  /** 99th percentile and maximum of the time between two ticks of a 1 ms timer. 1 ms is the best there is. */
-  readonly delayP99Ms: number;
-  readonly delayMaxMs: number;
   /** CPU time of the main thread, share of the wall time. */
   readonly busy: number;
   /** `performance.eventLoopUtilization`: time outside epoll, which counts work of others on the same core too. */
@@ -18,12 +21,21 @@ const resolutionMs = 1;
 /** Ticks before the work begins and after it ends: the histogram leaves out its first interval. */
 const marginMs = 5;
 
-/** Runs `work` with nothing else on the main thread. */
-export async function measureMainThread(work: () => Promise<unknown>): Promise<MainThreadUse> {
+/** How late a timer is while `work` runs with nothing else on the main thread. */
+export async function measureDelay(work: () => Promise<unknown>): Promise<LoopDelay> {
   // A new histogram, not reset(): after a reset the first interval is lost, and with it a block right at the start.
   const delay = monitorEventLoopDelay({ resolution: resolutionMs });
   delay.enable();
   await sleep(marginMs);
+  await work();
+  await sleep(marginMs);
+  delay.disable();
+  const nanosecondsPerMs = 1e6;
+  return { p99Ms: delay.percentile(99) / nanosecondsPerMs, maxMs: delay.max / nanosecondsPerMs };
+}
+
+/** What `work` takes of the main thread. Without the timer of `measureDelay`, whose thousand ticks a second take their share. */
+export async function measureUse(work: () => Promise<unknown>): Promise<MainThreadUse> {
   const begin = performance.now();
   const busyBegin = threadCpuMs();
   const loopBegin = performance.eventLoopUtilization();
@@ -31,16 +43,7 @@ export async function measureMainThread(work: () => Promise<unknown>): Promise<M
   const wallMs = performance.now() - begin;
   const busyMs = threadCpuMs() - busyBegin;
   const { utilization } = performance.eventLoopUtilization(loopBegin);
-  await sleep(marginMs);
-  delay.disable();
-  const nanosecondsPerMs = 1e6;
-  return {
-    wallMs,
-    delayP99Ms: delay.percentile(99) / nanosecondsPerMs,
-    delayMaxMs: delay.max / nanosecondsPerMs,
-    busy: busyMs / wallMs,
-    utilization,
-  };
+  return { wallMs, busy: busyMs / wallMs, utilization };
 }
 
 /** Node 23.9 and later. */

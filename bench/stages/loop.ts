@@ -5,7 +5,7 @@ import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import { defaultMemoryStoreSpace } from '../../src/store/index.ts';
 import type { Bench } from '../bench.ts';
 import { type Guest, machineOf, storedBlocksOf, untouchedGuest } from '../guest.ts';
-import { type MainThreadUse, measureMainThread } from '../main-thread.ts';
+import { type LoopDelay, type MainThreadUse, measureDelay, measureUse } from '../main-thread.ts';
 import { fixedIdentity } from './encode.ts';
 
 const checkpointName = 'loop';
@@ -26,30 +26,32 @@ export async function measureLoop(bench: Bench, guest: Guest): Promise<void> {
   try {
     await saveVm(guest.vm, `file:${path}`, { ...fixedIdentity, threads });
     const works = await worksOf(bench, guest, threads, path);
-    const uses = new Map<string, MainThreadUse[]>();
-    for (let run = 0; run < bench.options.runs; run += 1) {
-      for (const [name, work] of Object.entries(works)) {
+    for (const [name, work] of Object.entries(works)) {
+      const delays: LoopDelay[] = [];
+      const uses: MainThreadUse[] = [];
+      const once = async <T>(measure: (run: () => Promise<unknown>) => Promise<T>): Promise<T> => {
         work.before?.();
         await bench.settle({ memoryBytes: facts.bytes, fileBytes: facts.bytes });
-        const use = await measureMainThread(work.run);
+        const measured = await measure(work.run);
         await work.after?.();
-        uses.set(name, [...(uses.get(name) ?? []), use]);
+        return measured;
+      };
+      for (let run = 0; run < bench.options.runs; run += 1) {
+        delays.push(await once(measureDelay));
+        uses.push(await once(measureUse));
       }
-    }
-    for (const [work, list] of uses) {
-      const parameters = { memory: facts.memory, bytes: facts.bytes, threads, work };
-      const samples = (pick: (use: MainThreadUse) => number): number[] => list.map(pick);
+      const parameters = { memory: facts.memory, bytes: facts.bytes, threads, work: name };
       bench.value(
         { name: 'loop.delay', parameters, unit: 'ms' },
-        samples((use) => use.delayP99Ms),
+        delays.map(({ p99Ms }) => p99Ms),
       );
       bench.value(
         { name: 'loop.busy', parameters, unit: 'share' },
-        samples((use) => use.busy),
+        uses.map(({ busy }) => busy),
       );
       bench.value(
         { name: 'loop.utilization', parameters, unit: 'share' },
-        samples((use) => use.utilization),
+        uses.map(({ utilization }) => utilization),
       );
     }
   } finally {

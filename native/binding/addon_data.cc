@@ -37,6 +37,7 @@ void AddonData::OnNews(Napi::Env env, std::uint64_t key) {
 void AddonData::Teardown() {
   for (const auto& [key, pollable] : pollables_) pollable->Teardown();
   pollables_.clear();
+  threads_.Stop();
   mailbox_->Close();
 }
 

@@ -1,8 +1,8 @@
 // State of one environment (main thread or worker thread). Nothing is global.
 //
 // Destruction order at teardown, all in one clean-up hook: every pollable cancels and joins its
-// threads, then the mailbox closes. Wrapped objects are finalised by Node later and find nothing
-// left to do.
+// threads, then those of tasks end and the mailbox closes. Wrapped objects are finalised by Node
+// later and find nothing left to do.
 #pragma once
 
 #include <napi.h>
@@ -15,6 +15,7 @@
 #include "binding/buffer_views.h"
 #include "binding/mailbox.h"
 #include "core/memory/buffer_pool.h"
+#include "core/parallel/task_threads.h"
 
 namespace chkpt::binding {
 
@@ -42,6 +43,7 @@ class AddonData {
   // Buffers of the pipelines of this environment, and what JavaScript has seen of them.
   const std::shared_ptr<BufferPool>& buffers() const { return buffers_; }
   BufferViews& views() { return views_; }
+  TaskThreads& threads() { return threads_; }
   Napi::FunctionReference memory_constructor;
   Napi::FunctionReference save_constructor;
   Napi::FunctionReference load_constructor;
@@ -55,6 +57,7 @@ class AddonData {
   // Shared with pipelines: the last one to go frees what lies idle.
   const std::shared_ptr<BufferPool> buffers_ = std::make_shared<BufferPool>();
   BufferViews views_;
+  TaskThreads threads_;
   std::map<std::uint64_t, Pollable*> pollables_;
   std::uint64_t next_key_ = 1;
 };

@@ -1,8 +1,9 @@
 #include "binding/buffers.h"
 
-#include <array>
 #include <cstring>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "binding/buffer_views.h"
 #include "binding/convert.h"
@@ -32,22 +33,36 @@ Napi::Value AllocateBuffer(const Napi::CallbackInfo& info) {
   return Napi::Uint8Array::New(env, *bytes, buffer, 0);
 }
 
-// copyBytes(target, source): Promise<void>, on a thread of its own. Both have the same length;
-// neither may be transferred before it resolves.
+// copyBytes(target, sources): Promise<void>, one source behind the other, on a thread of its own.
+// The target has the length of all sources; none of them may be transferred before it resolves.
 Napi::Value CopyBytes(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto target = ToBytes(info[0]);
-  const auto source = ToBytes(info[1]);
-  if (!target || !source || target->size() != source->size()) {
-    return ThrowType(env, "two Uint8Arrays of the same length expected");
+  if (!target || !info[1].IsArray()) return ThrowType(env, "a Uint8Array and an array expected");
+  const Napi::Array array = info[1].As<Napi::Array>();
+  std::vector<std::span<const std::uint8_t>> sources;
+  auto keep = std::make_shared<std::vector<Napi::ObjectReference>>();
+  keep->push_back(Napi::Persistent(info[0].As<Napi::Object>()));
+  std::size_t bytes = 0;
+  for (std::uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value item = array.Get(i);
+    const auto source = ToBytes(item);
+    if (!source) return ThrowType(env, "sources must be Uint8Arrays");
+    sources.emplace_back(*source);
+    bytes += source->size();
+    keep->push_back(Napi::Persistent(item.As<Napi::Object>()));
   }
-  auto keep = std::make_shared<std::array<Napi::ObjectReference, 2>>();
-  (*keep)[0] = Napi::Persistent(info[0].As<Napi::Object>());
-  (*keep)[1] = Napi::Persistent(info[1].As<Napi::Object>());
+  if (bytes != target->size()) {
+    return ThrowType(env, "the sources do not have the length of the target");
+  }
   return Task<Nothing>::Run(
       env,
-      [target = *target, source = *source](const std::atomic<bool>&) {
-        if (!source.empty()) std::memmove(target.data(), source.data(), source.size());
+      [target = target->data(), sources](const std::atomic<bool>&) {
+        std::uint8_t* to = target;
+        for (const auto source : sources) {
+          if (!source.empty()) std::memmove(to, source.data(), source.size());
+          to += source.size();
+        }
         return Ok();
       },
       [keep](Napi::Env e, const Nothing&) { return e.Undefined(); });

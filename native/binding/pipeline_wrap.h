@@ -76,26 +76,28 @@ class PipelineWrap : public Napi::ObjectWrap<Self>, public Pollable {
     return true;
   }
 
-  // `bytes` bytes of a buffer from `begin`; the view made before for this `index`, if there is one.
-  // Empty, with an exception pending, where that cannot be.
+  // `bytes` bytes of a buffer from `begin`; the view made before for this `index`, if it is the
+  // same one. Empty, with an exception pending, where that cannot be.
   Napi::Value ViewOf(Napi::Env env, std::size_t index, const std::shared_ptr<Buffer>& buffer,
                      std::size_t begin, std::size_t bytes) {
     if (index >= views_.size()) views_.resize(index + 1);
-    if (views_[index].IsEmpty()) {
+    View& view = views_[index];
+    if (view.array.IsEmpty() || view.begin != begin || view.bytes != bytes) {
       const Napi::ArrayBuffer all = data_->views().Of(env, buffer);
       if (all.IsEmpty()) return {};
-      const auto view = Napi::Uint8Array::New(env, bytes, all, begin);
-      views_[index] = Napi::Persistent(view);
+      view = {.array = Napi::Persistent(Napi::Uint8Array::New(env, bytes, all, begin)),
+              .begin = begin,
+              .bytes = bytes};
     }
-    return views_[index].Value();
+    return view.array.Value();
   }
 
   // When JavaScript gives a view back: one whose bytes may have a new owner is not used again.
   void CheckView(std::size_t index, Buffer& buffer) {
-    if (index >= views_.size() || views_[index].IsEmpty()) return;
-    if (!views_[index].Value().ArrayBuffer().IsDetached()) return;
+    if (index >= views_.size() || views_[index].array.IsEmpty()) return;
+    if (!views_[index].array.Value().ArrayBuffer().IsDetached()) return;
     buffer.Spoil();
-    views_[index].Reset();
+    views_[index].array.Reset();
   }
 
   // Resolves when no thread touches guest memory any more. May be called again.
@@ -112,6 +114,12 @@ class PipelineWrap : public Napi::ObjectWrap<Self>, public Pollable {
   }
 
  private:
+  struct View {
+    Napi::Reference<Napi::Uint8Array> array;  // empty: none was made
+    std::size_t begin = 0;
+    std::size_t bytes = 0;
+  };
+
   void BeginWait(Napi::Env env) {
     this->Ref();
     data_->mailbox().AddWaiter(env);
@@ -136,7 +144,7 @@ class PipelineWrap : public Napi::ObjectWrap<Self>, public Pollable {
   std::unique_ptr<Pipeline> closing_;   // until its threads are done
   std::optional<Napi::Promise::Deferred> pending_;
   std::vector<Napi::Promise::Deferred> closers_;
-  std::vector<Napi::Reference<Napi::Uint8Array>> views_;  // by index of slab or buffer
+  std::vector<View> views_;  // by index of slab or buffer
 };
 
 }  // namespace chkpt::binding

@@ -49,22 +49,23 @@ SaveWrap::SaveWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
     options.buffers = std::move(buffers);
     return SavePipeline::Start(memory, options, std::move(notify));
   });
-  if (pipeline() != nullptr) taken_.resize(pipeline()->slab_count());
 }
 
 Napi::Value SaveWrap::Next(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (pipeline() == nullptr || busy()) return ThrowType(env, "pipeline is closed or busy");
+  if (!taken_.empty()) return ThrowType(env, "slabs are not released");
   return Wait(env);
 }
 
 bool SaveWrap::TrySettle(Napi::Env env) {
-  const SavePipeline::Polled polled = pipeline()->Poll();
+  SavePipeline::Polled polled = pipeline()->Poll();
   switch (polled.state) {
     case SavePipeline::State::kPending: return false;
-    case SavePipeline::State::kSlab: {
-      const Napi::Value slab = SlabToJs(env, *polled.slab);
-      return slab.IsEmpty() ? Reject(env.GetAndClearPendingException().Value()) : Resolve(slab);
+    case SavePipeline::State::kSlabs: {
+      taken_ = std::move(polled.slabs);
+      const Napi::Value slabs = SlabsToJs(env);
+      return slabs.IsEmpty() ? Reject(env.GetAndClearPendingException().Value()) : Resolve(slabs);
     }
     case SavePipeline::State::kFinished: return Resolve(env.Undefined());
     case SavePipeline::State::kFailed: return Reject(ToJs(env, polled.error));
@@ -72,32 +73,35 @@ bool SaveWrap::TrySettle(Napi::Env env) {
   return false;
 }
 
-Napi::Value SaveWrap::SlabToJs(Napi::Env env, const Slab& slab) {
-  const Napi::Value view = ViewOf(env, slab.index, slab.buffer, 0, kSlabBytes);
-  if (view.IsEmpty()) return view;
-  taken_[slab.index] = &slab;
+Napi::Value SaveWrap::SlabsToJs(Napi::Env env) {
+  Napi::Array pieces = Napi::Array::New(env, taken_.size());
+  std::vector<std::uint64_t> digests;
+  std::vector<IndexGroup> groups;
+  for (std::uint32_t i = 0; i < taken_.size(); ++i) {
+    const Slab& slab = *taken_[i];
+    const Napi::Value piece = ViewOf(env, slab.index, slab.buffer, slab.begin, slab.bytes);
+    if (piece.IsEmpty()) return piece;
+    pieces.Set(i, piece);
+    digests.insert(digests.end(), slab.digests.begin(), slab.digests.end());
+    groups.insert(groups.end(), slab.groups.begin(), slab.groups.end());
+  }
   Napi::Object object = Napi::Object::New(env);
-  object.Set("slab", Number(env, slab.index));
-  object.Set("view", view);
-  object.Set("begin", Number(env, slab.begin));
-  object.Set("bytes", Number(env, slab.bytes));
-  object.Set("digests", DigestsToJs(env, slab.digests));
-  object.Set("groups", GroupsToJs(env, slab.groups));
-  object.Set("pages", Number(env, slab.pages));
+  object.Set("pieces", pieces);
+  object.Set("digests", DigestsToJs(env, digests));
+  object.Set("groups", GroupsToJs(env, groups));
+  object.Set("pages", Number(env, taken_.back()->pages));
   return object;
 }
 
 Napi::Value SaveWrap::Release(const Napi::CallbackInfo& info) {
-  const auto index = ToUint64(info[0]);
-  if (!index || *index >= taken_.size() || taken_[*index] == nullptr) {
-    return ThrowType(info.Env(), "not a slab that was taken");
-  }
-  const Slab* slab = std::exchange(taken_[*index], nullptr);
-  // After close the slab is gone; what JavaScript still had of it is not used again.
-  if (pipeline() == nullptr) return info.Env().Undefined();
-  CheckView(*index, *slab->buffer);
-  pipeline()->Release(slab);
-  return info.Env().Undefined();
+  const Napi::Env env = info.Env();
+  if (taken_.empty()) return ThrowType(env, "no slabs were taken");
+  const std::vector<const Slab*> taken = std::exchange(taken_, {});
+  // After close the slabs are gone; what JavaScript still had of them is not used again.
+  if (pipeline() == nullptr) return env.Undefined();
+  for (const Slab* slab : taken) CheckView(slab->index, *slab->buffer);
+  pipeline()->Release(taken);
+  return env.Undefined();
 }
 
 Napi::Value SaveWrap::Totals(const Napi::CallbackInfo& info) {

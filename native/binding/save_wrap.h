@@ -1,8 +1,10 @@
 // SavePipeline for JavaScript: slabs as promises.
 //
 //   new SavePipeline(memory, {uuid, epoch, sequence, offset, codec, acceleration, dedup, threads,
-//   slabCount}) next(): Promise<{slab, view, begin, bytes, digests, groups} | undefined>     one at
-//   a time release(slab) · totals() · close(): Promise<void>
+//                             slabCount})
+//   next(): Promise<{pieces, digests, groups, pages} | undefined>   all slabs that are ready
+//   release()                                                       those of the last next()
+//   totals() · close(): Promise<void>
 #pragma once
 
 #include <napi.h>
@@ -24,10 +26,10 @@ class SaveWrap : public PipelineWrap<SaveWrap, SavePipeline> {
   Napi::Value Release(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
   Napi::Value Totals(const Napi::CallbackInfo& info);
-  Napi::Value SlabToJs(Napi::Env env, const Slab& slab);
+  Napi::Value SlabsToJs(Napi::Env env);
   bool TrySettle(Napi::Env env) override;
 
-  std::vector<const Slab*> taken_;  // by slab index; null when not with JavaScript
+  std::vector<const Slab*> taken_;  // with JavaScript
 };
 
 }  // namespace chkpt::binding

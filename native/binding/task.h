@@ -1,15 +1,15 @@
-// One computation on a thread of its own, as a promise. An operation is two functions: `compute`
-// off the JavaScript thread, `resolve` on it. Never libuv's pool: its four threads belong to fs and
-// dns.
+// One computation on a thread that it has for itself, as a promise. An operation is two functions:
+// `compute` off the JavaScript thread, `resolve` on it. Never libuv's pool: its four threads belong
+// to fs and dns.
 #pragma once
 
 #include <napi.h>
 
 #include <atomic>
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
-#include <thread>
 #include <utility>
 
 #include "binding/addon_data.h"
@@ -33,7 +33,7 @@ class Task final : public Pollable {
 
   void OnNews(Napi::Env env) override {
     if (!done_) return;
-    thread_.join();
+    ended_.wait();
     AddonData& data = AddonData::Of(env);
     data.Unregister(key_);
     data.mailbox().RemoveWaiter(env);
@@ -47,7 +47,7 @@ class Task final : public Pollable {
 
   void Teardown() override {
     cancelled_ = true;
-    thread_.join();
+    ended_.wait();
     delete this;
   }
 
@@ -61,7 +61,7 @@ class Task final : public Pollable {
     AddonData& data = AddonData::Of(env);
     key_ = data.Register(this);
     data.mailbox().AddWaiter(env);
-    thread_ = std::thread([this, notify = data.NotifierOf(key_)] {
+    ended_ = data.threads().Run([this, notify = data.NotifierOf(key_)] {
       result_.emplace(compute_(cancelled_));
       done_ = true;
       notify();
@@ -75,7 +75,7 @@ class Task final : public Pollable {
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> done_{false};
   std::optional<Result<T>> result_;
-  std::thread thread_;
+  std::future<void> ended_;
 };
 
 }  // namespace chkpt::binding

@@ -100,13 +100,14 @@ Result<Saved> Save(std::shared_ptr<GuestMemory> memory, SaveOptions options) {
     const SavePipeline::Polled polled = pipeline.value()->Poll();
     if (polled.state == SavePipeline::State::kPending) {
       bell.Wait();
-    } else if (polled.state == SavePipeline::State::kSlab) {
-      const Slab& slab = *polled.slab;
-      saved.stream.insert(saved.stream.end(), slab.data + slab.begin,
-                          slab.data + slab.begin + slab.bytes);
-      saved.digests.insert(saved.digests.end(), slab.digests.begin(), slab.digests.end());
-      saved.groups.insert(saved.groups.end(), slab.groups.begin(), slab.groups.end());
-      pipeline.value()->Release(polled.slab);
+    } else if (polled.state == SavePipeline::State::kSlabs) {
+      for (const Slab* slab : polled.slabs) {
+        saved.stream.insert(saved.stream.end(), slab->data + slab->begin,
+                            slab->data + slab->begin + slab->bytes);
+        saved.digests.insert(saved.digests.end(), slab->digests.begin(), slab->digests.end());
+        saved.groups.insert(saved.groups.end(), slab->groups.begin(), slab->groups.end());
+      }
+      pipeline.value()->Release(polled.slabs);
     } else if (polled.state == SavePipeline::State::kFinished) {
       saved.totals = pipeline.value()->totals();
       return saved;
@@ -333,7 +334,7 @@ TEST(PipelineTest, CancelStopsAllThreadsSoonAtAnyMoment) {
         std::chrono::steady_clock::now() + std::chrono::microseconds(random() % 20'000);
     while (std::chrono::steady_clock::now() < deadline) {
       const auto polled = pipeline.value()->Poll();
-      if (polled.state == SavePipeline::State::kSlab) pipeline.value()->Release(polled.slab);
+      if (polled.state == SavePipeline::State::kSlabs) pipeline.value()->Release(polled.slabs);
       if (polled.state == SavePipeline::State::kPending) std::this_thread::yield();
     }
     pipeline.value()->Cancel();

@@ -14,7 +14,7 @@ import { type FrameArguments, headerDigestBytes, sealFrame, sealHeader } from '.
 import { type FrameBinding, frameBytes } from '../format/frame-header.ts';
 import type { CommitSummary, Segment, StoreWriter } from '../store/store.ts';
 import { allocateAligned } from '../util/aligned-buffer.ts';
-import type { MemorySlab, StreamPosition } from './memory-frames.ts';
+import type { SlabBatch, StreamPosition } from './memory-frames.ts';
 import { callStore } from './store-call.ts';
 
 interface OpenSegment {
@@ -108,17 +108,18 @@ export class FrameOutput {
     this.#count(headerDigest, 1, frameHeaderBytes + payload.length);
   }
 
-  /** Passes whole frames through to the store. The slab is not released here. */
-  async slab(slab: MemorySlab): Promise<void> {
-    if (slab.digests.length !== 8 * slab.frameCount || slab.bytes.length % 8 !== 0) {
+  /** Passes whole frames through to the store. The slabs are not released here. */
+  async slabs({ pieces, frameCount, digests }: SlabBatch): Promise<void> {
+    const byteCount = pieces.reduce((sum, piece) => sum + piece.length, 0);
+    if (digests.length !== 8 * frameCount || byteCount % 8 !== 0) {
       throw new CheckpointError(
         'CHKPT_INTERNAL',
-        'a memory source handed out a slab that is not whole frames',
+        'a memory source handed out slabs that are not whole frames',
       );
     }
     await this.flush();
-    if (slab.bytes.length > 0) await this.#write(slab.bytes);
-    this.#count(slab.digests, slab.frameCount, slab.bytes.length);
+    await this.#writeAll(pieces);
+    this.#count(digests, frameCount, byteCount);
   }
 
   /** The root digest; frames written from now on are not part of it. */
@@ -150,6 +151,15 @@ export class FrameOutput {
 
   async #write(bytes: Uint8Array): Promise<void> {
     await callStore(this.#store, 'writing', () => this.#writer.write(bytes));
+  }
+
+  async #writeAll(pieces: readonly Uint8Array[]): Promise<void> {
+    const writer = this.#writer;
+    if (writer.writeAll === undefined) {
+      for (const piece of pieces) if (piece.length > 0) await this.#write(piece);
+      return;
+    }
+    await callStore(this.#store, 'writing', async () => writer.writeAll?.(pieces));
   }
 
   #count(digests: Uint8Array, frameCount: number, byteCount: number): void {

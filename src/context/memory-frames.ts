@@ -42,9 +42,10 @@ export interface MemoryTotals {
   readonly encodedBytes: number;
 }
 
-/** Whole frames in stream order. `bytes` is only valid until `release()`. */
-export interface MemorySlab {
-  readonly bytes: Uint8Array;
+/** Whole frames in stream order, in the slabs that were ready. */
+export interface SlabBatch {
+  /** One behind the other in the stream; only valid until `release()`. */
+  readonly pieces: readonly Uint8Array[];
   readonly frameCount: number;
   /** Header digests of the frames, 8 bytes little-endian each, in order. Owned by the receiver. */
   readonly digests: Uint8Array;
@@ -54,13 +55,13 @@ export interface MemorySlab {
 
 export interface MemoryFrameSource {
   readonly regions: readonly MemoryRegion[];
-  /** Starts encoding. At most one slab is taken at a time; each is released before the next is asked for. */
+  /** Starts encoding. At most one batch is taken at a time; each is released before the next is asked for. */
   open(position: StreamPosition, signal: AbortSignal | undefined): MemoryFrameStream;
 }
 
 export interface MemoryFrameStream {
-  /** The next slab, or `undefined` after the last one. */
-  next(): Promise<MemorySlab | undefined>;
+  /** The next slabs, or `undefined` after the last ones. */
+  next(): Promise<SlabBatch | undefined>;
   /** Valid after `next()` returned `undefined`. */
   totals(): MemoryTotals;
   /** Stops the work, also half-way. Resolves when no thread touches the memory any more. */

@@ -158,8 +158,8 @@ export class StreamWriter {
   }
 
   /**
-   * Writes a memory context. Slabs go to the store as they are, one at a time, and are released when their
-   * write has resolved. Throws what the source throws, `CHKPT_ABORTED`, …
+   * Writes a memory context. Slabs go to the store as they are, one batch at a time, and are released when
+   * their write has resolved. Throws what the source throws, `CHKPT_ABORTED`, …
    */
   async memory(
     name: string,
@@ -227,12 +227,12 @@ export class StreamWriter {
     const start = this.#output.position.offset;
     const stream = source.open(this.#output.position, signal);
     try {
-      for (let slab = await stream.next(); slab !== undefined; slab = await stream.next()) {
+      for (let batch = await stream.next(); batch !== undefined; batch = await stream.next()) {
         try {
-          await this.#output.slab(slab);
-          this.#groups.push(...slab.groups);
+          await this.#output.slabs(batch);
+          this.#groups.push(...batch.groups);
         } finally {
-          slab.release();
+          batch.release();
         }
         checkAborted(signal, this.#options.store);
         onProgress?.({ writtenBytes: this.#output.position.offset - start, memoryBytes });

@@ -5,8 +5,8 @@ import type {
   MemoryFrameSource,
   MemoryFrameStream,
   MemoryRegion,
-  MemorySlab,
   MemoryTotals,
+  SlabBatch,
   StreamPosition,
 } from '../context/memory-frames.ts';
 import { CheckpointError } from '../errors/index.ts';
@@ -27,9 +27,9 @@ export interface EncodeOptions {
   readonly dedup?: boolean | undefined;
   /** Worker threads, 1 to 64; default: number of processors. The output does not depend on it. */
   readonly threads?: number | undefined;
-  /** Slabs of about 2.2 MiB, 2 to 256; default threads + 3: the bound on memory. */
+  /** Slabs of about 2.2 MiB, 2 to 256; default threads + 4 (8 with `raw` and no `dedup`): the bound on memory. */
   readonly slabCount?: number | undefined;
-  /** Told how many pages of the memory are done, about once per 2 MiB of them. */
+  /** Told how many pages of the memory are done, about once per 6 MiB of them. */
   readonly onPages?: ((pageCount: number) => void) | undefined;
 }
 
@@ -98,21 +98,22 @@ class EncoderStream implements MemoryFrameStream {
     void memory.hold(this.#done.promise);
   }
 
-  async next(): Promise<MemorySlab | undefined> {
+  async next(): Promise<SlabBatch | undefined> {
     if (this.#closed !== undefined) throw this.#closedError();
     try {
-      const slab = await awaitNative(this.#pipeline.next());
-      if (slab === undefined) {
+      const slabs = await awaitNative(this.#pipeline.next());
+      if (slabs === undefined) {
         this.#totals = this.#pipeline.totals();
         return undefined;
       }
-      this.#onPages?.(slab.pages);
+      const { pieces, digests, groups, pages } = slabs;
+      this.#onPages?.(pages);
       return {
-        bytes: slab.view.subarray(slab.begin, slab.begin + slab.bytes),
-        frameCount: slab.digests.length / 8,
-        digests: slab.digests,
-        groups: slab.groups,
-        release: () => this.#pipeline.release(slab.slab),
+        pieces,
+        frameCount: digests.length / 8,
+        digests,
+        groups,
+        release: () => this.#pipeline.release(),
       };
     } catch (error) {
       throw this.#signal?.aborted ? this.#closedError() : error;

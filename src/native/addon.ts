@@ -57,21 +57,20 @@ export interface NativeGroup {
   readonly offset: number;
 }
 
-export interface NativeSlab {
-  readonly slab: number;
-  /** The whole slab; its frames are `[begin, begin + bytes)`. */
-  readonly view: Uint8Array;
-  readonly begin: number;
-  readonly bytes: number;
+/** All slabs that were ready. */
+export interface NativeSlabs {
+  /** The frames of each slab, in order. */
+  readonly pieces: readonly Uint8Array[];
   readonly digests: Uint8Array;
   readonly groups: readonly NativeGroup[];
-  /** Pages of the whole memory that are done with this slab. */
+  /** Pages of the whole memory that are done with these slabs. */
   readonly pages: number;
 }
 
 export interface NativeSavePipeline {
-  next(): Promise<NativeSlab | undefined>;
-  release(slab: number): void;
+  next(): Promise<NativeSlabs | undefined>;
+  /** Gives back what the last `next()` gave, before the next one. */
+  release(): void;
   totals(): NativeTotals;
   close(): Promise<void>;
 }
@@ -211,8 +210,10 @@ export interface NativeAddon {
   ) => NativeKvmMachine;
   /** Zero bytes in huge pages, page-aligned; at most 1 GiB. */
   allocateBuffer(byteCount: number): Uint8Array;
-  /** On a thread of its own. Same lengths; neither may be transferred before it resolves. */
-  copyBytes(target: Uint8Array, source: Uint8Array): Promise<void>;
+  /**
+   * On a thread of its own. The target has the length of all sources; none of them may be transferred before it resolves.
+   */
+  copyBytes(target: Uint8Array, sources: readonly Uint8Array[]): Promise<void>;
   /** Process id of the peer of a connected UNIX socket; 0 when it is not visible. */
   peerProcess(descriptor: number): number;
   xxh3(bytes: Uint8Array): bigint;

@@ -8,7 +8,7 @@ export type {
   NativeMemory,
   NativeRegion,
   NativeSavePipeline,
-  NativeSlab,
+  NativeSlabs,
   NativeStampCheck,
   NativeStampWriter,
   NativeStoredBlocks,

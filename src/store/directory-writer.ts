@@ -107,13 +107,17 @@ class DirectoryWriter implements StoreWriter {
     this.#segment = segment;
   }
 
-  async write(bytes: Uint8Array): Promise<void> {
+  write(bytes: Uint8Array): Promise<void> {
+    return this.writeAll([bytes]);
+  }
+
+  async writeAll(pieces: readonly Uint8Array[]): Promise<void> {
     if (this.#file === undefined) {
       throw new CheckpointError('CHKPT_UNSUPPORTED', 'a directory takes bytes only inside a segment', {
         details: { store: this.#save.store },
       });
     }
-    await this.#file.append(bytes);
+    await this.#file.append(pieces);
   }
 
   async endSegment(summary: SegmentSummary): Promise<void> {
@@ -212,7 +216,7 @@ class DirectoryWriter implements StoreWriter {
     const path = collector.manifests.pathOf(this.#temporaryName('tmp'));
     const file = await TemporaryFile.create(environment.fileSystem, path, store);
     this.#manifest = file;
-    await file.append(Buffer.from(serializeManifest(manifest)));
+    await file.append([Buffer.from(serializeManifest(manifest))]);
     await file.finish();
     return file;
   }

@@ -94,7 +94,11 @@ class FileStoreWriter implements StoreWriter {
   }
 
   write(bytes: Uint8Array): Promise<void> {
-    return this.#save.file.append(bytes);
+    return this.#save.file.append([bytes]);
+  }
+
+  writeAll(pieces: readonly Uint8Array[]): Promise<void> {
+    return this.#save.file.append(pieces);
   }
 
   async commit(): Promise<void> {

@@ -23,8 +23,8 @@ export interface FileStatus {
 export interface OpenFile {
   /** Reads at `position`; may return less than asked for; 0 means the end of the file. */
   read(target: Uint8Array, position: number): Promise<number>;
-  /** Writes at `position` without copying `bytes`; may write less than asked for. */
-  write(bytes: Uint8Array, position: number): Promise<number>;
+  /** Writes one piece behind the other from `position` on, without copying them; may write less than asked for. */
+  write(pieces: readonly Uint8Array[], position: number): Promise<number>;
   status(): Promise<FileStatus>;
   fsync(): Promise<void>;
   /** Gives the descriptor back, also when it rejects. */
@@ -57,6 +57,8 @@ export function errnoOf(error: unknown): string | undefined {
 
 /** Most bytes of one system call: Linux moves at most 2 GiB less a page, and Node refuses more. */
 const transferBytesMax = 1024 * 1024 * 1024;
+/** Most pieces of one system call, so that all of them together stay below `transferBytesMax`. */
+const pieceCountMax = 32;
 
 class NodeOpenFile implements OpenFile {
   readonly #handle: FileHandle;
@@ -70,9 +72,13 @@ class NodeOpenFile implements OpenFile {
     return (await this.#handle.read(target, 0, byteCount, position)).bytesRead;
   }
 
-  async write(bytes: Uint8Array, position: number): Promise<number> {
-    const byteCount = Math.min(bytes.length, transferBytesMax);
-    return (await this.#handle.write(bytes, 0, byteCount, position)).bytesWritten;
+  async write(pieces: readonly Uint8Array[], position: number): Promise<number> {
+    const [first = new Uint8Array(0)] = pieces;
+    if (pieces.length > 1 && pieces.every(({ length }) => length <= transferBytesMax / pieceCountMax)) {
+      return (await this.#handle.writev(pieces.slice(0, pieceCountMax), position)).bytesWritten;
+    }
+    const byteCount = Math.min(first.length, transferBytesMax);
+    return (await this.#handle.write(first, 0, byteCount, position)).bytesWritten;
   }
 
   async status(): Promise<FileStatus> {

@@ -52,6 +52,23 @@ export class GuardedWriter implements StoreWriter {
     this.#streamBytes += byteCount;
   }
 
+  async writeAll(pieces: readonly Uint8Array[]): Promise<void> {
+    this.#enter('writeAll');
+    if (!Array.isArray(pieces) || !pieces.every((piece) => piece instanceof Uint8Array)) {
+      throw new TypeError('writeAll() takes an array of Uint8Arrays');
+    }
+    const full = pieces.filter((piece) => piece.length > 0);
+    if (full.length === 0) return;
+    const byteCount = full.reduce((sum, piece) => sum + piece.length, 0);
+    await this.#run('writeAll', () => this.#writeInner(full));
+    this.#streamBytes += byteCount;
+  }
+
+  async #writeInner(pieces: readonly Uint8Array[]): Promise<void> {
+    if (this.#inner.writeAll !== undefined) return await this.#inner.writeAll(pieces);
+    for (const piece of pieces) await this.#inner.write(piece);
+  }
+
   async commit(summary: CommitSummary): Promise<void> {
     this.#enter('commit');
     if (this.#segmentStart !== undefined) throw new TypeError('the last segment has not ended');

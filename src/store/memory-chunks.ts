@@ -17,7 +17,7 @@ export interface MemoryObject {
 /** Below it a hop to another thread costs more than the copy. */
 const asyncBytes = 256 * 1024;
 const arenaBytesFirst = 4 * 1024 * 1024;
-const arenaBytesMax = 64 * 1024 * 1024;
+const arenaBytesMax = 256 * 1024 * 1024;
 
 export class MemoryChunks {
   readonly #chunks: Uint8Array[] = [];
@@ -33,14 +33,12 @@ export class MemoryChunks {
     this.#add(new Uint8Array(bytes));
   }
 
-  /** Copies `bytes`, which must stay as they are until it resolves. One call at a time. */
-  async appendLarge(bytes: Uint8Array): Promise<void> {
-    if (bytes.length < asyncBytes || !hasNativeAddon()) {
-      this.append(bytes);
-      return;
-    }
-    const chunk = this.#take(bytes.length);
-    await nativeAddon().copyBytes(chunk, bytes);
+  /** Copies pieces, which must stay as they are until it resolves, into one chunk. One call at a time. */
+  async appendLarge(pieces: readonly Uint8Array[]): Promise<void> {
+    const byteCount = pieces.reduce((sum, piece) => sum + piece.length, 0);
+    if (byteCount === 0) return;
+    const chunk = isLarge(byteCount) ? this.#take(byteCount) : new Uint8Array(byteCount);
+    await copyPieces(chunk, pieces);
     this.#add(chunk);
   }
 
@@ -64,4 +62,23 @@ export class MemoryChunks {
     this.#offsets.push(this.#byteCount);
     this.#byteCount += chunk.length;
   }
+}
+
+/** Fills the start of `target` with the pieces, one behind the other; large ones off the main thread. */
+export async function copyPieces(target: Uint8Array, pieces: readonly Uint8Array[]): Promise<number> {
+  const byteCount = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  if (isLarge(byteCount)) {
+    await nativeAddon().copyBytes(target.subarray(0, byteCount), pieces);
+    return byteCount;
+  }
+  let done = 0;
+  for (const piece of pieces) {
+    target.set(piece, done);
+    done += piece.length;
+  }
+  return done;
+}
+
+function isLarge(byteCount: number): boolean {
+  return byteCount >= asyncBytes && hasNativeAddon();
 }

@@ -7,7 +7,7 @@
  */
 import { CheckpointError } from '../errors/index.ts';
 import { guardStore } from './guard.ts';
-import { MemoryChunks, type MemoryObject } from './memory-chunks.ts';
+import { copyPieces, MemoryChunks, type MemoryObject } from './memory-chunks.ts';
 import type { Store, StoreFactory, StoreReader, StoreWriter } from './store.ts';
 import { urlError } from './url.ts';
 
@@ -96,11 +96,15 @@ class MemoryWriter implements StoreWriter {
     this.#publish = publish;
   }
 
-  async write(bytes: Uint8Array): Promise<void> {
+  write(bytes: Uint8Array): Promise<void> {
+    return this.writeAll([bytes]);
+  }
+
+  async writeAll(pieces: readonly Uint8Array[]): Promise<void> {
     try {
-      await this.#chunks.appendLarge(bytes);
+      await this.#chunks.appendLarge(pieces);
     } catch (error) {
-      throw new CheckpointError('CHKPT_NO_MEMORY', `cannot allocate ${bytes.length} bytes`, {
+      throw new CheckpointError('CHKPT_NO_MEMORY', 'cannot allocate memory for the checkpoint', {
         details: { store: this.#url },
         cause: error,
       });
@@ -128,22 +132,23 @@ class MemoryReader implements StoreReader {
   }
 
   async read(target: Uint8Array): Promise<number> {
-    const byteCount = this.#copy(this.#position, target);
+    const byteCount = await this.#copy(this.#position, target);
     this.#position += byteCount;
     return byteCount;
   }
 
   async readAt(offset: number, target: Uint8Array): Promise<number> {
-    return this.#copy(offset, target);
+    return await this.#copy(offset, target);
   }
 
   async close(): Promise<void> {
     this.#object = undefined;
   }
 
-  #copy(offset: number, target: Uint8Array): number {
+  async #copy(offset: number, target: Uint8Array): Promise<number> {
     const object = this.#object;
     if (object === undefined) throw new CheckpointError('CHKPT_CLOSED', 'the reader is closed');
+    const pieces: Uint8Array[] = [];
     let done = 0;
     for (
       let index = chunkAt(object, offset);
@@ -153,10 +158,10 @@ class MemoryReader implements StoreReader {
       const start = offset + done - (object.offsets[index] ?? 0);
       const piece = object.chunks[index]?.subarray(start, start + target.length - done);
       if (piece === undefined || piece.length === 0) break;
-      target.set(piece, done);
+      pieces.push(piece);
       done += piece.length;
     }
-    return done;
+    return await copyPieces(target, pieces);
   }
 }
 

@@ -29,4 +29,4 @@ class NullStore implements Store {
 }
 
 const nothing = async (): Promise<void> => undefined;
-const nullWriter: StoreWriter = { write: nothing, commit: nothing, abort: nothing };
+const nullWriter: StoreWriter = { write: nothing, writeAll: nothing, commit: nothing, abort: nothing };

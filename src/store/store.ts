@@ -58,6 +58,11 @@ export interface StoreWriter {
   endSegment?(summary: SegmentSummary): Promise<void>;
   /** Appends. When the promise resolves the bytes are no longer read: the caller reuses the memory. */
   write(bytes: Uint8Array): Promise<void>;
+  /**
+   * Appends several pieces, one behind the other, as `write` does with one: for stores that can do it in one operation.
+   * Optional: without it `write` is called for each piece.
+   */
+  writeAll?(pieces: readonly Uint8Array[]): Promise<void>;
   /** Makes the checkpoint visible, and durable where the store is durable. */
   commit(summary: CommitSummary): Promise<void>;
   /** Drops everything written. Safe after a failure of any other call, and when called twice. */

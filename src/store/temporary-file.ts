@@ -49,17 +49,17 @@ export class TemporaryFile {
     return this.#inode;
   }
 
-  /** Appends all of `bytes`, which are not copied. */
-  async append(bytes: Uint8Array): Promise<void> {
+  /** Appends all of the pieces, one behind the other. They are not copied. */
+  async append(pieces: readonly Uint8Array[]): Promise<void> {
     const file = this.#opened();
-    let done = 0;
-    while (done < bytes.length) {
-      const written = await this.#write(file, done === 0 ? bytes : bytes.subarray(done));
+    let rest = withoutFirst(pieces, 0);
+    while (rest.length > 0) {
+      const written = await this.#write(file, rest);
       if (written === 0) {
         throw new CheckpointError('CHKPT_IO', 'the system writes nothing', { details: this.#details });
       }
-      done += written;
       this.#byteCount += written;
+      rest = withoutFirst(rest, written);
     }
   }
 
@@ -103,9 +103,9 @@ export class TemporaryFile {
     throw new CheckpointError('CHKPT_CLOSED', 'the file is closed', { details: this.#details });
   }
 
-  async #write(file: OpenFile, bytes: Uint8Array): Promise<number> {
+  async #write(file: OpenFile, pieces: readonly Uint8Array[]): Promise<number> {
     try {
-      return await file.write(bytes, this.#byteCount);
+      return await file.write(pieces, this.#byteCount);
     } catch (error) {
       throw saveFailure(error, 'cannot write', this.#details);
     }
@@ -118,4 +118,15 @@ export class TemporaryFile {
       throw saveFailure(error, 'cannot read the length', this.#details);
     }
   }
+}
+
+/** What is left behind the first `byteCount` bytes, without empty pieces. */
+function withoutFirst(pieces: readonly Uint8Array[], byteCount: number): readonly Uint8Array[] {
+  let skip = byteCount;
+  const rest: Uint8Array[] = [];
+  for (const piece of pieces) {
+    if (piece.length > skip) rest.push(skip === 0 ? piece : piece.subarray(skip));
+    skip = Math.max(skip - piece.length, 0);
+  }
+  return rest;
 }

@@ -140,7 +140,7 @@ describe('writes', () => {
             return {
               ...slab,
               release: () => {
-                expect(store.writeBuffers.at(-1)).toBe(slab.bytes.buffer);
+                expect(store.writeBuffers.at(-1)).toBe(slab.pieces[0]?.buffer);
                 events.push('release');
                 slab.release();
               },

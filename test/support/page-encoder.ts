@@ -7,8 +7,8 @@ import type {
   MemoryFrameSource,
   MemoryFrameStream,
   MemoryRegion,
-  MemorySlab,
   MemoryTotals,
+  SlabBatch,
 } from '../../src/context/memory-frames.ts';
 import type { Digest64 } from '../../src/format/digest.ts';
 import { concat, type DraftFrame, layOut, padded, types, u32, u64 } from './stream-builder.ts';
@@ -157,7 +157,7 @@ export function referenceSource(
       const slabFrames = options.slabFrames ?? 3;
       let at = 0;
       return {
-        async next(): Promise<MemorySlab | undefined> {
+        async next(): Promise<SlabBatch | undefined> {
           if (at >= encoder.frames.length) return undefined;
           const first = at;
           at = Math.min(at + slabFrames, encoder.frames.length);
@@ -171,7 +171,8 @@ export function referenceSource(
               : [];
           });
           const digests = layout.digests.slice(8 * first, 8 * at);
-          return { bytes, frameCount: at - first, digests, groups, release: () => void bytes.fill(0xee) };
+          const release = (): void => void bytes.fill(0xee);
+          return { pieces: [bytes], frameCount: at - first, digests, groups, release };
         },
         totals: (): MemoryTotals => encoder.totals,
         close: async (): Promise<void> => undefined,

@@ -41,6 +41,14 @@ ScanResult FrameScanner::Scan(std::span<const std::uint8_t> bytes) {
 Status FrameScanner::ScanFrames(std::span<const std::uint8_t> bytes, ScanResult* result) {
   while (bytes.size() - result->consumed_bytes >= kFrameHeaderBytes) {
     const std::uint8_t* source = bytes.data() + result->consumed_bytes;
+    // Headers lie far apart: the next one comes from memory while this one is checked.
+    const std::uint64_t guess =
+        std::min<std::uint64_t>(Load<std::uint64_t>(source + 8), kFramePayloadBytesMax);
+    const std::uint64_t next = result->consumed_bytes + kFrameHeaderBytes + Pad8(guess);
+    if (next + kFrameHeaderBytes <= bytes.size()) {
+      __builtin_prefetch(bytes.data() + next);
+      __builtin_prefetch(bytes.data() + next + kFrameHeaderBytes - 1);
+    }
     Result<CheckedFrame> checked = CheckFrameHeader(source, position_);
     if (!checked.ok()) return checked.error();
     const CheckedFrame& frame = checked.value();

@@ -32,7 +32,8 @@ Result<std::unique_ptr<LoadPipeline>> LoadPipeline::Start(std::shared_ptr<GuestM
     }
   }
   LoadOptions chosen = options;
-  if (chosen.buffer_count == 0) chosen.buffer_count = chosen.threads + 3;
+  // A buffer holds work for several threads: a job for each 2 MiB of guest memory.
+  if (chosen.buffer_count == 0) chosen.buffer_count = chosen.threads / 8 + 2;
   if (chosen.buffer_count < 2) chosen.buffer_count = 2;
   if (chosen.buffers == nullptr) chosen.buffers = std::make_shared<BufferPool>();
   return std::unique_ptr<LoadPipeline>(

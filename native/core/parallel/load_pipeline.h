@@ -40,7 +40,7 @@ namespace chkpt {
 struct LoadOptions {
   StreamPosition position{};
   unsigned threads = 1;
-  unsigned buffer_count = 0;  // 0: threads + 3
+  unsigned buffer_count = 0;  // 0: one for eight threads, and two
   // Where read buffers and scratch come from and go back to. Null: a pool of its own.
   std::shared_ptr<BufferPool> buffers = nullptr;
 };
@@ -50,7 +50,7 @@ class LoadPipeline {
   // Space in front of each buffer for a carried frame; what a caller reads starts behind it, on a
   // page.
   static constexpr std::size_t kHeadroomBytes = 1152u << 10;
-  static constexpr std::size_t kReadBytes = 4u << 20;
+  static constexpr std::size_t kReadBytes = 14u << 20;
   static_assert(kHeadroomBytes >= kFrameHeaderBytes + kFramePayloadBytesMax);
   static_assert(kHeadroomBytes % kPageBytes == 0);
 

@@ -21,7 +21,9 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
                                                           std::function<void()> notify) {
   CHKPT_CHECK(options.threads >= 1);
   SaveOptions chosen = options;
-  if (chosen.slab_count == 0) chosen.slab_count = chosen.threads + kSpareSlabs;
+  const bool copies_only = chosen.encode.codec == BlockCodec::kRaw && !chosen.encode.dedup;
+  const unsigned spare_slabs = copies_only ? kSpareSlabsRaw : kSpareSlabs;
+  if (chosen.slab_count == 0) chosen.slab_count = chosen.threads + spare_slabs;
   if (chosen.slab_count < chosen.threads + 1) chosen.slab_count = chosen.threads + 1;
   chosen.threads =
       static_cast<unsigned>(std::min<std::uint64_t>(chosen.threads, ChunkCount(*memory)));
@@ -53,7 +55,7 @@ SavePipeline::SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOption
       notify_(std::move(notify)),
       finder_(options.presence),
       cursor_(*memory_, finder_),
-      batch_(options.slab_count >= options.threads + kSpareSlabs ? 2 : 1),
+      batch_(std::max(options.slab_count - options.threads, 2U) - 1),
       slabs_(options.slab_count),
       reorder_(options.slab_count),
       sequencer_(*memory_, options.position),
@@ -77,7 +79,8 @@ void SavePipeline::Work(ChunkEncoder& encoder) {
   while (Slab* slab = TakeFreeSlab()) {
     chunk.slab = slab;
     if (!cursor_.Claim(&chunk.ticket, cancelled_)) {
-      Release(slab);
+      const Slab* const unused = slab;
+      Release({&unused, 1});
       return;
     }
     if (!EncodeChunk(encoder, chunk)) return;
@@ -177,26 +180,29 @@ void SavePipeline::Submit(EncodedChunk chunk) {
 
 SavePipeline::Polled SavePipeline::Poll() {
   const std::lock_guard lock(mutex_);
-  if (error_) return {.state = State::kFailed, .error = *error_};
+  if (error_) return {.state = State::kFailed, .slabs = {}, .error = *error_};
   if (cancelled_) {
     return {.state = State::kFailed,
+            .slabs = {},
             .error = {.code = ErrorCode::kAborted, .message = "save cancelled"}};
   }
   if (!ready_.empty()) {
-    Slab* slab = ready_.front();
-    ready_.pop_front();
-    slab->taken = true;
-    return {.state = State::kSlab, .slab = slab, .error = {}};
+    for (Slab* slab : ready_) slab->taken = true;
+    Polled polled{.state = State::kSlabs, .slabs = {ready_.begin(), ready_.end()}, .error = {}};
+    ready_.clear();
+    return polled;
   }
   waiting_ = !finished_;
-  return {.state = finished_ ? State::kFinished : State::kPending, .error = {}};
+  return {.state = finished_ ? State::kFinished : State::kPending, .slabs = {}, .error = {}};
 }
 
-void SavePipeline::Release(const Slab* slab) {
+void SavePipeline::Release(std::span<const Slab* const> slabs) {
   const std::lock_guard lock(mutex_);
-  slabs_[slab->index].taken = false;
-  free_.push_back(&slabs_[slab->index]);
-  slab_freed_.notify_one();
+  for (const Slab* slab : slabs) {
+    slabs_[slab->index].taken = false;
+    free_.push_back(&slabs_[slab->index]);
+  }
+  slab_freed_.notify_all();
 }
 
 void SavePipeline::Fail(Error error) {

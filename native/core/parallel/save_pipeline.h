@@ -10,8 +10,9 @@
 // Ownership: shares the GuestMemory; owns its threads and slabs. Slabs get their buffers when they
 // are first used; at its end those that are not with the caller go back to the pool. Thread safety:
 // all public methods from any thread. `notify` is called from worker threads after a Poll that had
-// nothing, when there is something: an end, or two slabs (one where slabs are short), so that a
-// fast consumer is woken half as often. It must not call back into the pipeline.
+// nothing, when there is something: an end, as many slabs as no worker will want soon, or whatever
+// is ready when a worker finds no slab to fill. So a fast consumer is woken once for several slabs.
+// It must not call back into the pipeline.
 //
 // Life: Start → Poll/Release … → Cancel (optional) → Join. Destructor cancels and joins.
 #pragma once
@@ -19,11 +20,11 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "core/base/result.h"
@@ -33,14 +34,17 @@
 
 namespace chkpt {
 
-// Slabs beyond one per thread: two that wait for the consumer and one it works on.
-inline constexpr unsigned kSpareSlabs = 3;
+// Slabs beyond one per thread: those that wait for the consumer, and one to fill until it comes.
+// More of them where a chunk is only copied, and a consumer is wanted many times as often; without
+// the table of equal pages that takes no more memory.
+inline constexpr unsigned kSpareSlabs = 4;
+inline constexpr unsigned kSpareSlabsRaw = 8;
 
 struct SaveOptions {
   StreamPosition position{};
   EncodeOptions encode{};
   unsigned threads = 1;
-  unsigned slab_count = 0;  // 0: threads + kSpareSlabs
+  unsigned slab_count = 0;  // 0: threads and kSpareSlabs, or kSpareSlabsRaw
   PagemapMethod presence = PagemapMethod::kScan;
   // Where slabs, staging and tables come from and go back to. Null: a pool of its own.
   std::shared_ptr<BufferPool> buffers = nullptr;
@@ -55,14 +59,14 @@ class SavePipeline {
   SavePipeline(const SavePipeline&) = delete;
   SavePipeline& operator=(const SavePipeline&) = delete;
 
-  enum class State : std::uint8_t { kPending, kSlab, kFinished, kFailed };
+  enum class State : std::uint8_t { kPending, kSlabs, kFinished, kFailed };
   struct Polled {
     State state = State::kPending;
-    const Slab* slab = nullptr;  // kSlab: the caller's until Release
-    Error error;                 // kFailed; kAborted after Cancel
+    std::vector<const Slab*> slabs;  // kSlabs: all that are ready, the caller's until Release
+    Error error;                     // kFailed; kAborted after Cancel
   };
   Polled Poll();
-  void Release(const Slab* slab);
+  void Release(std::span<const Slab* const> slabs);
 
   // Workers stop within one block (about 0.2 ms) or one presence query.
   void Cancel();
@@ -73,7 +77,6 @@ class SavePipeline {
 
   // Complete once Poll returned kFinished.
   PageTotals totals() const;
-  std::size_t slab_count() const { return slabs_.size(); }
 
  private:
   SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOptions& options,
@@ -104,7 +107,7 @@ class SavePipeline {
   const std::size_t batch_;  // ready slabs that are worth a call of notify
   std::vector<Slab> slabs_;
   std::vector<Slab*> free_;
-  std::deque<Slab*> ready_;
+  std::vector<Slab*> ready_;
   // Encoded chunks by order % slab count; each claimed chunk holds a slab, so there is room for
   // all.
   std::vector<std::optional<EncodedChunk>> reorder_;

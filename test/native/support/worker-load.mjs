@@ -22,15 +22,13 @@ async function saveAndLoad() {
     slabCount: 0,
   });
   const load = new addon.LoadPipeline(target, { ...position, threads: 2, bufferCount: 0 });
-  for (let slab = await save.next(); slab !== undefined; slab = await save.next()) {
-    for (let rest = slab.view.subarray(slab.begin, slab.begin + slab.bytes); rest.length > 0; ) {
+  for (let batch = await save.next(); batch !== undefined; batch = await save.next()) {
+    for (const piece of batch.pieces) {
       const { buffer, view } = await load.acquire();
-      const piece = rest.subarray(0, view.length);
       view.set(piece);
       load.push(buffer, piece.length);
-      rest = rest.subarray(piece.length);
     }
-    save.release(slab.slab);
+    save.release();
   }
   await load.finish();
   await Promise.all([save.close(), load.close()]);

@@ -145,10 +145,11 @@ class FaultFile implements OpenFile {
     return await this.#file.read(part, position);
   }
 
-  async write(bytes: Uint8Array, position: number): Promise<number> {
+  async write(pieces: readonly Uint8Array[], position: number): Promise<number> {
     const fault = this.#fileSystem.next('write', this.#path);
-    if (fault === undefined) return await this.#file.write(bytes, position);
-    const written = await this.#file.write(bytes.subarray(0, half(bytes)), position);
+    if (fault === undefined) return await this.#file.write(pieces, position);
+    const bytes = Buffer.concat(pieces);
+    const written = await this.#file.write([bytes.subarray(0, half(bytes))], position);
     if (fault === 'tear') throw this.#fileSystem.stop();
     return fault === 'lie' ? bytes.length : written;
   }

@@ -180,8 +180,9 @@ class PowerCutFile implements OpenFile {
     return this.#file().content.copy(target, 0, position);
   }
 
-  async write(bytes: Uint8Array, position: number): Promise<number> {
+  async write(pieces: readonly Uint8Array[], position: number): Promise<number> {
     const file = this.#file();
+    const bytes = Buffer.concat(pieces);
     const content = Buffer.alloc(Math.max(file.content.length, position + bytes.length));
     file.content.copy(content);
     content.set(bytes, position);
