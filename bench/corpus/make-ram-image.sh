@@ -2,6 +2,7 @@
 # Boots a real Linux guest made of Debian packages in QEMU (TCG), lets it work, and keeps its RAM.
 #
 #   make-ram-image.sh [OUT]      default OUT: bench/corpus/data/linux-2g.ram; OUT's .json is written beside it
+#   make-ram-image.sh --guest    only the guest: vmlinuz, initrd.cpio and root.ext4 in bench/corpus/data/guest-corpus
 #
 # Does nothing when OUT is there and has the sha256 that its .json says. Downloaded packages are kept in
 # bench/corpus/data/packages and used again. The host's package database is not touched.
@@ -13,7 +14,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 data=$here/data
 apt=$data/packages
 PATH=$PATH:/usr/sbin:/sbin # mke2fs
-out=$(realpath -m "${1:-$data/linux-2g.ram}")
+guest=
+if [ "${1:-}" = --guest ]; then guest=$data/guest-corpus; fi
+out=$(realpath -m "${guest:-${1:-$data/linux-2g.ram}}")
 facts=${out%.ram}.json
 memory_mib=2048
 packages=(
@@ -117,9 +120,13 @@ make_disk() {
   rm -rf "$work/tree"
 }
 
+is_complete() {
+  if [ -n "$guest" ]; then [ -d "$guest" ]; else image_is_complete; fi
+}
+
 main() {
-  if image_is_complete; then
-    echo "$out is there and matches its sha256"
+  if is_complete; then
+    echo "$out is there and complete"
     return
   fi
   check_tools qemu-system-x86_64:qemu-system-x86 cpio:cpio flock:util-linux mke2fs:e2fsprogs python3:python3 \
@@ -131,7 +138,7 @@ main() {
     echo "make-ram-image.sh: another run holds $data/lock" >&2
     return 1
   fi
-  if image_is_complete; then return; fi
+  if is_complete; then return; fi
   work=$data/work part=$out.part
   ram=$(choose_memory_folder)/chkpt-corpus-$(echo "$data" | sha256sum | cut -c1-12).ram
   trap clean_up EXIT
@@ -146,6 +153,12 @@ main() {
   make_initramfs
   make_disk
   echo "disk made after $SECONDS s"
+  if [ -n "$guest" ]; then
+    mkdir "$work/guest"
+    mv "$work/vmlinuz" "$work/initrd.cpio" "$work/root.ext4" "$work/guest/"
+    mv "$work/guest" "$guest"
+    return
+  fi
   python3 "$here/run-guest.py" "$work" "$ram" "$part" "$memory_mib" &
   runner=$!
   wait "$runner"

@@ -4,6 +4,16 @@ import { packageRoot } from '../package-link.ts';
 
 export type GuestArchitecture = 'i386' | 'amd64';
 
+/** Where `vmlinuz`, `initrd.cpio` and `root.ext4` of the guest behind the RAM image are: a Debian that compiles and sorts. */
+export function corpusFolder(): string {
+  return `${packageRoot()}/bench/corpus/data/guest-corpus`;
+}
+
+/** Why it cannot be; undefined when it can. Makes it when it is not there. */
+export function whyNoCorpusGuest(): string | undefined {
+  return whyNot([`${packageRoot()}/bench/corpus/make-ram-image.sh`, '--guest']);
+}
+
 /** Where `vmlinuz` and `initrd.gz` are. */
 export function linuxFolder(architecture: GuestArchitecture): string {
   return `${packageRoot()}/bench/corpus/data/guest-${architecture}`;
@@ -11,9 +21,12 @@ export function linuxFolder(architecture: GuestArchitecture): string {
 
 /** Why there can be no Linux; undefined when there can. Makes it when it is not there. */
 export function whyNoLinux(architecture: GuestArchitecture): string | undefined {
-  const script = `${packageRoot()}/bench/corpus/make-linux-guest.sh`;
+  return whyNot([`${packageRoot()}/bench/corpus/make-linux-guest.sh`, architecture]);
+}
+
+function whyNot([script = '', ...parameters]: readonly string[]): string | undefined {
   try {
-    execFileSync(script, [architecture], { stdio: 'pipe', timeout: 300_000 });
+    execFileSync('bash', [script, ...parameters], { stdio: 'pipe', timeout: 600_000 });
     return undefined;
   } catch (error) {
     return `no Linux guest: ${String((error as { stderr?: Buffer }).stderr ?? error).trim()}`;

@@ -2,7 +2,7 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { linuxFolder, whyNoLinux } from './linux.ts';
+import { corpusFolder, linuxFolder, whyNoCorpusGuest, whyNoLinux } from './linux.ts';
 import { SerialLine } from './serial-line.ts';
 
 export const qemuCommand = 'qemu-system-x86_64';
@@ -22,7 +22,14 @@ export function whyNoQemuLinux(): string | undefined {
   return whyNoQemu() ?? whyNoLinux('amd64');
 }
 
+/** Why the guest that works cannot be. */
+export function whyNoQemuCorpus(): string | undefined {
+  return whyNoQemu() ?? whyNoCorpusGuest();
+}
+
 export interface LinuxOptions {
+  /** `shell` (default): a prompt on the serial line. `corpus`: a Debian that works by itself, then says CORPUS-READY. */
+  readonly guest?: 'shell' | 'corpus';
   /** For the sockets. */
   readonly folder: string;
   readonly name: string;
@@ -35,17 +42,31 @@ export interface LinuxOptions {
 
 /** Arguments of a QEMU with a Linux, a memfd and a serial line. */
 export function linuxArguments(options: LinuxOptions): string[] {
-  const { folder, name, memoryBytes, incoming, backend = 'share=on' } = options;
-  const guest = linuxFolder('amd64');
+  const { folder, name, memoryBytes, incoming, backend = 'share=on', guest = 'shell' } = options;
   return [
-    ...['-nodefaults', '-display', 'none', '-no-reboot', '-smp', '1', '-cpu', 'qemu64'],
+    ...['-nodefaults', '-display', 'none', '-no-reboot', '-cpu', 'qemu64'],
     ...['-m', `${memoryBytes}b`, '-machine', 'pc-q35-7.2,accel=tcg,memory-backend=ram'],
     ...['-object', `memory-backend-memfd,id=ram,size=${memoryBytes},${backend}`],
-    ...['-kernel', `${guest}/vmlinuz`, '-initrd', `${guest}/initrd.gz`],
+    ...(guest === 'shell' ? shellArguments() : corpusArguments()),
     ...['-append', 'console=ttyS0 quiet mitigations=off random.trust_cpu=on panic=1'],
     ...['-chardev', `socket,id=s0,path=${folder}/${name}.serial,server=on,wait=off`, '-serial', 'chardev:s0'],
     ...['-qmp', `unix:${folder}/${name}.qmp,server=on,wait=off`],
     ...(incoming === undefined ? [] : ['-incoming', incoming]),
+  ];
+}
+
+function shellArguments(): string[] {
+  const folder = linuxFolder('amd64');
+  return ['-smp', '1', '-kernel', `${folder}/vmlinuz`, '-initrd', `${folder}/initrd.gz`];
+}
+
+/** What the guest writes to its disk is gone with its QEMU, so that several can have the same one. */
+function corpusArguments(): string[] {
+  const folder = corpusFolder();
+  return [
+    ...['-smp', '2', '-kernel', `${folder}/vmlinuz`, '-initrd', `${folder}/initrd.cpio`],
+    ...['-drive', `file=${folder}/root.ext4,format=raw,if=none,id=disk,cache=unsafe,snapshot=on`],
+    ...['-device', 'virtio-blk-pci,drive=disk'],
   ];
 }
 

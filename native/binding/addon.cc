@@ -7,6 +7,7 @@
 #include "binding/bench_wrap.h"
 #include "binding/buffers.h"
 #include "binding/convert.h"
+#include "binding/copy_wrap.h"
 #include "binding/kvm_wrap.h"
 #include "binding/load_wrap.h"
 #include "binding/memory_wrap.h"
@@ -94,6 +95,7 @@ Napi::Value Capabilities(const Napi::CallbackInfo& info) {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   AddonData::Install(env);
   MemoryWrap::Define(env, exports);
+  CopyWrap::Define(env, exports);
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);
   StampWrap::Define(env, exports);

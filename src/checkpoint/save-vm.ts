@@ -4,7 +4,7 @@ import { openCheckpoint as openInStore } from '../context/checkpoint.ts';
 import type { SaveCheckpoint } from '../context/save-checkpoint.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
-import { type EncodeOptions, PageEncoder } from '../memory/index.ts';
+import { type EncodeOptions, type GuestMemory, MemoryCopy, PageEncoder } from '../memory/index.ts';
 import type { CommitSummary, Store } from '../store/index.ts';
 import { checkpointDigest } from './digest.ts';
 import { toStore } from './open.ts';
@@ -17,6 +17,12 @@ import { devicesContext, memoryContext, planOf, tableTags, type VmPlan } from '.
 export interface SaveVmOptions extends Pick<EncodeOptions, 'acceleration' | 'dedup' | 'threads'> {
   /** `auto` (default) is `lz4`. `raw` stores pages as they are. */
   readonly codec?: 'auto' | 'lz4' | 'raw' | undefined;
+  /**
+   * Lets a running guest run on while its memory is compressed and written: it stands still only while its state is taken and
+   * its memory is copied aside. Needs free memory for all that the guest has touched. Default false: the guest stands still until
+   * the last page is written. The checkpoint is the same.
+   */
+  readonly copyMemory?: boolean | undefined;
   /** Parts to leave out; recorded in the checkpoint. */
   readonly skip?: readonly SkipPart[] | undefined;
   /** UUID of the checkpoint, text form; default random. With `createdMs` fixed too, equal machines give equal bytes. */
@@ -47,9 +53,10 @@ export interface SaveReport {
 const channel = tracingChannel('chkpt:save');
 
 /**
- * Saves `vm` into a store. A running machine is paused for the time of the save and runs again afterwards, whatever happens.
+ * Saves `vm` into a store. A running machine is paused for the time of the save (less with `copyMemory`) and runs again
+ * afterwards, whatever happens.
  *
- * Rejects with `CHKPT_VM_FAILED`, `CHKPT_ABORTED`, `CHKPT_NO_SPACE`, `CHKPT_IO` and the other errors of the store; then
+ * Rejects with `CHKPT_VM_FAILED`, `CHKPT_ABORTED`, `CHKPT_NO_MEMORY`, `CHKPT_NO_SPACE`, `CHKPT_IO` and the other errors of the store; then
  * nothing was published and an older checkpoint at the same place is untouched.
  */
 export function saveVm(
@@ -79,7 +86,9 @@ async function savePaused(
     });
   }
   const plan = planOf(vm, options.skip ?? []);
-  const { encoder, memoryBytes } = encoderOf(vm, plan, options, report);
+  const memory = plan.hasMemory ? vm.memory : undefined;
+  const encode = encoderOf(memory, options, report);
+  const memoryBytes = Number(memory?.byteLength ?? 0n);
   const { uuid, createdMs, signal } = options;
   const checkpoint = await openInStore(store, {
     mode: 'save',
@@ -88,48 +97,113 @@ async function savePaused(
     createdMs,
     signal,
   });
-  const wasRunning = vm.running;
-  let pausedAt = performance.now();
-  let pausedMs = 0;
+  const stop = new Stop(vm);
+  const aside = new Aside(vm, memory !== undefined && vm.running && options.copyMemory === true, options);
   try {
-    if (wasRunning) await vm.pause();
-    pausedAt = performance.now();
+    await aside.prepare();
+    await stop.begin();
     report({ phase: 'state', memoryBytesDone: 0, memoryBytes });
     await saveStates(vm, plan, checkpoint, options.skip ?? []);
-    if (encoder !== undefined) await checkpoint.saveMemory(memoryContext, encoder, { signal });
-    if (wasRunning) {
-      await vm.resume();
-      pausedMs = performance.now() - pausedAt;
-    }
+    if (await aside.take()) await stop.end();
+    const source = aside.memory ?? (plan.hasMemory ? vm.memory : undefined);
+    if (source !== undefined) await checkpoint.saveMemory(memoryContext, encode(source), { signal });
+    await stop.end();
     report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
     const summary = await checkpoint.commit();
-    return reportOf(store, summary, memoryBytes, performance.now() - begin, pausedMs);
+    return reportOf(store, summary, memoryBytes, performance.now() - begin, stop.pausedMs);
   } catch (error) {
     await checkpoint.abort();
     throw abortedOr(error, signal);
   } finally {
-    if (wasRunning && !vm.running) await vm.resume();
+    await aside.close();
+    await stop.end();
   }
 }
 
+/** The time in which a machine that ran stands still. */
+class Stop {
+  readonly #vm: VirtualMachine;
+  readonly #wasRunning: boolean;
+  #beginMs: number | undefined;
+  pausedMs = 0;
+
+  constructor(vm: VirtualMachine) {
+    this.#vm = vm;
+    this.#wasRunning = vm.running;
+  }
+
+  async begin(): Promise<void> {
+    if (!this.#wasRunning) return;
+    this.#beginMs = performance.now();
+    await this.#vm.pause();
+    this.#beginMs = performance.now();
+  }
+
+  /** Once: whoever pauses the machine afterwards wants it so. */
+  async end(): Promise<void> {
+    if (this.#beginMs === undefined) return;
+    if (!this.#vm.running) await this.#vm.resume();
+    this.pausedMs = performance.now() - this.#beginMs;
+    this.#beginMs = undefined;
+  }
+}
+
+/** What `copyMemory` asks for: the copy of memory that is saved while the guest runs again. */
+class Aside {
+  readonly #vm: VirtualMachine;
+  readonly #wanted: boolean;
+  readonly #options: SaveVmOptions;
+  #copy: MemoryCopy | undefined;
+
+  constructor(vm: VirtualMachine, wanted: boolean, options: SaveVmOptions) {
+    this.#vm = vm;
+    this.#wanted = wanted;
+    this.#options = options;
+  }
+
+  get memory(): GuestMemory | undefined {
+    return this.#copy?.memory;
+  }
+
+  /** While the guest runs: most of what a copy costs is getting the memory for it. */
+  async prepare(): Promise<void> {
+    const { memory } = this.#vm;
+    if (!this.#wanted || memory === undefined) return;
+    this.#copy = MemoryCopy.of(memory);
+    if (!memory.isAttached) await this.#copy.update(memory, this.#options);
+  }
+
+  /** While the guest stands still. True when it may run on. */
+  async take(): Promise<boolean> {
+    const { memory } = this.#vm;
+    if (this.#copy === undefined || memory === undefined) return false;
+    await this.#copy.update(memory, this.#options);
+    return true;
+  }
+
+  async close(): Promise<void> {
+    await this.#copy?.close();
+  }
+}
+
+/** Checks the options before anything is done. */
 function encoderOf(
-  vm: VirtualMachine,
-  plan: VmPlan,
+  memory: GuestMemory | undefined,
   options: SaveVmOptions,
   report: Report,
-): { encoder: PageEncoder | undefined; memoryBytes: number } {
-  const { memory } = vm;
-  if (memory === undefined || !plan.hasMemory) return { encoder: undefined, memoryBytes: 0 };
-  const memoryBytes = Number(memory.byteLength);
+): (source: GuestMemory) => PageEncoder {
   const { codec = 'auto', acceleration, dedup, threads } = options;
-  const encoder = new PageEncoder(memory, {
-    codec: codec === 'auto' ? 'lz4' : codec,
-    acceleration,
-    dedup,
-    threads,
-    onPages: (pages) => report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes }),
-  });
-  return { encoder, memoryBytes };
+  const memoryBytes = Number(memory?.byteLength ?? 0n);
+  const encode = (source: GuestMemory): PageEncoder =>
+    new PageEncoder(source, {
+      codec: codec === 'auto' ? 'lz4' : codec,
+      acceleration,
+      dedup,
+      threads,
+      onPages: (pages) => report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes }),
+    });
+  if (memory !== undefined) encode(memory);
+  return encode;
 }
 
 async function saveStates(

@@ -74,7 +74,7 @@ export const commands: readonly CommandSpec[] = [
     summary: 'save RAM images and device state, or a QEMU guest, as a checkpoint',
     usages: [
       '--memory RAMFILE[@BASE]… [--state CONTEXT.TAG=FILE]… [--skip PART]… [--id ID] STORE',
-      '--qemu SOCKET [--skip PART]… [--id ID] STORE',
+      '--qemu SOCKET [--copy-memory] [--skip PART]… [--id ID] STORE',
     ],
     operands: ['STORE'],
     options: [
@@ -106,6 +106,11 @@ export const commands: readonly CommandSpec[] = [
         summary: 'save the guest of the QEMU with this QMP socket; it stands still meanwhile, then runs on',
       },
       {
+        name: 'copy-memory',
+        summary:
+          'with --qemu: copy RAM aside, so that the guest runs on while it is written; takes as much free memory',
+      },
+      {
         name: 'id',
         value: 'ID',
         summary: 'identity of the machine; default: name of the first RAM image, or the -name of QEMU',
@@ -122,7 +127,7 @@ export const commands: readonly CommandSpec[] = [
       ['chkpt save --memory ram.img vm.chkpt', 'one image, as a file'],
       ['chkpt save --memory low.img --memory high.img@4G dir:/ckpt/vm', 'two regions, as a directory'],
       ['chkpt save --memory ram.img --state pic.irr=irr.bin --json vm.chkpt', 'with device state'],
-      ['chkpt save --qemu vm.qmp vm.chkpt', 'a QEMU guest'],
+      ['chkpt save --qemu vm.qmp --copy-memory vm.chkpt', 'a QEMU guest, stopped for a moment only'],
     ],
     isInterruptible: true,
     load: () => import('./commands/save.ts'),

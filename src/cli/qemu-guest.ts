@@ -34,12 +34,17 @@ export function qemuSocketOf(line: ParsedLine, excluded: readonly string[]): str
 }
 
 /** The guest runs on if it ran, whatever happens. */
-export async function saveQemu(work: QemuWork, id: string | undefined): Promise<SaveReport & { id: string }> {
+export async function saveQemu(
+  work: QemuWork,
+  { id, copyMemory }: { readonly id: string | undefined; readonly copyMemory: boolean },
+): Promise<SaveReport & { id: string }> {
   await using vm = await QemuVm.connect(work.socket, { id });
   const { threads, codec, uuid, createdMs } = work.options;
   const { skip, signal } = work;
-  const onProgress = viewOf(work);
-  const report = await saveVm(vm, work.store, { threads, codec, uuid, createdMs, skip, signal, onProgress });
+  const report = await saveVm(vm, work.store, {
+    ...{ threads, codec, uuid, createdMs, skip, signal, copyMemory },
+    onProgress: viewOf(work),
+  });
   return { ...report, id: vm.id };
 }
 

@@ -78,13 +78,16 @@ export interface MemoryScan {
 export class GuestMemory implements AsyncDisposable {
   /** The region table, ascending. */
   readonly regions: readonly MemoryRegion[];
+  /** Memory that somebody else owns, and may move while its guest runs. */
+  readonly isAttached: boolean;
   readonly #native: NativeMemory;
   readonly #inFlight = new Set<Promise<unknown>>();
   #closed = false;
   #closing: Promise<void> | undefined;
 
-  private constructor(native: NativeMemory, regions: readonly NativeRegion[]) {
+  private constructor(native: NativeMemory, regions: readonly NativeRegion[], isAttached = false) {
     this.#native = native;
+    this.isAttached = isAttached;
     this.regions = regions.map(([base, bytes]) => ({ base, bytes }));
   }
 
@@ -139,6 +142,7 @@ export class GuestMemory implements AsyncDisposable {
     return new GuestMemory(
       callNative(() => nativeAddon().attachMemory(regions, views)),
       regions,
+      true,
     );
   }
 

@@ -8,5 +8,6 @@ export {
   type RegionSpec,
   type WasmMemory,
 } from './guest-memory.ts';
+export { MemoryCopy } from './memory-copy.ts';
 export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder.ts';
 export { type EncodeOptions, PageEncoder } from './page-encoder.ts';

@@ -67,6 +67,13 @@ export interface NativeSlabs {
   readonly pages: number;
 }
 
+export interface NativeMemoryCopy {
+  /** Makes the target equal to the source, which may be written meanwhile. One call at a time. */
+  update(source: NativeMemory, threads: number): Promise<void>;
+  /** Ends the update under way, and every later one, with CHKPT_ABORTED. */
+  cancel(): void;
+}
+
 export interface NativeSavePipeline {
   next(): Promise<NativeSlabs | undefined>;
   /** Gives back what the last `next()` gave, before the next one. */
@@ -170,6 +177,10 @@ export interface NativeAddon {
   ): NativeMemory;
   attachMemory(regions: readonly NativeRegion[], views: readonly Uint8Array[]): NativeMemory;
   describeMemory(regions: readonly NativeRegion[]): NativeMemory;
+  /** The target is fresh memory. */
+  readonly MemoryCopy: new (
+    target: NativeMemory,
+  ) => NativeMemoryCopy;
   readonly SavePipeline: new (
     memory: NativeMemory,
     options: NativePosition & {

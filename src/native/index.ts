@@ -6,6 +6,7 @@ export type {
   NativeKvmSupport,
   NativeLoadPipeline,
   NativeMemory,
+  NativeMemoryCopy,
   NativeRegion,
   NativeSavePipeline,
   NativeSlabs,

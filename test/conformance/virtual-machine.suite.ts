@@ -119,6 +119,29 @@ function describeSave(bench: Bench): void {
     expect(await target.digest()).not.toBe(await source.digest());
   });
 
+  test('with copyMemory a running machine runs on while its memory is written; the checkpoint is of one moment', async () => {
+    const source = await bench.machine();
+    const target = await bench.machine();
+    const store = bench.store();
+    await source.vm.resume();
+    await source.waitForWork();
+    const ranInMemoryPhase: boolean[] = [];
+    const onProgress = ({ phase }: Progress): void => {
+      if (phase === 'memory') ranInMemoryPhase.push(source.vm.running);
+    };
+    const { pausedMs } = await saveVm(source.vm, store, { copyMemory: true, onProgress });
+    expect(pausedMs).toBeGreaterThan(0);
+    expect(ranInMemoryPhase).not.toHaveLength(0);
+    expect(ranInMemoryPhase).not.toContain(false);
+    await source.waitForWork();
+    await source.vm.pause();
+    await loadVm(target.vm, store);
+    if (target.isOfOneMoment !== undefined) expect(await target.isOfOneMoment()).toBe(true);
+    expect(await target.digest()).not.toBe(await source.digest());
+    await target.vm.resume();
+    await target.waitForWork();
+  });
+
   test('two saves of a paused machine are equal byte for byte', async () => {
     const { vm } = await usedMachine(bench);
     const [first, second] = [bench.store(), bench.store()];

@@ -30,7 +30,7 @@ async function runQemu({ line, common, output, signal }: Invocation, socket: str
   try {
     const onProgress = progress.update.bind(progress);
     const work = { socket, store, skip, options: common, signal, onProgress };
-    const saved = await saveQemu(work, line.last('id'));
+    const saved = await saveQemu(work, { id: line.last('id'), copyMemory: line.has('copy-memory') });
     progress.stop();
     const { uuid, root, id, memoryBytes, checkpointBytes, elapsedMs, pausedMs } = saved;
     const ratio = ratioOf(memoryBytes, checkpointBytes);
@@ -56,6 +56,7 @@ async function runImages({ line, common, output, signal }: Invocation): Promise<
     memory.map(({ path }) => path),
   );
   const id = line.last('id') ?? basename(memory[0]?.path ?? defaultId);
+  if (line.has('copy-memory')) throw usageError('--copy-memory is for --qemu: a RAM image does not run');
   const images = await RamImages.open(memory);
   const progress = createProgress('saving', common);
   try {
