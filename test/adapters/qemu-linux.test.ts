@@ -84,10 +84,11 @@ describe.skipIf(missing !== undefined)('a Linux guest in QEMU', () => {
     const command = buildCommandLine();
     const chkpt = (...parameters: string[]) => run(process.execPath, [command, ...parameters]);
     const saved = JSON.parse(
-      (await chkpt('save', '--qemu', qemu.qmpPath, '--json', `${folder}/vm.chkpt`)).stdout,
+      (await chkpt('save', '--qemu', qemu.qmpPath, '--copy-memory', '--json', `${folder}/vm.chkpt`)).stdout,
     );
     expect(saved).toMatchObject({ command: 'save', id: 'qemu', memoryBytes });
     expect(saved.pausedMs).toBeGreaterThan(0);
+    expect(saved.pausedMs).toBeLessThan(saved.elapsedMs);
     await qemu.line.command('true'); // it runs on
     const last = lastTickOf(qemu);
     const refused = chkpt('load', `${folder}/vm.chkpt`, '--qemu', qemu.qmpPath);

@@ -47,6 +47,7 @@ test.each<[words: string[], line: RegExp]>([
   [['load', 'x', '--qemu=qmp.sock', '--state', 'a.b=c'], /--qemu and --state exclude each other/],
   [['load', 'x', '--qemu='], /--qemu needs a value: --qemu SOCKET/],
   [['load', 'x', '--paused'], /--paused goes with --qemu/],
+  [[...save, '--copy-memory', 'x'], /--copy-memory goes with --qemu/],
   [[...save, '--parent', 'file:a', 'x'], /--parent is not available/],
   [['save'], /STORE is missing: chkpt save --memory/],
   [['save', 'x'], /--memory RAMFILE or --qemu SOCKET is missing; .* --skip memory/],

@@ -56,7 +56,7 @@ async function runImages({ line, common, output, signal }: Invocation): Promise<
     memory.map(({ path }) => path),
   );
   const id = line.last('id') ?? basename(memory[0]?.path ?? defaultId);
-  if (line.has('copy-memory')) throw usageError('--copy-memory is for --qemu: a RAM image does not run');
+  if (line.has('copy-memory')) throw usageError('--copy-memory goes with --qemu');
   const images = await RamImages.open(memory);
   const progress = createProgress('saving', common);
   try {
