@@ -97,6 +97,16 @@ export const figures = {
     baselines: {},
     limits: { atMost: 0.1 },
   },
+  'cancel.save': {
+    what: 'from the abort of saveVm, LZ4, to file: until it has ended',
+    baselines: {},
+    limits: { atMost: 50 },
+  },
+  'cancel.load': {
+    what: 'from the abort of loadVm, LZ4, from file: until it has ended',
+    baselines: {},
+    limits: { atMost: 50 },
+  },
   'loop.utilization': { what: 'performance.eventLoopUtilization', baselines: {} },
 } as const satisfies Record<string, Figure>;
 

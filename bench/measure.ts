@@ -12,6 +12,7 @@ import { availableMemoryBytes, describeMachine } from './machine.ts';
 import { type BenchOptions, UsageError } from './options.ts';
 import { packageRoot } from './package-link.ts';
 import { Scratch } from './scratch.ts';
+import { measureCancel } from './stages/cancel.ts';
 import { measureEncode } from './stages/encode.ts';
 import { measureFiles } from './stages/files.ts';
 import { measureFootprint } from './stages/footprint.ts';
@@ -65,7 +66,14 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
   const guest = await make();
   bench.memories.push(guest.facts);
   try {
-    for (const stage of [measureGuestScan, measureEncode, measureLoad, measureFiles, measureLoop]) {
+    for (const stage of [
+      measureGuestScan,
+      measureEncode,
+      measureLoad,
+      measureFiles,
+      measureCancel,
+      measureLoop,
+    ]) {
       await stage(bench, guest);
       await bench.settle();
     }

@@ -36,8 +36,10 @@ export interface LinuxOptions {
   readonly memoryBytes: number;
   /** Arguments of `-incoming`. */
   readonly incoming?: string;
-  /** Default `share=on`. */
+  /** Of the memory-backend, default `share=on`. */
   readonly backend?: string;
+  /** Further arguments. */
+  readonly extra?: readonly string[];
 }
 
 /** Arguments of a QEMU with a Linux, a memfd and a serial line. */
@@ -52,6 +54,7 @@ export function linuxArguments(options: LinuxOptions): string[] {
     ...['-chardev', `socket,id=s0,path=${folder}/${name}.serial,server=on,wait=off`, '-serial', 'chardev:s0'],
     ...['-qmp', `unix:${folder}/${name}.qmp,server=on,wait=off`],
     ...(incoming === undefined ? [] : ['-incoming', incoming]),
+    ...(options.extra ?? []),
   ];
 }
 

@@ -13,6 +13,7 @@ void CopyWrap::Define(Napi::Env env, Napi::Object exports) {
                                                  {
                                                      InstanceMethod<&CopyWrap::Update>("update"),
                                                      InstanceMethod<&CopyWrap::Cancel>("cancel"),
+                                                     InstanceMethod<&CopyWrap::Close>("close"),
                                                  });
   exports.Set("MemoryCopy", constructor);
 }
@@ -36,7 +37,7 @@ Napi::Value CopyWrap::Update(const Napi::CallbackInfo& info) {
   const auto threads = ToUint64(info[1]);
   if (!threads || *threads < 1 || *threads > 64) return ThrowType(env, "1 to 64 threads expected");
   if (work_ == nullptr || work_->busy.exchange(true)) {
-    return ThrowType(env, "one update at a time");
+    return ThrowType(env, "the copy is closed or busy");
   }
   return Task<Nothing>::Run(
       env,
@@ -52,6 +53,12 @@ Napi::Value CopyWrap::Update(const Napi::CallbackInfo& info) {
 
 Napi::Value CopyWrap::Cancel(const Napi::CallbackInfo& info) {
   if (work_ != nullptr) work_->cancelled = true;
+  return info.Env().Undefined();
+}
+
+Napi::Value CopyWrap::Close(const Napi::CallbackInfo& info) {
+  if (work_ != nullptr) work_->cancelled = true;
+  work_.reset();
   return info.Env().Undefined();
 }
 

@@ -1,6 +1,7 @@
 // MemoryCopy for JavaScript.
 //
 //   new MemoryCopy(target)   update(source, threads): Promise<void>, one at a time · cancel()
+//   close(): lets go of the target, which an update under way still holds
 #pragma once
 
 #include <napi.h>
@@ -20,6 +21,7 @@ class CopyWrap : public Napi::ObjectWrap<CopyWrap> {
  private:
   Napi::Value Update(const Napi::CallbackInfo& info);
   Napi::Value Cancel(const Napi::CallbackInfo& info);
+  Napi::Value Close(const Napi::CallbackInfo& info);
 
   // What an update works with, also when JavaScript has dropped this object.
   struct Work {
@@ -28,7 +30,7 @@ class CopyWrap : public Napi::ObjectWrap<CopyWrap> {
     std::atomic<bool> cancelled{false};
     std::atomic<bool> busy{false};
   };
-  std::shared_ptr<Work> work_;
+  std::shared_ptr<Work> work_;  // null: closed
 };
 
 }  // namespace chkpt::binding

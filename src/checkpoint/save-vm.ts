@@ -80,11 +80,7 @@ async function savePaused(
   report: Report,
 ): Promise<SaveReport> {
   const begin = performance.now();
-  if (vm.failure !== undefined) {
-    throw new CheckpointError('CHKPT_VM_FAILED', 'the machine holds a mixture of two states', {
-      cause: vm.failure,
-    });
-  }
+  checkWhole(vm);
   const plan = planOf(vm, options.skip ?? []);
   const memory = plan.hasMemory ? vm.memory : undefined;
   const encode = encoderOf(memory, options, report);
@@ -98,14 +94,23 @@ async function savePaused(
     signal,
   });
   const stop = new Stop(vm);
-  const aside = new Aside(vm, memory !== undefined && vm.running && options.copyMemory === true, options);
+  let aside: MemoryCopy | undefined;
   try {
-    await aside.prepare();
+    if (memory !== undefined && vm.running && options.copyMemory === true) {
+      aside = MemoryCopy.of(memory);
+      // Most of what a copy costs is getting the memory for it: now, while the guest runs.
+      if (!memory.isAttached) await aside.update(memory, options);
+      checkWhole(vm);
+    }
     await stop.begin();
     report({ phase: 'state', memoryBytesDone: 0, memoryBytes });
     await saveStates(vm, plan, checkpoint, options.skip ?? []);
-    if (await aside.take()) await stop.end();
-    const source = aside.memory ?? (plan.hasMemory ? vm.memory : undefined);
+    const now = plan.hasMemory ? vm.memory : undefined;
+    if (aside !== undefined && now !== undefined) {
+      await aside.update(now, options);
+      await stop.end();
+    }
+    const source = aside?.memory ?? now;
     if (source !== undefined) await checkpoint.saveMemory(memoryContext, encode(source), { signal });
     await stop.end();
     report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
@@ -115,25 +120,35 @@ async function savePaused(
     await checkpoint.abort();
     throw abortedOr(error, signal);
   } finally {
-    await aside.close();
-    await stop.end();
+    try {
+      await stop.end();
+    } finally {
+      await aside?.close();
+    }
   }
+}
+
+function checkWhole(vm: VirtualMachine): void {
+  if (vm.failure === undefined) return;
+  throw new CheckpointError('CHKPT_VM_FAILED', 'the machine holds a mixture of two states', {
+    cause: vm.failure,
+  });
 }
 
 /** The time in which a machine that ran stands still. */
 class Stop {
   readonly #vm: VirtualMachine;
-  readonly #wasRunning: boolean;
+  /** Undefined: it did not run, or runs again. */
   #beginMs: number | undefined;
   pausedMs = 0;
 
   constructor(vm: VirtualMachine) {
     this.#vm = vm;
-    this.#wasRunning = vm.running;
   }
 
   async begin(): Promise<void> {
-    if (!this.#wasRunning) return;
+    if (!this.#vm.running) return;
+    // Also when pause() fails, the machine runs afterwards.
     this.#beginMs = performance.now();
     await this.#vm.pause();
     this.#beginMs = performance.now();
@@ -145,44 +160,6 @@ class Stop {
     if (!this.#vm.running) await this.#vm.resume();
     this.pausedMs = performance.now() - this.#beginMs;
     this.#beginMs = undefined;
-  }
-}
-
-/** What `copyMemory` asks for: the copy of memory that is saved while the guest runs again. */
-class Aside {
-  readonly #vm: VirtualMachine;
-  readonly #wanted: boolean;
-  readonly #options: SaveVmOptions;
-  #copy: MemoryCopy | undefined;
-
-  constructor(vm: VirtualMachine, wanted: boolean, options: SaveVmOptions) {
-    this.#vm = vm;
-    this.#wanted = wanted;
-    this.#options = options;
-  }
-
-  get memory(): GuestMemory | undefined {
-    return this.#copy?.memory;
-  }
-
-  /** While the guest runs: most of what a copy costs is getting the memory for it. */
-  async prepare(): Promise<void> {
-    const { memory } = this.#vm;
-    if (!this.#wanted || memory === undefined) return;
-    this.#copy = MemoryCopy.of(memory);
-    if (!memory.isAttached) await this.#copy.update(memory, this.#options);
-  }
-
-  /** While the guest stands still. True when it may run on. */
-  async take(): Promise<boolean> {
-    const { memory } = this.#vm;
-    if (this.#copy === undefined || memory === undefined) return false;
-    await this.#copy.update(memory, this.#options);
-    return true;
-  }
-
-  async close(): Promise<void> {
-    await this.#copy?.close();
   }
 }
 

@@ -44,7 +44,9 @@ export class MemoryCopy implements AsyncDisposable {
     }
   }
 
+  /** Gives the memory back. */
   close(): Promise<void> {
+    this.#native.close();
     return this.memory.close();
   }
 

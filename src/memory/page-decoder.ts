@@ -17,7 +17,7 @@ import { checkThreads, GuestMemory } from './guest-memory.ts';
 export interface DecodeOptions {
   /** Worker threads, 1 to 64; default: number of processors. */
   readonly threads?: number | undefined;
-  /** Told how many pages of the memory were read, about once per MiB of the stream. */
+  /** Told how many pages of the memory were read, about once per 14 MiB of the stream. */
   readonly onPages?: ((pageCount: number) => void) | undefined;
 }
 

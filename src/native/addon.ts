@@ -72,6 +72,8 @@ export interface NativeMemoryCopy {
   update(source: NativeMemory, threads: number): Promise<void>;
   /** Ends the update under way, and every later one, with CHKPT_ABORTED. */
   cancel(): void;
+  /** Cancels, and lets go of the target. */
+  close(): void;
 }
 
 export interface NativeSavePipeline {

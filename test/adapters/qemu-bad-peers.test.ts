@@ -127,10 +127,12 @@ describe('QMP', () => {
 
 describe.skipIf(missing !== undefined)('a QEMU', () => {
   /** A QEMU whose guest does not even start. */
-  async function startQemu(change: (parameters: string[]) => string[]): Promise<string> {
-    const folder = makeFolder();
+  async function startQemu(
+    change: (parameters: string[]) => string[],
+    folder = makeFolder(),
+  ): Promise<string> {
     const parameters = linuxArguments({ folder, name: 'a', memoryBytes: 64 << 20 });
-    const child = spawn(qemuCommand, [...change(parameters), '-S'], { stdio: 'ignore' });
+    const child = spawn(qemuCommand, [...change(parameters), '-S'], { stdio: 'ignore', cwd: folder });
     const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
     cleanUps.push(async () => {
       child.kill('SIGKILL');
@@ -162,6 +164,23 @@ describe.skipIf(missing !== undefined)('a QEMU', () => {
   ])('that %s: the text says which argument is missing', async (_, message, change) => {
     const path = await startQemu((parameters) => parameters.map(change));
     await expect(QemuVm.connect(path)).rejects.toMatchObject({ code: 'CHKPT_QEMU_MEMORY', message });
+  });
+
+  test.each([
+    ['relative to its folder', 'guest.ram'],
+    ['a folder, in which it makes a file without a name', '.'],
+  ])('whose mem-path is %s is mapped', async (_, memPath) => {
+    const folder = makeFolder();
+    const backend = `memory-backend-file,mem-path=${memPath}`;
+    const path = await startQemu(
+      (parameters) => parameters.map((one) => one.replace('memory-backend-memfd', backend)),
+      folder,
+    );
+    await using vm = await QemuVm.connect(path);
+    // The BIOS is there, and nobody has run it: QEMU itself says what lies in the last bytes of RAM.
+    vm.memory.write(0x3f_f0000, Buffer.from('chkpt'));
+    const seen = await vm.qmp.execute('human-monitor-command', { 'command-line': 'xp /5bx 0x3ff0000' });
+    expect(seen).toMatch(/0x63 0x68 0x6b 0x70 0x74/);
   });
 
   test('that serves another client already', async () => {

@@ -81,6 +81,23 @@ describe.skipIf(missing !== undefined)('qemu', () => {
     await target.resume();
   });
 
+  test('the state of another version of QEMU is refused, and the machine is as before', async () => {
+    await using source = await start();
+    await using target = await start();
+    const [device] = source.devices;
+    const [part] = device?.contexts[0]?.parts ?? [];
+    const get = part?.get.bind(part) as (() => Promise<object>) | undefined;
+    Object.assign(part ?? {}, { get: async () => ({ ...(await get?.()), version: '6.0.0' }) });
+    await saveVm(source, space.store('older'));
+    const before = await target.memory.digest();
+    await expect(loadVm(target, space.store('older'))).rejects.toMatchObject({
+      code: 'CHKPT_VM_MACHINE',
+      details: { context: 'qemu', tag: 'version', actual: '6.0.0' },
+    });
+    expect(await target.memory.digest()).toBe(before);
+    await target.resume();
+  });
+
   test('memory above 4 GiB is a region of its own', { timeout: 120_000 }, async () => {
     await using source = await start({ memoryBytes: 3072 * mebibyte });
     expect(source.memory.regions).toEqual([

@@ -58,6 +58,12 @@ const factory: MachineFactory = {
   create: () => testMachine(),
   others: {
     id: () => testMachine({}, 'another'),
+    // There is one kind of v86: what another version would say of itself.
+    cpu: async () => {
+      const machine = await testMachine();
+      Object.defineProperty(machine.vm, 'cpu', { value: { vendor: 'v86', model: 'state format 5' } });
+      return machine;
+    },
     regions: () => testMachine({ memoryBytes: 160 << 20 }),
     devices: () => testMachine({ network: undefined }),
   },

@@ -1,5 +1,5 @@
 /** `copyMemory`: the checkpoint is of the moment of the pause, whatever the guest did before and does after it. */
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { GuestMemory, MemoryStoreSpace, type Store, saveVm, type VirtualMachine } from '../../src/index.ts';
 import { readAll } from '../support/altered-store.ts';
 
@@ -95,4 +95,33 @@ test('changes nothing for a machine that stands still', async () => {
   expect(vm.resumes).toBe(0);
   expect(Buffer.compare(await readAll(copied), await readAll(plain))).toBe(0);
   await vm.memory.close();
+});
+
+test('a machine that stops by itself while it is copied is not let run', async () => {
+  const vm = new Restless();
+  vm.running = true;
+  const allocate = GuestMemory.allocate.bind(GuestMemory);
+  const spy = vi.spyOn(GuestMemory, 'allocate').mockImplementation((...parameters) => {
+    vm.running = false;
+    return allocate(...parameters);
+  });
+  const { pausedMs } = await saveVm(vm, store(), { copyMemory: true });
+  expect(spy).toHaveBeenCalledOnce();
+  spy.mockRestore();
+  expect(pausedMs).toBe(0);
+  expect(vm.resumes).toBe(0);
+  await vm.memory.close();
+});
+
+test('the copy is given back with the save, not when it is collected', async () => {
+  const bytes = 256 * mebibyte;
+  const memory = GuestMemory.allocate([{ base: 0, bytes }]);
+  await memory.native.fillGuestLike(1n, 2);
+  const vm: VirtualMachine = Object.assign(new Restless(), { memory, pause: async () => {} });
+  Object.assign(vm, { running: true, resume: async () => {} });
+  await saveVm(vm, 'null:'); // buffers and code that stay
+  const before = process.memoryUsage().rss;
+  await saveVm(vm, 'null:', { copyMemory: true });
+  expect(process.memoryUsage().rss - before).toBeLessThan(bytes / 4);
+  await memory.close();
 });

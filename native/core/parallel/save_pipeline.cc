@@ -55,7 +55,7 @@ SavePipeline::SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOption
       notify_(std::move(notify)),
       finder_(options.presence),
       cursor_(*memory_, finder_),
-      batch_(std::max(options.slab_count - options.threads, 2U) - 1),
+      batch_(std::clamp(options.slab_count - options.threads, 2U, kSpareSlabsRaw) - 1),
       slabs_(options.slab_count),
       reorder_(options.slab_count),
       sequencer_(*memory_, options.position),

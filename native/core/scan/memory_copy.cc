@@ -26,7 +26,6 @@ Status MemoryCopy::Update(const GuestMemory& source, unsigned threads,
   if (!SameRegions(source, *target_)) {
     return Error{.code = ErrorCode::kFormat, .message = "a copy has the regions of its source"};
   }
-  target_->MarkUsed();
   auto seen = std::make_unique<DirtyBitmap>(target_->page_count());
   const auto visit = [&](const Chunk& chunk, const std::vector<PageRun>& runs,
                          std::uint8_t* bytes) {
@@ -45,28 +44,30 @@ Status MemoryCopy::Update(const GuestMemory& source, unsigned threads,
       ChunkWalk(source, ChunkWalk::Copy::kVisitorCopies, std::move(cancelled)).Run(threads, visit);
   if (!status.ok()) return status;
   status = ZeroOthers(*seen);
-  if (status.ok()) written_ = std::move(seen);
+  if (status.ok()) {
+    written_ = std::move(seen);
+  } else {
+    written_->MarkRun({0, target_->page_count()});
+  }
   return status;
 }
 
-Status MemoryCopy::ZeroOthers(const DirtyBitmap& seen) {
-  std::vector<std::uint64_t> words(written_->word_count());
-  written_->Take(words);
-  written_->Merge(words);
-  RunIterator written(words, written_->page_count());
-  for (PageRun run; written.Next(&run);) {
-    for (std::uint64_t page = run.first; page < run.end();) {
-      std::uint64_t end = page;
-      while (end < run.end() && !seen.IsMarked(end)) ++end;
-      // A run may go over the end of a region.
-      while (page < end) {
-        const Region& region = target_->regions()[target_->RegionOfPage(page)];
-        const std::uint64_t count = std::min(end, region.pages().end()) - page;
-        Status status = target_->Zero({page, count});
-        if (!status.ok()) return status;
-        page += count;
-      }
-      while (page < run.end() && seen.IsMarked(page)) ++page;
+Status MemoryCopy::ZeroOthers(DirtyBitmap& seen) {
+  std::vector<std::uint64_t> others(written_->word_count());
+  std::vector<std::uint64_t> words(seen.word_count());
+  written_->Take(others);
+  seen.Take(words);
+  seen.Merge(words);
+  for (std::size_t i = 0; i < words.size(); ++i) others[i] &= ~words[i];
+  RunIterator runs(others, target_->page_count());
+  for (PageRun run; runs.Next(&run);) {
+    // A run may go over the end of a region.
+    while (run.count != 0) {
+      const Region& region = target_->regions()[target_->RegionOfPage(run.first)];
+      const PageRun piece{run.first, std::min(run.end(), region.pages().end()) - run.first};
+      Status status = target_->Zero(piece);
+      if (!status.ok()) return status;
+      run = {piece.end(), run.count - piece.count};
     }
   }
   return Ok();

@@ -30,7 +30,8 @@ class MemoryCopy {
   Status Update(const GuestMemory& source, unsigned threads, std::function<bool()> cancelled);
 
  private:
-  Status ZeroOthers(const DirtyBitmap& seen);
+  // Takes written_.
+  Status ZeroOthers(DirtyBitmap& seen);
 
   const std::shared_ptr<GuestMemory> target_;
   std::unique_ptr<DirtyBitmap> written_;  // pages of the target that may hold something

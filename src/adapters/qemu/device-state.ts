@@ -29,11 +29,10 @@ export async function captureDeviceState(qmp: QmpClient): Promise<Uint8Array> {
     const receiver = await Receiver.listen(path);
     try {
       await qmp.execute('migrate', { uri: `unix:${path}` });
-      await Promise.race([untilMigrated(qmp), receiver.failed, endOf(qmp)]);
-      return await Promise.race([receiver.received, endOf(qmp)]);
+      await Promise.race([untilMigrated(qmp), receiver.failed, lossOf(qmp)]);
+      return await Promise.race([receiver.received, lossOf(qmp)]);
     } catch (error) {
-      // A migration that still waits would keep the guest from running.
-      await qmp.execute('migrate_cancel').catch(() => undefined);
+      await cancelMigration(qmp).catch(() => undefined);
       throw error;
     } finally {
       receiver.close();
@@ -84,6 +83,17 @@ async function untilMigrated(qmp: QmpClient): Promise<void> {
   }
 }
 
+/** A migration that still waits would keep the guest from running; QEMU cancels it in its own time. */
+async function cancelMigration(qmp: QmpClient): Promise<void> {
+  await qmp.execute('migrate_cancel');
+  for (const begin = performance.now(); ; await sleep(pollMs)) {
+    const { status } = fieldsOf(await qmp.execute('query-migrate'));
+    if (status === 'completed' || status === 'failed' || status === 'cancelled' || status === undefined)
+      return;
+    checkTime(qmp, begin, 'cancel its migration');
+  }
+}
+
 async function untilLoaded(qmp: QmpClient): Promise<void> {
   for (const begin = performance.now(); ; await sleep(pollMs)) {
     const { status } = fieldsOf(await qmp.execute('query-status'));
@@ -95,6 +105,11 @@ async function untilLoaded(qmp: QmpClient): Promise<void> {
 function checkTime(qmp: QmpClient, begin: number, what: string): void {
   if (performance.now() - begin < qmp.timeoutMs) return;
   throw new CheckpointError('CHKPT_QMP_TIMEOUT', `QEMU did not ${what} in ${qmp.timeoutMs} ms`);
+}
+
+/** Rejects when the connection is lost. */
+async function lossOf(qmp: QmpClient): Promise<never> {
+  throw await qmp.ended;
 }
 
 /** Rejects when QEMU goes away: that is how it answers state which it cannot read. */

@@ -1,5 +1,6 @@
 /** Where the RAM of a QEMU lies: in which file or memfd, and how the machine maps it. */
 import { readdir, readlink, stat } from 'node:fs/promises';
+import { isAbsolute, resolve } from 'node:path';
 import { fromSystemError } from '../../errors/index.ts';
 import { CheckpointError, type FileRegion } from '../../index.ts';
 import { countOf, textOf } from './answer.ts';
@@ -58,33 +59,50 @@ async function findFile(
   const path = `/objects/${ram.backend}`;
   const type = textOf(await getProperty(qmp, path, 'type'));
   if (type === 'memory-backend-file') {
-    const file = textOf(await getProperty(qmp, path, 'mem-path'));
-    if (await isFileOf(file, ram.bytes)) return file;
-    throw unreachable(`${file} is not a file of ${ram.bytes} bytes here`);
+    return await findBackendFile(textOf(await getProperty(qmp, path, 'mem-path')), ram.bytes, processId);
   }
   if (type !== 'memory-backend-memfd')
     throw unreachable(`RAM is a ${type}, not memory-backend-memfd or -file`);
   if (processId === undefined)
     throw unreachable('the socket does not tell the process id of QEMU: give it as `pid`');
-  return findDescriptor(processId, ram.bytes);
+  return await findDescriptor(processId, '/memfd:memory-backend-memfd', ram.bytes);
 }
 
-/** The descriptor of the process that is a memfd of QEMU's, as a path that opens it. */
-async function findDescriptor(processId: number, bytes: bigint): Promise<string> {
+/** `mem-path` as QEMU sees it: relative to its folder; in a folder it makes a file that has no name afterwards. */
+async function findBackendFile(
+  memPath: string,
+  bytes: bigint,
+  processId: number | undefined,
+): Promise<string> {
+  const known = processId === undefined ? undefined : `/proc/${processId}`;
+  if (!isAbsolute(memPath) && known === undefined)
+    throw unreachable(`mem-path=${memPath} is relative, and the socket does not tell the process id of QEMU`);
+  const folder = isAbsolute(memPath) ? '/' : await readlink(`${known}/cwd`).catch(() => '/');
+  const file = resolve(folder, memPath);
+  if (processId !== undefined && (await stat(file).catch(() => undefined))?.isDirectory())
+    return await findDescriptor(processId, `${file}/qemu_back_mem.`, bytes);
+  if (await isFileOf(file, bytes)) return file;
+  throw unreachable(`${file} is not a file of ${bytes} bytes here`);
+}
+
+/** The descriptor of the process whose file has a name that starts so, as a path that opens it. */
+async function findDescriptor(processId: number, start: string, bytes: bigint): Promise<string> {
   const folder = `/proc/${processId}/fd`;
   const found: string[] = [];
   try {
     for (const name of await readdir(folder)) {
       const path = `${folder}/${name}`;
       const target = await readlink(path).catch(() => '');
-      if (target.startsWith('/memfd:memory-backend-memfd') && (await isFileOf(path, bytes))) found.push(path);
+      if (target.startsWith(start) && (await isFileOf(path, bytes))) found.push(path);
     }
   } catch (error) {
     throw fromSystemError(error, `cannot look at the descriptors of process ${processId}`, { path: folder });
   }
   const [first] = found;
   if (found.length === 1 && first !== undefined) return first;
-  throw unreachable(`process ${processId} has ${found.length} memfds of ${bytes} bytes, one is expected`);
+  throw unreachable(
+    `process ${processId} has ${found.length} files ${start}… of ${bytes} bytes, one is expected`,
+  );
 }
 
 async function isFileOf(path: string, bytes: bigint): Promise<boolean> {

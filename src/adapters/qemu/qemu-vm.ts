@@ -135,7 +135,13 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
 
   pause(): Promise<void> {
     return this.#gate.pause(async () => {
-      await this.#qmp.execute('stop');
+      try {
+        await this.#qmp.execute('stop');
+      } catch (error) {
+        // QEMU may still carry it out, and then this, which it reads next.
+        if (!this.#qmp.isEnded) void this.#qmp.execute('cont').catch(() => undefined);
+        throw error;
+      }
       this.#running = false;
     });
   }
@@ -146,6 +152,7 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
         throw new CheckpointError('CHKPT_VM_FAILED', `machine ${this.id} waits for a checkpoint`);
       }
       this.#state = undefined;
+      if (this.#qmp.isEnded) await this.#reconnect();
       await this.#qmp.execute('cont');
       this.#running = true;
     });
@@ -181,6 +188,21 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** A connection that was lost must not leave the guest standing still. */
+  async #reconnect(): Promise<void> {
+    const { path } = this.#qmp;
+    const qmp = await QmpClient.connect(path, this.#options).catch((cause: unknown) => {
+      const what = 'the QMP connection has ended, and there is no new one';
+      throw new CheckpointError('CHKPT_QMP_CLOSED', what, { cause, details: { path } });
+    });
+    if (qmp.processId === this.#qmp.processId) {
+      this.#qmp = this.#watch(qmp);
+      return;
+    }
+    await qmp.close();
+    throw new CheckpointError('CHKPT_QMP_CLOSED', `another process answers at ${path}`);
   }
 
   #device(): Device {

@@ -85,6 +85,11 @@ export class QmpClient implements AsyncDisposable {
     return this.#peer;
   }
 
+  /** The connection has ended. */
+  get isEnded(): boolean {
+    return this.#end !== undefined;
+  }
+
   /** Resolves with the reason when the connection has ended. */
   get ended(): Promise<CheckpointError> {
     return this.#ended.promise;
