@@ -1,5 +1,6 @@
 /** Saves of a running guest that fail at QEMU's side: a typed error, nothing published, and the guest runs on. */
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { LinuxQemu, whyNoQemuLinux } from '../../bench/guests/qemu.ts';
 import { QemuVm } from '../../src/adapters/qemu/index.ts';
@@ -41,11 +42,15 @@ const faults: readonly (readonly [string, string, QmpFault])[] = [
 describe.skipIf(missing !== undefined)('the guest of a QEMU runs on', () => {
   /** One guest for all: each save leaves it as fit for the next as it was. */
   let shared: Promise<LinuxQemu> | undefined;
-  afterAll(async () => await (await shared)?.kill());
+  const place = mkdtempSync(`${tmpdir()}/chkpt-test-`);
+  afterAll(async () => {
+    await (await shared)?.kill();
+    rmSync(place, { recursive: true });
+  });
 
   test.each(faults)('when %s: %s', { timeout: 120_000 }, async (_, code, fault) => {
     const folder = makeFolder();
-    shared ??= bootedLinux(makeFolder());
+    shared ??= bootedLinux(place);
     const qemu = await shared;
     const proxy = await startQmpProxy(qemu.qmpPath, `${folder}/proxy`, fault);
     cleanUps.push(() => proxy.close());
