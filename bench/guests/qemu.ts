@@ -3,6 +3,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { corpusFolder, linuxFolder, whyNoCorpusGuest, whyNoLinux } from './linux.ts';
+import { unlessRequired } from './required.ts';
 import { SerialLine } from './serial-line.ts';
 
 export const qemuCommand = 'qemu-system-x86_64';
@@ -13,7 +14,7 @@ export function whyNoQemu(): string | undefined {
     execFileSync(qemuCommand, ['--version'], { stdio: 'pipe' });
     return undefined;
   } catch {
-    return `no ${qemuCommand}: apt-get install qemu-system-x86`;
+    return unlessRequired(`no ${qemuCommand}: apt-get install qemu-system-x86`);
   }
 }
 

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import type { V86Emulator } from '../../src/adapters/v86/index.ts';
 import { linuxFolder, whyNoLinux } from './linux.ts';
+import { unlessRequired } from './required.ts';
 import { SerialLine } from './serial-line.ts';
 
 const require = createRequire(import.meta.url);
@@ -26,7 +27,7 @@ export interface GuestOptions {
 
 /** Why there can be no guest; undefined when there can. Makes the Linux guest when it is not there. */
 export function whyNoGuest(): string | undefined {
-  if (!existsSync(`${firmware}/bios.bin`)) return 'no BIOS: apt-get install seabios';
+  if (!existsSync(`${firmware}/bios.bin`)) return unlessRequired('no BIOS: apt-get install seabios');
   return whyNoLinux('i386');
 }
 
