@@ -11,7 +11,7 @@ import type { LoadCheckpoint } from '../context/load-checkpoint.ts';
 import type { LoadContext } from '../context/load-context.ts';
 import { OpenState } from '../context/state.ts';
 import { checkAborted } from '../context/store-call.ts';
-import { CheckpointError } from '../errors/index.ts';
+import { CheckpointError, withDetails } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
 import { PageDecoder } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
@@ -112,7 +112,7 @@ async function load(
       elapsedMs: performance.now() - begin,
     };
   } catch (error) {
-    const failure = abortedOr(error, signal);
+    const failure = withDetails(abortedOr(error, signal), { store: store.url });
     if (touched) await vm.endLoad(failure instanceof Error ? failure : new Error(String(failure)));
     throw failure;
   } finally {

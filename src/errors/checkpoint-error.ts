@@ -58,8 +58,13 @@ export class CheckpointError extends Error {
 /** Adds what is known about the place to an error that passes by; other errors pass unchanged. */
 export function withDetails(error: unknown, details: ErrorDetails): unknown {
   if (!(error instanceof CheckpointError)) return error;
-  const merged = { ...details, ...definedOnly(error.details) };
-  const what = error.message.replace(/ \([^()]*\)$/, '');
+  const known = definedOnly(error.details);
+  if (Object.keys(details).every((name) => name in known)) return error;
+  const merged = { ...details, ...known };
+  // Details can hold parentheses, `Intel(R)` for one: no pattern finds where they begin.
+  const suffix = describe('', known);
+  const { message } = error;
+  const what = message.endsWith(suffix) ? message.slice(0, message.length - suffix.length) : message;
   return new CheckpointError(error.code, what, {
     details: merged,
     ...(error.cause === undefined ? {} : { cause: error.cause }),

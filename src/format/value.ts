@@ -7,6 +7,7 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { CheckpointError, type ErrorDetails } from '../errors/index.ts';
+import { isDetached } from '../util/detached.ts';
 import { formatError, type Place } from './bytes.ts';
 import {
   decodeScalar,
@@ -122,7 +123,8 @@ export function isValueLength(type: ValueType, byteLength: number): boolean {
 
 /**
  * The bytes of a value. Bytes and vectors are views of the caller's memory where their form allows, not
- * copies. Throws `CHKPT_VALUE_RANGE`, or TypeError when `value` is no JavaScript value of the type.
+ * copies. Throws `CHKPT_VALUE_RANGE`, or TypeError when `value` is no JavaScript value of the type
+ * or an array that is detached or out of bounds.
  */
 export function encodeValue<T extends ValueType>(
   type: T,
@@ -137,7 +139,7 @@ export function encodeUnknown(type: ValueType, value: unknown, details: ErrorDet
   const element = elementTypeOf(type);
   if (type === 'bytes') {
     if (!(value instanceof Uint8Array)) throw wrongValue(type, value);
-    return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+    return bytesOf(value);
   }
   if (element === undefined) return encodeString(value, details);
   if (isVectorType(type)) return encodeVector(element, value);
@@ -181,8 +183,14 @@ function encodeVector(element: ScalarType, value: unknown): Uint8Array {
     return Uint8Array.from(value, Number);
   }
   if (!(value instanceof vectorArrays[element])) throw wrongValue(`${element}[]`, value);
-  const bytes = new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+  const bytes = bytesOf(value);
   return hostIsLittleEndian ? bytes : swapElements(bytes.slice(), scalarBytes(element));
+}
+
+/** A view of the same memory. An array whose memory is gone reads as empty: saved, it would be lost in silence. */
+function bytesOf(array: VectorArray): Uint8Array {
+  if (isDetached(array)) throw new TypeError('a typed array is detached or out of bounds');
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }
 
 function valueIn(type: ValueType, data: Uint8Array): unknown {

@@ -17,6 +17,7 @@ import {
   type NativeRegion,
   nativeAddon,
 } from '../native/index.ts';
+import { isDetached } from '../util/detached.ts';
 
 /** A region as a caller gives it. */
 export interface RegionSpec {
@@ -326,17 +327,6 @@ function checkBytes(bytes: Uint8Array): Uint8Array {
   if (!(bytes instanceof Uint8Array)) throw new TypeError('a Uint8Array expected');
   if (isDetached(bytes)) throw new TypeError('the Uint8Array is detached or out of bounds');
   return bytes;
-}
-
-/** A view reads as length 0 when its buffer was detached or shrank; only methods that validate it tell the difference. */
-function isDetached(bytes: Uint8Array): boolean {
-  if (bytes.length > 0) return false;
-  try {
-    Uint8Array.prototype.keys.call(bytes);
-    return false;
-  } catch {
-    return true;
-  }
 }
 
 /** Threads of a pipeline: what the caller says, or the number of processors. */

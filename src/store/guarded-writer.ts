@@ -1,5 +1,6 @@
 /** The writer's half of the guard: see guard.ts. */
 import { CheckpointError } from '../errors/index.ts';
+import { isDetached } from '../util/detached.ts';
 import { fromStore, throwIfAborted } from './failure.ts';
 import type { CommitSummary, Segment, SegmentSummary, StoreWriteOptions, StoreWriter } from './store.ts';
 
@@ -44,7 +45,7 @@ export class GuardedWriter implements StoreWriter {
 
   async write(bytes: Uint8Array): Promise<void> {
     this.#enter('write');
-    if (!(bytes instanceof Uint8Array)) throw new TypeError('write() takes a Uint8Array');
+    if (!isBytes(bytes)) throw new TypeError('write() takes a Uint8Array that has its memory');
     // An empty chunk ends the body in more than one network protocol.
     if (bytes.length === 0) return;
     const byteCount = bytes.length;
@@ -54,8 +55,8 @@ export class GuardedWriter implements StoreWriter {
 
   async writeAll(pieces: readonly Uint8Array[]): Promise<void> {
     this.#enter('writeAll');
-    if (!Array.isArray(pieces) || !pieces.every((piece) => piece instanceof Uint8Array)) {
-      throw new TypeError('writeAll() takes an array of Uint8Arrays');
+    if (!Array.isArray(pieces) || !pieces.every(isBytes)) {
+      throw new TypeError('writeAll() takes an array of Uint8Arrays that have their memory');
     }
     const full = pieces.filter((piece) => piece.length > 0);
     if (full.length === 0) return;
@@ -131,6 +132,11 @@ export class GuardedWriter implements StoreWriter {
       await this.#inner.abort();
     } catch {}
   }
+}
+
+/** An array that is detached or out of bounds reads as empty: it would be missing in the stream, in silence. */
+function isBytes(value: unknown): boolean {
+  return value instanceof Uint8Array && !isDetached(value);
 }
 
 function checkByteCount(claimed: unknown, written: number): void {

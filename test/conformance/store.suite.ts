@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { CheckpointError } from '../../src/errors/index.ts';
 import type { Segment, Store, StoreReader } from '../../src/store/index.ts';
 import { isSame, load, noise, sampleStream, save, writeSegments } from '../store/support/sample-stream.ts';
+import { detached, outOfBounds } from '../support/lost-memory.ts';
 
 /** One place for one checkpoint, fresh for each test. */
 export interface StoreSubject {
@@ -243,6 +244,10 @@ function describeRules(makeSubject: MakeSubject): void {
     await expect(writer.beginSegment?.(first.segment)).rejects.toThrow(TypeError);
     await expect(writer.write('text' as unknown as Uint8Array)).rejects.toThrow(TypeError);
     await expect(writer.write([1, 2] as unknown as Uint8Array)).rejects.toThrow(TypeError);
+    for (const make of [detached, outOfBounds]) {
+      await expect(writer.write(make(Uint8Array))).rejects.toThrow(TypeError);
+      await expect(writer.writeAll?.([Uint8Array.of(1), make(Uint8Array)])).rejects.toThrow(TypeError);
+    }
     const writing = writer.write(first.bytes);
     await expect(writer.write(first.bytes)).rejects.toThrow(TypeError);
     await expect(writer.commit(older.summary)).rejects.toThrow(TypeError);

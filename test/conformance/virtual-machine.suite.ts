@@ -220,7 +220,8 @@ function describeMismatch(bench: Bench, { others }: MachineFactory): void {
     const store = bench.store();
     await saveVm(source.vm, store);
     const before = await target.digest();
-    await expect(loadVm(target.vm, store)).rejects.toMatchObject({ code: mismatchCodes[kind] });
+    const refused = { code: mismatchCodes[kind], details: { store: store.url } };
+    await expect(loadVm(target.vm, store)).rejects.toMatchObject(refused);
     expect(await target.digest()).toBe(before);
     await target.vm.resume();
     await target.vm.pause();

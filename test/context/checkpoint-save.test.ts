@@ -1,8 +1,10 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { openCheckpoint } from '../../src/context/checkpoint.ts';
 import type { SaveCheckpoint } from '../../src/context/save-checkpoint.ts';
+import { bytes, defineState, u16, vector } from '../../src/context/state.ts';
 import type { Digest64 } from '../../src/format/digest.ts';
 import { createWasmDigest64 } from '../../src/format/wasm-digest.ts';
+import { detached, outOfBounds } from '../support/lost-memory.ts';
 import { referenceSource } from '../support/page-encoder.ts';
 import { readStream } from '../support/read-stream.ts';
 import { samplePage, sampleRegions, sampleUuid as uuid } from '../support/sample-checkpoint.ts';
@@ -175,6 +177,24 @@ describe('rules of saving, each a typed error that leaves the checkpoint usable'
       ['irr', 1],
       ['imr', 1],
     ]);
+  });
+
+  it('an array that lost its memory is a TypeError, and nothing of it or of its call is saved', async () => {
+    const { store, checkpoint } = await open();
+    const pic = await checkpoint.openContext('pic');
+    const fifo = defineState({ fifo: bytes(), levels: vector(u16) });
+    for (const make of [detached, outOfBounds]) {
+      await expect(pic.save('irr', make(Uint8Array))).rejects.toThrow(TypeError);
+      await expect(pic.save('irr', make(Float64Array))).rejects.toThrow(TypeError);
+      await expect(pic.saveAll({ isr: 3, irr: make(Uint16Array) })).rejects.toThrow(TypeError);
+      const state = { fifo: new Uint8Array(1), levels: make(Uint16Array) };
+      await expect(pic.save(fifo, state)).rejects.toThrow(TypeError);
+    }
+    await pic.save('empty', new Uint8Array());
+    await pic.close();
+    await checkpoint.commit();
+    const { contexts } = await readStream(store.bytes ?? new Uint8Array(), digest);
+    expect(contexts[0]?.tags.map(({ name }) => name)).toEqual(['empty']);
   });
 
   it('names and values that the format cannot hold are refused', async () => {

@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { CheckpointError } from '../../src/errors/index.ts';
 import type { Digest64 } from '../../src/format/digest.ts';
 import { createWasmDigest64 } from '../../src/format/wasm-digest.ts';
+import { errorOfBoth } from '../support/forged.ts';
 import { readStream } from '../support/read-stream.ts';
 import { sampleCheckpoint } from '../support/sample-checkpoint.ts';
 
@@ -26,6 +27,16 @@ async function damageOf(bytes: Uint8Array, what: string): Promise<CheckpointErro
   if (!(error instanceof CheckpointError)) throw new Error(`${what}: ${String(error ?? 'loaded')}`);
   if (error.kind !== 'damaged' && error.kind !== 'unsupported') throw new Error(`${what}: ${error.message}`);
   return error;
+}
+
+/** The same, and the native reader must say the same: for damage that moves whole frames, which each reader has to notice itself. */
+async function damageOfBoth(bytes: Uint8Array, what: string): Promise<CheckpointError> {
+  const { code } = await damageOf(bytes, what);
+  const both = await errorOfBoth(bytes, digest).catch((cause: unknown) => {
+    throw new Error(what, { cause });
+  });
+  expect(both.code, what).toBe(code);
+  return both;
 }
 
 /** Where the frames of a sound stream lie. */
@@ -84,11 +95,11 @@ describe('a load refuses', () => {
   it('bytes behind the end, with or without index', async () => {
     for (const whole of [sample, withoutIndex]) {
       for (const extra of [1, 7, 8, 56, 64, 4096]) {
-        const error = await damageOf(Buffer.concat([whole, Buffer.alloc(extra)]), `${extra} more`);
+        const error = await damageOfBoth(Buffer.concat([whole, Buffer.alloc(extra)]), `${extra} more`);
         expect(error.code).toBe('CHKPT_TRAILING_DATA');
       }
     }
-    expect((await damageOf(Buffer.concat([sample, sample]), 'twice')).code).toBe('CHKPT_TRAILING_DATA');
+    expect((await damageOfBoth(Buffer.concat([sample, sample]), 'twice')).code).toBe('CHKPT_TRAILING_DATA');
   });
 
   it('frames dropped, doubled or swapped', async () => {
@@ -99,11 +110,11 @@ describe('a load refuses', () => {
     const frames = spans.map(({ start, end }) => sample.subarray(start, end));
     const join = (list: readonly Uint8Array[]): Uint8Array => Buffer.concat([head, ...list, tail]);
     for (const [index, frame] of frames.entries()) {
-      await damageOf(join(frames.toSpliced(index, 1)), `without frame ${index}`);
-      await damageOf(join(frames.toSpliced(index, 0, frame)), `frame ${index} twice`);
+      await damageOfBoth(join(frames.toSpliced(index, 1)), `without frame ${index}`);
+      await damageOfBoth(join(frames.toSpliced(index, 0, frame)), `frame ${index} twice`);
       for (let other = index + 1; other < frames.length; other++) {
         const swapped = frames.with(index, frames[other] ?? frame).with(other, frame);
-        await damageOf(join(swapped), `frames ${index} and ${other} swapped`);
+        await damageOfBoth(join(swapped), `frames ${index} and ${other} swapped`);
       }
     }
   });
@@ -122,12 +133,12 @@ describe('a load refuses', () => {
         const mixed = Buffer.from(sample);
         mixed.set(other.subarray(start, end), start);
         if (Buffer.compare(mixed, sample) === 0) equal += 1;
-        else await damageOf(mixed, `frame at ${start} with ${JSON.stringify(options)}`);
+        else await damageOfBoth(mixed, `frame at ${start} with ${JSON.stringify(options)}`);
       }
       expect(equal).toBe(equalFrames);
       const header = Buffer.from(sample);
       header.set(other.subarray(0, 128));
-      if (Buffer.compare(header, sample) !== 0) await damageOf(header, 'foreign header');
+      if (Buffer.compare(header, sample) !== 0) await damageOfBoth(header, 'foreign header');
     }
   });
 
@@ -136,7 +147,7 @@ describe('a load refuses', () => {
       for (const value of [0, 0xff]) {
         const bytes = sample.slice();
         bytes.fill(value, at, at + 64);
-        if (Buffer.compare(bytes, sample) !== 0) await damageOf(bytes, `${value} at ${at}`);
+        if (Buffer.compare(bytes, sample) !== 0) await damageOfBoth(bytes, `${value} at ${at}`);
       }
     }
   });

@@ -11,8 +11,10 @@ import {
   type ValueType,
   valueTypeCode,
   valueTypeOf,
+  vectorArrays,
 } from '../../src/format/value.ts';
 import { typedValue } from '../support/arbitraries.ts';
+import { detached, outOfBounds } from '../support/lost-memory.ts';
 
 describe('typed values', () => {
   it('of every type come back as they were', () => {
@@ -111,6 +113,20 @@ describe('typed values', () => {
   ])('%s from %o is a TypeError', (type, value) => {
     expect(() => encodeUnknown(type as ValueType, value, {})).toThrow(TypeError);
   });
+
+  it.each([
+    ['bytes', Uint8Array],
+    ...Object.entries(vectorArrays).map(([scalar, array]) => [`${scalar}[]`, array]),
+  ] as [ValueType, typeof Uint8Array][])(
+    '%s from an array that lost its memory is a TypeError',
+    (type, array) => {
+      for (const value of [detached(array), outOfBounds(array), outOfBounds(array, 4)]) {
+        expect(() => encodeUnknown(type, value, {})).toThrow(/detached or out of bounds/);
+        expect(() => encodeUnknown(type, value, {})).toThrow(TypeError);
+      }
+      expect(encodeUnknown(type, new array(0), {})).toHaveLength(0);
+    },
+  );
 
   it('a string with a lone surrogate is refused, not replaced', () => {
     expect(() => encodeValue('string', 'a\ud800')).toThrow(

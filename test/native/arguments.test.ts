@@ -4,6 +4,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { CheckpointError } from '../../src/errors/index.ts';
 import { GuestMemory, PageDecoder, PageEncoder } from '../../src/memory/index.ts';
 import { nativeAddon } from '../../src/native/index.ts';
+import { detached, outOfBounds } from '../support/lost-memory.ts';
 
 const memory = GuestMemory.allocate([
   { base: 0, bytes: 65536 },
@@ -11,24 +12,10 @@ const memory = GuestMemory.allocate([
 ]);
 afterAll(() => memory.close());
 
-function detached(): Uint8Array {
-  const bytes = new Uint8Array(64);
-  structuredClone(bytes.buffer, { transfer: [bytes.buffer] });
-  return bytes;
-}
-
-function outOfBounds(): Uint8Array {
-  const Resizable = ArrayBuffer as unknown as new (bytes: number, options: object) => ArrayBuffer;
-  const buffer = new Resizable(64, { maxByteLength: 128 });
-  const bytes = new Uint8Array(buffer, 32);
-  (buffer as unknown as { resize(bytes: number): void }).resize(16);
-  return bytes;
-}
-
 describe('guest memory', () => {
   it.each([
-    ['detached', detached],
-    ['shrunk', outOfBounds],
+    ['detached', () => detached(Uint8Array)],
+    ['shrunk', () => outOfBounds(Uint8Array)],
     ['another typed array', () => new Uint16Array(8)],
     ['a DataView', () => new DataView(new ArrayBuffer(8))],
     ['a plain array', () => [1, 2]],
@@ -40,8 +27,8 @@ describe('guest memory', () => {
   });
 
   it('refuses a detached buffer below the checks of the package, too', () => {
-    expect(() => nativeAddon().xxh3(detached())).toThrow(TypeError);
-    expect(() => memory.native.read(0n, detached())).toThrow(TypeError);
+    expect(() => nativeAddon().xxh3(detached(Uint8Array))).toThrow(TypeError);
+    expect(() => memory.native.read(0n, detached(Uint8Array))).toThrow(TypeError);
   });
 
   it('refuses addresses and lengths outside its regions with a RangeError, across any border', () => {
@@ -142,7 +129,7 @@ describe('the bare addon', () => {
   const anything = fc.oneof(
     fc.anything({ withBigInt: true, withTypedArray: true, maxDepth: 1 }),
     fc.constant(memory.native),
-    fc.constant(undefined).map(detached),
+    fc.constant(undefined).map(() => detached(Uint8Array)),
     fc.uint8Array(),
     fc.bigInt(),
     fc.nat(),

@@ -96,18 +96,12 @@ describe('manifest', () => {
     }
   });
 
-  test('every flipped bit is noticed', () => {
+  test('every flipped bit is damage, also one that makes version 1 a newer one', () => {
     const bytes = Buffer.from(serializeManifest(manifest));
     for (let bit = 0; bit < bytes.length * 8; bit += 1) {
       const flipped = Buffer.from(bytes);
       flipped[bit >> 3] = (flipped[bit >> 3] ?? 0) ^ (1 << (bit & 7));
-      const isVersion = bytes
-        .subarray(0, bit >> 3)
-        .toString()
-        .endsWith('"version": ');
-      expect(codeOf(flipped), `bit ${bit}`).toMatch(
-        isVersion ? /^CHKPT_(MANIFEST|VERSION)$/ : /^CHKPT_MANIFEST$/,
-      );
+      expect(codeOf(flipped), `bit ${bit}`).toBe('CHKPT_MANIFEST');
     }
   });
 
@@ -124,6 +118,12 @@ describe('manifest', () => {
   test('a newer version is CHKPT_VERSION, whatever else is in it', () => {
     expect(codeOf(Buffer.from('{"format":"chkpt directory","version":2,"more":[]}'))).toBe('CHKPT_VERSION');
     expect(codeOf(Buffer.from('{"format":"other","version":2}'))).toBe('CHKPT_MANIFEST');
+  });
+
+  test('a newer version of the same form, with a digest of its own, is CHKPT_VERSION', () => {
+    for (const version of [2, 3, 5, 9]) {
+      expect(codeOf(Buffer.from(forge({ version })))).toBe('CHKPT_VERSION');
+    }
   });
 
   const [first] = manifest.segments;

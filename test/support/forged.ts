@@ -96,10 +96,13 @@ export type Change = (built: StreamBuilder) => unknown;
 export async function forgedError(digest: Digest64, change: Change): Promise<CheckpointError> {
   const built = soundStream(digest);
   change(built);
-  const bytes = built.build();
+  return errorOfBoth(built.build(), digest);
+}
+
+/** The error with which the portable reader refuses a stream; with the addon, the native one must give the same at the same place. */
+export async function errorOfBoth(bytes: Uint8Array, digest: Digest64): Promise<CheckpointError> {
   const portable = await errorOf(() => readStream(bytes, digest));
   if (hasNativeAddon()) {
-    // The native decoder is the other oracle: the same stream, the same error at the same place.
     const native = await errorOf(() => readNatively(bytes, digest));
     const place = ({ code, details }: CheckpointError): string => `${code} at ${details.offset}`;
     if (place(native) !== place(portable)) {

@@ -3,7 +3,7 @@
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,6 +14,8 @@ import { GuestMemory, PageEncoder } from '../../src/memory/index.ts';
 import { saveSample } from '../damage/damage.suite.ts';
 
 const script = fileURLToPath(new URL('verify.py', import.meta.url));
+const goldenFolder = fileURLToPath(new URL('../golden', import.meta.url));
+const golden = (await readdir(goldenFolder)).filter((name) => name.startsWith('format-'));
 let folder: string;
 
 beforeAll(async () => {
@@ -30,29 +32,44 @@ async function verify(args: readonly string[]): Promise<{ code: number; stdout: 
   }
 }
 
+/** Reads a checkpoint with both; what the Python verifier says of it, as JSON. */
+async function agreeOn(scheme: string, path: string): Promise<string> {
+  const ours = await verifyCheckpoint(`${scheme}:${path}`);
+  const { code, stdout, stderr } = await verify([path, '--json', ...(scheme === 'dir' ? ['--dir'] : [])]);
+  expect(stderr).toBe('');
+  expect(code).toBe(0);
+  const theirs = JSON.parse(stdout);
+  expect(theirs.root).toBe(ours.root);
+  expect(theirs.uuid).toBe(ours.header.uuid);
+  const { pages, zeroPages, fillPages, storedPages, samePages, encodedBytes } = ours.counts;
+  expect(theirs.memory.pages).toMatchObject({
+    total: pages,
+    zero: zeroPages,
+    fill: fillPages,
+    stored: storedPages,
+    same: samePages,
+  });
+  expect(theirs.memory.encodedBytes).toBe(encodedBytes);
+  return stdout;
+}
+
 it.each(['file', 'dir'])(
   'the Python verifier agrees on root, counts and values of a %s: checkpoint',
   async (scheme) => {
     const path = join(folder, `sample-${scheme}`);
     await saveSample(`${scheme}:${path}`);
-    const ours = await verifyCheckpoint(`${scheme}:${path}`);
-    const { code, stdout, stderr } = await verify([path, '--json', ...(scheme === 'dir' ? ['--dir'] : [])]);
-    expect(stderr).toBe('');
-    expect(code).toBe(0);
-    const theirs = JSON.parse(stdout);
-    expect(theirs.root).toBe(ours.root);
-    expect(theirs.uuid).toBe(ours.header.uuid);
-    const { pages, zeroPages, fillPages, storedPages, samePages, encodedBytes } = ours.counts;
-    expect(theirs.memory.pages).toMatchObject({
-      total: pages,
-      zero: zeroPages,
-      fill: fillPages,
-      stored: storedPages,
-      same: samePages,
-    });
-    expect(theirs.memory.encodedBytes).toBe(encodedBytes);
+    const stdout = await agreeOn(scheme, path);
     // Raw text: a u64 does not fit a number.
     expect(stdout).toMatch(/"value": ?1152921504606846976\b/);
+  },
+);
+
+it.each(golden.flatMap((version) => ['file', 'dir'].map((scheme) => [version, scheme] as const)))(
+  'the Python verifier agrees on root and counts of the golden %s in a %s: store',
+  async (version, scheme) => {
+    const path = join(goldenFolder, version, scheme);
+    const { root } = JSON.parse(await readFile(`${path}.json`, 'utf8'));
+    expect(JSON.parse(await agreeOn(scheme, path)).root).toBe(root);
   },
 );
 
