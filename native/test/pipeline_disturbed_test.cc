@@ -29,6 +29,47 @@ TEST(PipelineDisturbedTest, CancelStopsAllThreadsSoonAtAnyMoment) {
   }
 }
 
+// Cancel comes from another thread, while this one pushes, waits for a buffer or has no more input.
+TEST(PipelineDisturbedTest, CancelAtAnyMomentOfALoadEndsAllItsThreads) {
+  const std::vector<RegionSpec> specs = {{0, 64 << 20}};
+  auto memory = Allocate(specs);
+  FillRandomly(*memory, 9);
+  auto saved = Save(memory, {.threads = 2});
+  ASSERT_TRUE(saved.ok());
+  const std::vector<std::uint8_t>& stream = saved.value().stream;
+  std::mt19937_64 random(7);
+  for (int round = 0; round < 40; ++round) {
+    auto started = LoadPipeline::Start(Allocate(specs), {.position = Start(), .threads = 4}, [] {});
+    ASSERT_TRUE(started.ok());
+    LoadPipeline& pipeline = *started.value();
+    std::thread canceller([&pipeline, pause = std::chrono::microseconds(random() % 30'000)] {
+      std::this_thread::sleep_for(pause);
+      pipeline.Cancel();
+    });
+    // No PushEnd: whatever the moment, there is something left to cancel.
+    std::size_t pushed = 0;
+    while (pipeline.Poll().state == LoadPipeline::State::kPending) {
+      const auto buffer = pushed < stream.size() ? pipeline.TakeBuffer().value() : std::nullopt;
+      if (!buffer) {
+        std::this_thread::yield();
+        continue;
+      }
+      const std::size_t bytes =
+          std::min<std::size_t>(1 + random() % (2 << 20), stream.size() - pushed);
+      std::memcpy(pipeline.buffer(*buffer)->data() + LoadPipeline::kHeadroomBytes,
+                  stream.data() + pushed, bytes);
+      ASSERT_TRUE(pipeline.Push(*buffer, bytes).ok());
+      pushed += bytes;
+    }
+    canceller.join();
+    pipeline.Join();
+    EXPECT_TRUE(pipeline.AllDone());
+    const auto polled = pipeline.Poll();
+    EXPECT_EQ(polled.state, LoadPipeline::State::kFailed);
+    EXPECT_EQ(polled.error.code, ErrorCode::kAborted);
+  }
+}
+
 // A guest that writes all its pages, word by word, again and again. A word tells in which pass it
 // was written, twice, so that a torn one shows, and between them where it belongs.
 class Writer {
