@@ -70,12 +70,18 @@ describe('the published package', () => {
       ];
       await run('npm', install, { cwd: folder });
       await mkdir(join(folder, 'store'));
+      expect(await readdir(join(folder, 'node_modules'))).not.toContain('v86');
       await writeFile(
         join(folder, 'use.mjs'),
         await readFile(join(root, 'test/packaging/use-installed.mjs'), 'utf8'),
       );
       const output = await run(process.execPath, ['use.mjs'], { cwd: folder, env: { NODE_OPTIONS: '' } });
-      expect(JSON.parse(output)).toEqual({ native: true, equal: true, verified: true });
+      expect(JSON.parse(output)).toEqual({
+        adapters: ['KvmVm', 'QemuVm', 'SyntheticVm', 'V86Vm'],
+        native: true,
+        equal: true,
+        verified: true,
+      });
       const version = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')).version;
       expect(await run('npx', ['chkpt', '--version'], { cwd: folder })).toContain(version);
     } finally {
