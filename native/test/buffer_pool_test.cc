@@ -6,6 +6,9 @@
 #include <cstring>
 #include <thread>
 
+#include "core/parallel/encoded_chunk.h"
+#include "core/parallel/load_pipeline.h"
+
 namespace chkpt {
 namespace {
 
@@ -30,6 +33,28 @@ TEST(BufferPool, ANewBufferIsZerosAndOneThatComesBackSaysThatItIsNot) {
   EXPECT_EQ(again->data(), data);
   EXPECT_TRUE(again->used_before());
   EXPECT_EQ(pool.idle_bytes(), 0u);
+}
+
+// Reads of files and sockets into whole pages run at full speed.
+TEST(BufferPool, EveryBufferIsAlignedToAPageNewAndUsedAgain) {
+  constexpr std::uint64_t kReadBufferBytes =
+      LoadPipeline::kHeadroomBytes + LoadPipeline::kReadBytes;
+  const std::uint64_t sizes[] = {1, kPageBytes, kPageBytes + 1, kSlabBytes, kReadBufferBytes};
+  BufferPool pool;
+  for (const bool huge_pages : {false, true}) {
+    for (const std::uint64_t bytes : sizes) {
+      std::vector<std::shared_ptr<Buffer>> held;  // so that the kernel has to find new places
+      for (int round = 0; round < 3; ++round) {
+        for (int i = 0; i < 3; ++i) {
+          held.push_back(Take(pool, bytes, huge_pages));
+          const auto address = reinterpret_cast<std::uintptr_t>(held.back()->data());
+          EXPECT_EQ(address % kPageBytes, 0u) << bytes << (huge_pages ? " huge" : " small");
+        }
+        pool.GiveBack(std::move(held.front()));
+        held.erase(held.begin());
+      }
+    }
+  }
 }
 
 TEST(BufferPool, ABufferInUseIsNotGivenToAnother) {

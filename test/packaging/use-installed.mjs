@@ -7,6 +7,11 @@ import {
   PageEncoder,
   verifyCheckpoint,
 } from 'chkpt';
+// What they adapt to is not installed here.
+import { KvmVm } from 'chkpt/kvm';
+import { QemuVm } from 'chkpt/qemu';
+import { SyntheticVm } from 'chkpt/synthetic';
+import { V86Vm } from 'chkpt/v86';
 
 const regions = [{ base: 0, bytes: 8 << 20 }];
 const memory = GuestMemory.allocate(regions);
@@ -24,4 +29,5 @@ await load.close();
 
 const equal = (await memory.digest()) === (await copy.digest());
 const { counts } = await verifyCheckpoint('file:store/a.chkpt');
-console.log(JSON.stringify({ native: hasNativeAddon(), equal, verified: counts.pages === 2048 }));
+const adapters = [KvmVm, QemuVm, SyntheticVm, V86Vm].map(({ name }) => name);
+console.log(JSON.stringify({ adapters, native: hasNativeAddon(), equal, verified: counts.pages === 2048 }));
