@@ -29,12 +29,13 @@ struct Chunk {
 
 // Calls `visit(chunk, runs, bytes)` for every chunk with something present; `bytes` holds the
 // chunk's pages in place (runs only are filled in) and belongs to the thread. With kVisitorCopies
-// it is null for mapped regions: the visitor reads each page once, by itself.
+// it is null for mapped regions, with kVisitorReads for all: the visitor reads each page once, by
+// itself.
 class ChunkWalk {
  public:
   using Visit = std::function<void(const Chunk&, const std::vector<PageRun>&, std::uint8_t* bytes)>;
 
-  enum class Copy : std::uint8_t { kWholeChunk, kVisitorCopies };
+  enum class Copy : std::uint8_t { kWholeChunk, kVisitorCopies, kVisitorReads };
 
   // `cancelled` is asked for each chunk and presence query, by any thread.
   ChunkWalk(const GuestMemory& memory, Copy copy, std::function<bool()> cancelled)
@@ -84,7 +85,8 @@ class ChunkWalk {
     Chunk chunk;
     while (Claim(&chunk)) {
       finder_.PresentRuns(*chunk.region, chunk.pages, &runs);
-      if (copy_ == Copy::kVisitorCopies && chunk.region->host != nullptr) {
+      if (copy_ == Copy::kVisitorReads ||
+          (copy_ == Copy::kVisitorCopies && chunk.region->host != nullptr)) {
         visit(chunk, runs, nullptr);
         continue;
       }

@@ -1,10 +1,11 @@
 #include "core/scan/memory_copy.h"
 
 #include <algorithm>
+#include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
-#include "core/memory/guest_copy.h"
 #include "core/scan/chunk_walk.h"
 
 namespace chkpt {
@@ -27,21 +28,28 @@ Status MemoryCopy::Update(const GuestMemory& source, unsigned threads,
     return Error{.code = ErrorCode::kFormat, .message = "a copy has the regions of its source"};
   }
   auto seen = std::make_unique<DirtyBitmap>(target_->page_count());
-  const auto visit = [&](const Chunk& chunk, const std::vector<PageRun>& runs,
-                         std::uint8_t* bytes) {
+  std::mutex mutex;
+  std::optional<Error> error;
+  const auto visit = [&](const Chunk& chunk, const std::vector<PageRun>& runs, std::uint8_t*) {
     const Region& to = target_->regions()[target_->RegionOfPage(chunk.pages.first)];
-    const std::uint64_t first = chunk.region->first_page;
     for (const PageRun& run : runs) {
-      const std::uint8_t* from = bytes != nullptr
-                                     ? bytes + (run.first - chunk.pages.first) * kPageBytes
-                                     : chunk.region->host + (run.first - first) * kPageBytes;
       written_->MarkRun(run);
       seen->MarkRun(run);
-      CopyGuest(to.host + (run.first - first) * kPageBytes, from, run.count * kPageBytes);
+      Status copied =
+          source.CopyOut(run, to.host + (run.first - chunk.region->first_page) * kPageBytes);
+      if (copied.ok()) continue;
+      const std::lock_guard lock(mutex);
+      error = std::move(copied.error());
+      return;
     }
   };
-  Status status =
-      ChunkWalk(source, ChunkWalk::Copy::kVisitorCopies, std::move(cancelled)).Run(threads, visit);
+  const auto ends = [&] {
+    if (cancelled()) return true;
+    const std::lock_guard lock(mutex);
+    return error.has_value();
+  };
+  Status status = ChunkWalk(source, ChunkWalk::Copy::kVisitorReads, ends).Run(threads, visit);
+  if (error) return *error;
   if (!status.ok()) return status;
   status = ZeroOthers(*seen);
   if (status.ok()) {

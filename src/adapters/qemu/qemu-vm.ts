@@ -1,5 +1,5 @@
 /**
- * A QEMU as a virtual machine: its RAM is mapped from its shared memory-backend and goes through the native pipelines; everything
+ * A QEMU as a virtual machine: its RAM is the file of its shared memory-backend and goes through the native pipelines; everything
  * else is QEMU's own device state, one value of the context `qemu`, beside what it takes to load it.
  */
 import {
@@ -8,7 +8,7 @@ import {
   type Core,
   type Device,
   defineState,
-  GuestMemory,
+  type GuestMemory,
   type StateOf,
   statePart,
   type VirtualMachine,
@@ -17,7 +17,7 @@ import { RunGate } from '../run-gate.ts';
 import { fieldsOf } from './answer.ts';
 import { captureDeviceState, restoreDeviceState } from './device-state.ts';
 import { compareFacts, factFields, type QemuIdentity, readIdentity } from './qemu-facts.ts';
-import { findMemory } from './qemu-memory.ts';
+import { findMemory, openMemory } from './qemu-memory.ts';
 import { type QemuCommand, QemuProcess } from './qemu-process.ts';
 import { QmpClient, type QmpEvent, type QmpOptions } from './qmp-client.ts';
 
@@ -111,7 +111,7 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
       const { status } = fieldsOf(await qmp.execute('query-status'));
       const identity = await readIdentity(qmp);
       const files = await findMemory(qmp, identity.facts.ram, options.processId ?? qmp.processId);
-      const memory = await GuestMemory.map(files);
+      const memory = await openMemory(files);
       return new QemuVm(qmp, status, identity, memory, options, process);
     } catch (error) {
       await qmp.close();
