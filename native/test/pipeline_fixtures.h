@@ -140,10 +140,11 @@ struct Loaded {
 
 inline Result<Loaded> Load(std::shared_ptr<GuestMemory> memory,
                            std::span<const std::uint8_t> stream, unsigned threads,
-                           std::size_t piece_bytes) {
+                           std::size_t piece_bytes, std::shared_ptr<BufferPool> buffers = nullptr) {
   Bell bell;
-  auto started = LoadPipeline::Start(std::move(memory), {.position = Start(), .threads = threads},
-                                     bell.Ringer());
+  auto started = LoadPipeline::Start(
+      std::move(memory), {.position = Start(), .threads = threads, .buffers = std::move(buffers)},
+      bell.Ringer());
   if (!started.ok()) return started.error();
   LoadPipeline& pipeline = *started.value();
   Loaded loaded;

@@ -66,9 +66,10 @@ class ProgressBar implements Progress {
   }
 
   update(view: ProgressView): void {
-    this.#view = view;
     // At once, so that work of a moment is seen too.
-    if (!this.#isDrawn && view.phase === 'memory') this.#draw();
+    const isFirst = view.phase === 'memory' && this.#view.phase !== 'memory';
+    this.#view = view;
+    if (isFirst) this.#draw();
   }
 
   stop(): void {
