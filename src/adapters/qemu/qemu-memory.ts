@@ -33,8 +33,8 @@ export async function findMemory(
 }
 
 /**
- * RAM through its file. Reading and writing it costs far less than mapping it: a mapping of ours gets each 4 KiB page by a fault
- * of its own (docs/performance.md, section 9). Files of hugetlbfs can only be mapped.
+ * RAM through its file. Reading and writing it costs far less than mapping it: a mapping of ours gets 4 KiB pages by faults
+ * (docs/performance.md, section 9). Files of hugetlbfs can only be mapped.
  */
 export async function openMemory(files: readonly FileRegion[]): Promise<GuestMemory> {
   const kinds = await Promise.all(files.map(({ file }) => statfs(String(file))));
