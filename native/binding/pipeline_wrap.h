@@ -107,9 +107,11 @@ class PipelineWrap : public Napi::ObjectWrap<Self>, public Pollable {
     views_.clear();
     const auto closer = Napi::Promise::Deferred::New(env);
     closers_.push_back(closer);
-    const bool waits = closing_ != nullptr;
+    const bool waited = closing_ != nullptr;
     if (pipeline_ != nullptr) closing_ = std::move(pipeline_);
-    if (!TryClose(env) && !waits) BeginWait(env);
+    const bool closed = TryClose(env);
+    if (closed && waited) EndWait(env);  // the threads ended, and the news of it has not come yet
+    if (!closed && !waited) BeginWait(env);
     return closer.Promise();
   }
 
