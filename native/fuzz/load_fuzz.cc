@@ -23,11 +23,14 @@ namespace {
 
 const std::vector<RegionSpec> kRegions = {{0, 20 * kPageBytes}, {0x100000, 33 * kPageBytes}};
 
-StreamPosition Start() { return {.epoch = 1, .sequence = 2, .offset = 4096}; }
+// With and without a parent.
+StreamPosition Start(std::size_t size) {
+  return {.epoch = size / 2 % 2, .sequence = 2, .offset = 4096};
+}
 
 // Walks what looks like frames and makes their headers right again.
 void Repair(std::uint8_t* data, std::size_t size) {
-  StreamPosition position = Start();
+  StreamPosition position = Start(size);
   std::size_t offset = 0;
   while (size - offset >= kFrameHeaderBytes) {
     std::uint8_t* frame = data + offset;
@@ -51,23 +54,23 @@ void LoadFrames(std::span<const std::uint8_t> bytes, bool with_memory) {
                             : GuestMemory::Describe(kRegions);
   CHKPT_CHECK(memory.ok());
   GuestMemory& guest = *memory.value();
-  FrameScanner scanner(guest, Start());
+  FrameScanner scanner(guest, Start(bytes.size()));
   const ScanResult scanned = scanner.Scan(bytes);
-  auto loader = BlockLoader::Create(guest, std::make_shared<BufferPool>());
+  auto loader = BlockLoader::Create(guest, nullptr, std::make_shared<BufferPool>());
   PageTotals totals;
   for (const PageFrame& frame : scanned.frames) {
     const PageRun pages{frame.header.arg0, frame.header.arg1};
     const Region& region = guest.regions()[guest.RegionOfPage(pages.first)];
-    if (frame.header.type == static_cast<std::uint32_t>(FrameType::kZeroRun)) {
-      if (!loader.value()->Zero(region, region.fresh, pages, &totals).ok()) return;
+    if (IsRun(static_cast<FrameType>(frame.header.type))) {
+      if (!loader.value()->Zero(region, region.fresh, pages).ok()) return;
       continue;
     }
     const std::size_t padded = Pad8(frame.header.payload_bytes);
     if (PayloadDigest({frame.payload, padded}) != frame.header.payload_digest) return;
-    auto view =
-        ParsePageBlock({frame.payload, frame.header.payload_bytes}, pages.first, pages.count);
+    auto view = ParsePageBlock({frame.payload, frame.header.payload_bytes}, pages.first,
+                               pages.count, Start(bytes.size()).has_parent());
     if (!view.ok()) return;
-    if (!loader.value()->Load(view.value(), region, region.fresh, pages, &totals).ok()) return;
+    if (!loader.value()->Load(view.value(), region, region.fresh, pages, 0, &totals).ok()) return;
     std::size_t word = 0;
     for (std::size_t page = 0; page < pages.count; ++page) {
       const BlockPageClass page_class = ClassOf(view.value().classes, page);

@@ -80,22 +80,24 @@ struct Saved {
   std::vector<std::uint64_t> digests;
   std::vector<IndexGroup> groups;
   PageTotals totals;
+  std::uint64_t epoch = 0;
 };
 
 inline constexpr std::uint64_t kStartOffset = 4096;
 
-inline StreamPosition Start() {
-  StreamPosition position{.epoch = 3, .sequence = 7, .offset = kStartOffset};
+inline StreamPosition Start(std::uint64_t epoch = 0) {
+  StreamPosition position{.epoch = epoch, .sequence = 7, .offset = kStartOffset};
   for (std::size_t i = 0; i < 16; ++i) position.uuid[i] = static_cast<std::uint8_t>(i * 17);
   return position;
 }
 
 inline Result<Saved> Save(std::shared_ptr<GuestMemory> memory, SaveOptions options) {
   Bell bell;
-  options.position = Start();
+  options.position = Start(options.position.epoch);
   auto pipeline = SavePipeline::Start(std::move(memory), options, bell.Ringer());
   if (!pipeline.ok()) return pipeline.error();
   Saved saved;
+  saved.epoch = options.position.epoch;
   for (;;) {
     const SavePipeline::Polled polled = pipeline.value()->Poll();
     if (polled.state == SavePipeline::State::kPending) {
@@ -126,7 +128,7 @@ inline void AppendForeignFrame(std::vector<std::uint8_t>* stream, StreamPosition
 
 // Lets the stream of a save end as LoadPipeline expects it.
 inline void CloseStream(Saved* saved) {
-  StreamPosition end = Start();
+  StreamPosition end = Start(saved->epoch);
   end.sequence += saved->digests.size();
   end.offset += saved->stream.size();
   AppendForeignFrame(&saved->stream, end);
@@ -140,11 +142,11 @@ struct Loaded {
 
 inline Result<Loaded> Load(std::shared_ptr<GuestMemory> memory,
                            std::span<const std::uint8_t> stream, unsigned threads,
-                           std::size_t piece_bytes, std::shared_ptr<BufferPool> buffers = nullptr) {
+                           std::size_t piece_bytes, LoadOptions options = {}) {
   Bell bell;
-  auto started = LoadPipeline::Start(
-      std::move(memory), {.position = Start(), .threads = threads, .buffers = std::move(buffers)},
-      bell.Ringer());
+  options.position = Start(options.position.epoch);
+  options.threads = threads;
+  auto started = LoadPipeline::Start(std::move(memory), options, bell.Ringer());
   if (!started.ok()) return started.error();
   LoadPipeline& pipeline = *started.value();
   Loaded loaded;

@@ -77,10 +77,7 @@ TEST(PipelineTest, SixteenGigabytesOfUntouchedMemoryAreAFewFrames) {
   EXPECT_EQ(saved.value().groups.size(), 1u);
   auto target =
       Allocate({{0, std::uint64_t{3} << 30}, {std::uint64_t{4} << 30, std::uint64_t{13} << 30}});
-  AppendForeignFrame(&saved.value().stream, {.uuid = Start().uuid,
-                                             .epoch = 3,
-                                             .sequence = 7 + saved.value().digests.size(),
-                                             .offset = kStartOffset + saved.value().stream.size()});
+  CloseStream(&saved.value());
   ASSERT_TRUE(Load(target, saved.value().stream, 2, 1 << 20).ok());
   EXPECT_EQ(DigestOf(*target), DigestOf(*memory));
 }
@@ -98,7 +95,7 @@ TEST(PipelineTest, EveryFlippedByteIsAnErrorThatNamesItsFrame) {
     std::vector<std::uint8_t> damaged = s.stream;
     damaged[i] ^= static_cast<std::uint8_t>(1 << (i % 8));
     auto target = Allocate({{0, 40 * kPageBytes}});
-    auto loaded = Load(target, damaged, 2, 1 << 20, buffers);
+    auto loaded = Load(target, damaged, 2, 1 << 20, {.buffers = buffers});
     ASSERT_FALSE(loaded.ok()) << "byte " << i;
     EXPECT_EQ(loaded.error().code, ErrorCode::kDigest) << "byte " << i;
     EXPECT_GE(i + kStartOffset, loaded.error().offset);

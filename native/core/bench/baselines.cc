@@ -192,8 +192,9 @@ Status StoredBlocks::Add(std::span<const std::uint8_t> frames) {
     const std::uint64_t payload_bytes = Load<std::uint64_t>(frame + 8);
     const auto type = static_cast<FrameType>(Load<std::uint32_t>(frame));
     if (type == FrameType::kPageBlock) {
-      auto view = ParsePageBlock({frame + kFrameHeaderBytes, payload_bytes},
-                                 Load<std::uint64_t>(frame + 24), Load<std::uint64_t>(frame + 32));
+      auto view =
+          ParsePageBlock({frame + kFrameHeaderBytes, payload_bytes},
+                         Load<std::uint64_t>(frame + 24), Load<std::uint64_t>(frame + 32), false);
       if (!view.ok()) return view.error();
       if (view.value().codec != BlockCodec::kRaw) {
         return Error{.code = ErrorCode::kFormat, .message = "baseline wants uncompressed blocks"};

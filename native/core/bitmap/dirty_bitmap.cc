@@ -93,6 +93,13 @@ void DirtyBitmap::Take(std::span<std::uint64_t> words) {
   }
 }
 
+void DirtyBitmap::Copy(std::span<std::uint64_t> words) const {
+  CHKPT_CHECK(words.size() == word_count_);
+  for (std::size_t i = 0; i < word_count_; ++i) {
+    words[i] = words_[i].load(std::memory_order_acquire);
+  }
+}
+
 void DirtyBitmap::Merge(std::span<const std::uint64_t> words) {
   CHKPT_CHECK(words.size() == word_count_);
   for (std::size_t i = 0; i < word_count_; ++i) {
@@ -100,6 +107,16 @@ void DirtyBitmap::Merge(std::span<const std::uint64_t> words) {
     const std::uint64_t bits = words[i] & legal;
     if (bits != 0) words_[i].fetch_or(bits, std::memory_order_release);
   }
+}
+
+std::uint64_t FirstMarked(std::span<const std::uint64_t> words, std::uint64_t page,
+                          std::uint64_t limit) {
+  return FindBit(words, page, limit, 0);
+}
+
+std::uint64_t FirstClear(std::span<const std::uint64_t> words, std::uint64_t page,
+                         std::uint64_t limit) {
+  return FindBit(words, page, limit, ~std::uint64_t{0});
 }
 
 RunIterator::RunIterator(std::span<const std::uint64_t> words, std::uint64_t page_count)

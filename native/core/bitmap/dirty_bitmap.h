@@ -45,6 +45,10 @@ class DirtyBitmap {
   // REQUIRES: words.size() == word_count().
   void Take(std::span<std::uint64_t> words);
 
+  // Writes the dirty set into `words` and leaves it as it is. Not atomic as a whole.
+  // REQUIRES: words.size() == word_count().
+  void Copy(std::span<std::uint64_t> words) const;
+
   // Sets every bit of `words`: what a failed save took comes back. Bits at and above page_count()
   // are ignored.
   // REQUIRES: words.size() == word_count().
@@ -56,6 +60,13 @@ class DirtyBitmap {
   const std::unique_ptr<std::atomic<std::uint64_t>[]> words_;
 };
 static_assert(!std::is_move_constructible_v<DirtyBitmap>);
+
+// First page >= `page` and < `limit` whose bit is set in taken words; `limit` when there is none.
+std::uint64_t FirstMarked(std::span<const std::uint64_t> words, std::uint64_t page,
+                          std::uint64_t limit);
+// The same for a bit that is not set.
+std::uint64_t FirstClear(std::span<const std::uint64_t> words, std::uint64_t page,
+                         std::uint64_t limit);
 
 // Walks the set bits of taken words as maximal runs, by whole words: cost grows with runs and
 // words, not with pages.

@@ -8,11 +8,11 @@ Error BlockError(const char* message, std::uint64_t first_page) {
 }
 
 struct ClassCounts {
-  std::size_t zero = 0, stored = 0, words = 0;
+  std::size_t zero = 0, stored = 0, words = 0, parent = 0;
   bool valid = true;
 };
 
-ClassCounts CountClasses(std::uint64_t classes, std::size_t page_count) {
+ClassCounts CountClasses(std::uint64_t classes, std::size_t page_count, bool has_parent) {
   ClassCounts counts;
   for (std::size_t page = 0; page < kBlockPages; ++page) {
     const BlockPageClass page_class = ClassOf(classes, page);
@@ -25,6 +25,10 @@ ClassCounts CountClasses(std::uint64_t classes, std::size_t page_count) {
       case BlockPageClass::kStored: ++counts.stored; break;
       case BlockPageClass::kFill:
       case BlockPageClass::kSame: ++counts.words; break;
+      case BlockPageClass::kParent:
+        ++counts.parent;
+        counts.valid = counts.valid && has_parent;
+        break;
       default: counts.valid = false;
     }
   }
@@ -41,7 +45,8 @@ bool IsZero(const std::uint8_t* bytes, std::size_t count) {
 }  // namespace
 
 Result<PageBlockView> ParsePageBlock(std::span<const std::uint8_t> payload,
-                                     std::uint64_t first_page, std::size_t page_count) {
+                                     std::uint64_t first_page, std::size_t page_count,
+                                     bool has_parent) {
   if (payload.size() < kPageBlockHeadBytes || payload.size() > kPageBlockPayloadBytesMax) {
     return BlockError("page block has an impossible length", first_page);
   }
@@ -50,11 +55,17 @@ Result<PageBlockView> ParsePageBlock(std::span<const std::uint8_t> payload,
   const std::uint64_t encoded_bytes = Load<std::uint32_t>(head + 4);
   PageBlockView view;
   view.classes = Load<std::uint64_t>(head + 8);
-  const ClassCounts counts = CountClasses(view.classes, page_count);
+  const ClassCounts counts = CountClasses(view.classes, page_count, has_parent);
   if (codec > 1 || !IsZero(head + 1, 3))
     return BlockError("page block has an unknown codec", first_page);
   if (!counts.valid) return BlockError("page block has an unknown page class", first_page);
-  if (counts.zero == page_count) return BlockError("page block has only zero pages", first_page);
+  // Such a block is part of a run.
+  if (!has_parent && counts.zero == page_count) {
+    return BlockError("page block has only zero pages", first_page);
+  }
+  if (counts.parent == page_count) {
+    return BlockError("page block has only pages of the parent", first_page);
+  }
 
   const std::uint64_t stored_bytes = counts.stored * kPageBytes;
   const bool fits = codec == 0 ? encoded_bytes == stored_bytes

@@ -17,7 +17,13 @@ namespace chkpt {
 enum class BlockCodec : std::uint8_t { kRaw = 0, kLz4 = 1 };
 
 // Class of a page in the format. The first three have the values of scan's PageClass.
-enum class BlockPageClass : std::uint8_t { kZero = 0, kFill = 1, kStored = 2, kSame = 3 };
+enum class BlockPageClass : std::uint8_t {
+  kZero = 0,
+  kFill = 1,
+  kStored = 2,
+  kSame = 3,
+  kParent = 4,
+};
 
 inline constexpr std::size_t kPageBlockHeadBytes = 16;
 // Head, 16 raw pages, 16 words.
@@ -26,6 +32,18 @@ inline constexpr std::size_t kPageBlockPayloadBytesMax =
 
 inline BlockPageClass ClassOf(std::uint64_t classes, std::size_t page) {
   return static_cast<BlockPageClass>((classes >> (4 * page)) & 0xf);
+}
+
+inline void SetClass(std::uint64_t* classes, std::size_t page, BlockPageClass page_class) {
+  *classes &= ~(std::uint64_t{0xf} << (4 * page));
+  *classes |= std::uint64_t{static_cast<std::uint8_t>(page_class)} << (4 * page);
+}
+
+// `page_count` pages of one class.
+inline std::uint64_t UniformClasses(BlockPageClass page_class, std::size_t page_count) {
+  std::uint64_t classes = 0;
+  for (std::size_t page = 0; page < page_count; ++page) SetClass(&classes, page, page_class);
+  return classes;
 }
 
 struct PageBlockView {
@@ -39,8 +57,9 @@ struct PageBlockView {
 
 // Parses a payload whose digest was checked. `first_page` is the number of its first page: a same
 // page must name an earlier one. Every rule of the format is checked except what only decoding can
-// tell. Errors: kFormat.
+// tell. `has_parent`: pages may be left to a parent. Errors: kFormat.
 Result<PageBlockView> ParsePageBlock(std::span<const std::uint8_t> payload,
-                                     std::uint64_t first_page, std::size_t page_count);
+                                     std::uint64_t first_page, std::size_t page_count,
+                                     bool has_parent);
 
 }  // namespace chkpt

@@ -25,8 +25,13 @@ static_assert(kFramePayloadBytesMax == 1'114'112);
 enum class FrameType : std::uint32_t {
   kZeroRun = 0x11,
   kPageBlock = 0x12,
+  kParentRun = 0x14,
   kBlockIndex = 0x80000013,
 };
+// Frames that stand for whole blocks.
+constexpr bool IsRun(FrameType type) {
+  return type == FrameType::kZeroRun || type == FrameType::kParentRun;
+}
 inline constexpr std::uint32_t kOptionalFrameBit = 0x80000000;
 
 // Where a stream stands: what the next frame's header digest is bound to.
@@ -35,6 +40,11 @@ struct StreamPosition {
   std::uint64_t epoch = 0;
   std::uint64_t sequence = 0;
   std::uint64_t offset = 0;  // bytes from the start of the stream
+
+  // A checkpoint has a parent exactly when its epoch is not 0.
+  bool has_parent() const { return epoch != 0; }
+  // Type of the frames for whole blocks that are not stored.
+  FrameType run_type() const { return has_parent() ? FrameType::kParentRun : FrameType::kZeroRun; }
 
   // Where one frame stands, for messages.
   struct Place {

@@ -24,106 +24,151 @@ std::optional<std::size_t> OnlyStoredRun(const PageBlockView& view) {
   return first;
 }
 
+// Walks the pages of a block whose stored pages are decoded.
+class BlockPages {
+ public:
+  BlockPages(const PageBlockView& view, const std::uint8_t* stored)
+      : view_(view), stored_(stored) {}
+
+  struct Page {
+    BlockPageClass page_class = BlockPageClass::kZero;
+    std::uint64_t word = 0;               // of fill and same pages
+    const std::uint8_t* bytes = nullptr;  // of stored pages
+  };
+  Page Next() {
+    Page page{.page_class = ClassOf(view_.classes, page_++)};
+    if (page.page_class == BlockPageClass::kFill || page.page_class == BlockPageClass::kSame) {
+      page.word = Load<std::uint64_t>(view_.words + 8 * word_++);
+    }
+    if (page.page_class == BlockPageClass::kStored) page.bytes = stored_ + kPageBytes * slot_++;
+    return page;
+  }
+
+ private:
+  const PageBlockView& view_;
+  const std::uint8_t* const stored_;
+  std::size_t page_ = 0;
+  std::size_t word_ = 0;
+  std::size_t slot_ = 0;
+};
+
+// False for a page whose content is not in the block.
+bool CopyContent(const BlockPages::Page& page, std::uint8_t* target) {
+  switch (page.page_class) {
+    case BlockPageClass::kZero: std::memset(target, 0, kPageBytes); return true;
+    case BlockPageClass::kFill: FillPage(target, page.word); return true;
+    case BlockPageClass::kStored: std::memcpy(target, page.bytes, kPageBytes); return true;
+    case BlockPageClass::kSame:
+    case BlockPageClass::kParent: return false;
+  }
+  return false;
+}
+
+// Where the stored pages of a block are: as they came, or decoded to `target`.
+Status Decode(const PageBlockView& view, PageRun pages, std::uint8_t* target,
+              const std::uint8_t** stored) {
+  *stored = view.data.data();
+  if (view.codec != BlockCodec::kLz4) return Ok();
+  if (!DecodeLz4(view.data, {target, view.stored_pages * kPageBytes})) {
+    return Error{.code = ErrorCode::kDecode,
+                 .message = "block does not decode to its declared size",
+                 .page = pages.first};
+  }
+  *stored = target;
+  return Ok();
+}
+
 }  // namespace
 
-Result<std::unique_ptr<BlockLoader>> BlockLoader::Create(GuestMemory& memory,
+Result<std::unique_ptr<BlockLoader>> BlockLoader::Create(GuestMemory& memory, PageDigests* digests,
                                                          std::shared_ptr<BufferPool> buffers) {
   auto scratch = PooledBuffer::Take(std::move(buffers), 2 * kBlockBytes, false);
   if (!scratch.ok()) return scratch.error();
-  return std::unique_ptr<BlockLoader>(new BlockLoader(memory, std::move(scratch.value())));
+  return std::unique_ptr<BlockLoader>(new BlockLoader(memory, digests, std::move(scratch.value())));
 }
 
-BlockLoader::BlockLoader(GuestMemory& memory, PooledBuffer scratch)
+BlockLoader::BlockLoader(GuestMemory& memory, PageDigests* digests, PooledBuffer scratch)
     : memory_(memory),
+      digests_(digests),
       scratch_(std::move(scratch)),
       decoded_(scratch_.data()),
       assembled_(scratch_.data() + kBlockBytes) {}
 
+bool BlockLoader::HasDestination(const Region& region) const {
+  return region.host != nullptr || region.fd >= 0 || digests_ != nullptr;
+}
+
 Status BlockLoader::Load(const PageBlockView& view, const Region& region, bool fresh, PageRun pages,
-                         PageTotals* totals) {
-  const std::size_t stored_bytes = view.stored_pages * kPageBytes;
-  const std::uint8_t* stored = view.data.data();
-  if (view.codec == BlockCodec::kLz4) {
-    // Stored pages that are neighbours are decoded where they belong.
-    std::uint8_t* target = decoded_;
-    const std::optional<std::size_t> first = OnlyStoredRun(view);
-    if (first && region.host != nullptr) {
-      target = region.host + (pages.first + *first - region.first_page) * kPageBytes;
-    }
-    if (!DecodeLz4(view.data, {target, stored_bytes})) {
-      return Error{.code = ErrorCode::kDecode,
-                   .message = "block does not decode to its declared size",
-                   .page = pages.first};
-    }
-    stored = target;
-  }
+                         PageBits skip, PageTotals* totals) {
   totals->pages += pages.count;
   totals->encoded_bytes += view.data.size();
+  PageBits taken = 0;
   for (std::size_t page = 0; page < pages.count; ++page) {
-    switch (ClassOf(view.classes, page)) {
+    const BlockPageClass page_class = ClassOf(view.classes, page);
+    switch (page_class) {
       case BlockPageClass::kZero: ++totals->zero_pages; break;
       case BlockPageClass::kFill: ++totals->fill_pages; break;
       case BlockPageClass::kStored: ++totals->stored_pages; break;
       case BlockPageClass::kSame: ++totals->same_pages; break;
+      case BlockPageClass::kParent: ++totals->parent_pages; break;
     }
+    if (page_class != BlockPageClass::kParent) taken |= PageBits{1} << page;
   }
-  if (region.host != nullptr) return LoadMapped(view, region, fresh, pages, stored);
-  if (region.fd >= 0) return LoadFile(view, fresh, pages, stored);
+  if ((taken & ~skip) == 0) return Ok();
+  // Stored pages that are neighbours are decoded where they belong.
+  std::uint8_t* target = decoded_;
+  const std::optional<std::size_t> first = OnlyStoredRun(view);
+  if (first && region.host != nullptr && (taken & skip) == 0) {
+    target = region.host + (pages.first + *first - region.first_page) * kPageBytes;
+  }
+  const std::uint8_t* stored = nullptr;
+  Status status = Decode(view, pages, target, &stored);
+  if (!status.ok()) return status;
+  if (!HasDestination(region)) return Ok();
+  if (digests_ != nullptr) {
+    LoadDigests(view, pages, skip, stored);
+  } else if (region.host != nullptr) {
+    LoadMapped(view, region, fresh, pages, skip, stored);
+  } else {
+    return LoadFile(view, fresh, pages, skip, stored);
+  }
   return Ok();
 }
 
-Status BlockLoader::LoadMapped(const PageBlockView& view, const Region& region, bool fresh,
-                               PageRun pages, const std::uint8_t* stored) {
+void BlockLoader::LoadMapped(const PageBlockView& view, const Region& region, bool fresh,
+                             PageRun pages, PageBits skip, const std::uint8_t* stored) {
   std::uint8_t* target = region.host + (pages.first - region.first_page) * kPageBytes;
-  std::size_t slot = 0;
-  std::size_t word = 0;
+  BlockPages walk(view, stored);
   for (std::size_t page = 0; page < pages.count; ++page, target += kPageBytes) {
-    switch (ClassOf(view.classes, page)) {
+    const BlockPages::Page content = walk.Next();
+    if ((skip >> page & 1) != 0) continue;
+    switch (content.page_class) {
       case BlockPageClass::kZero:
         if (!fresh) std::memset(target, 0, kPageBytes);
         break;
-      case BlockPageClass::kFill:
-        FillPage(target, chkpt::Load<std::uint64_t>(view.words + 8 * word++));
-        break;
+      case BlockPageClass::kFill: FillPage(target, content.word); break;
       case BlockPageClass::kStored:
-        if (stored + kPageBytes * slot != target) {
-          std::memcpy(target, stored + kPageBytes * slot, kPageBytes);
-        }
-        ++slot;
-        break;
-      case BlockPageClass::kSame: ++word; break;
-    }
-  }
-  return Ok();
-}
-
-Status BlockLoader::LoadFile(const PageBlockView& view, bool fresh, PageRun pages,
-                             const std::uint8_t* stored) {
-  // Pages are written in runs; a run ends at a page that is left alone: zero in a fresh file, or
-  // same.
-  std::size_t slot = 0;
-  std::size_t word = 0;
-  std::size_t run = 0;
-  for (std::size_t page = 0; page <= pages.count; ++page) {
-    std::uint8_t* target = assembled_ + page * kPageBytes;
-    const BlockPageClass page_class =
-        page == pages.count ? BlockPageClass::kSame : ClassOf(view.classes, page);
-    bool left_alone = false;
-    switch (page_class) {
-      case BlockPageClass::kZero:
-        left_alone = fresh;
-        if (!left_alone) std::memset(target, 0, kPageBytes);
-        break;
-      case BlockPageClass::kFill:
-        FillPage(target, chkpt::Load<std::uint64_t>(view.words + 8 * word++));
-        break;
-      case BlockPageClass::kStored:
-        std::memcpy(target, stored + kPageBytes * slot++, kPageBytes);
+        if (content.bytes != target) std::memcpy(target, content.bytes, kPageBytes);
         break;
       case BlockPageClass::kSame:
-        ++word;
-        left_alone = true;
-        break;
+      case BlockPageClass::kParent: break;
+    }
+  }
+}
+
+// Pages are written in runs; a run ends at a page that is left alone: zero in a fresh file,
+// skipped, or one whose content is not here.
+Status BlockLoader::LoadFile(const PageBlockView& view, bool fresh, PageRun pages, PageBits skip,
+                             const std::uint8_t* stored) {
+  BlockPages walk(view, stored);
+  std::size_t run = 0;
+  for (std::size_t page = 0; page <= pages.count; ++page) {
+    bool left_alone = page == pages.count;
+    if (!left_alone) {
+      const BlockPages::Page content = walk.Next();
+      const bool untouched = content.page_class == BlockPageClass::kZero && fresh;
+      left_alone = untouched || (skip >> page & 1) != 0 ||
+                   !CopyContent(content, assembled_ + page * kPageBytes);
     }
     if (!left_alone) continue;
     if (run < page) {
@@ -136,17 +181,35 @@ Status BlockLoader::LoadFile(const PageBlockView& view, bool fresh, PageRun page
   return Ok();
 }
 
-Status BlockLoader::Zero(const Region& region, bool fresh, PageRun pages, PageTotals* totals) {
-  totals->pages += pages.count;
-  totals->zero_pages += pages.count;
-  if (fresh || (region.host == nullptr && region.fd < 0)) return Ok();
+void BlockLoader::LoadDigests(const PageBlockView& view, PageRun pages, PageBits skip,
+                              const std::uint8_t* stored) {
+  BlockPages walk(view, stored);
+  for (std::size_t page = 0; page < pages.count; ++page) {
+    const BlockPages::Page content = walk.Next();
+    if ((skip >> page & 1) != 0 || !CopyContent(content, assembled_)) continue;
+    digests_->Note(pages.first + page, digests_->Digest(assembled_));
+  }
+}
+
+Status BlockLoader::Zero(const Region& region, bool fresh, PageRun pages) {
+  if (digests_ != nullptr) {
+    for (std::uint64_t i = 0; i < pages.count; ++i) {
+      digests_->Note(pages.first + i, digests_->zero());
+    }
+    return Ok();
+  }
+  if (fresh || !HasDestination(region)) return Ok();
   return memory_.Zero(pages);
 }
 
 Status BlockLoader::CopyPage(std::uint64_t source, std::uint64_t target) {
+  if (digests_ != nullptr) {
+    digests_->Note(target, digests_->Of(source));
+    return Ok();
+  }
   const Region& from = memory_.regions()[memory_.RegionOfPage(source)];
   const Region& to = memory_.regions()[memory_.RegionOfPage(target)];
-  if (to.host == nullptr && to.fd < 0) return Ok();
+  if (!HasDestination(to)) return Ok();
   const std::uint8_t* bytes = decoded_;
   if (from.host != nullptr) {
     bytes = from.host + (source - from.first_page) * kPageBytes;
@@ -155,6 +218,27 @@ Status BlockLoader::CopyPage(std::uint64_t source, std::uint64_t target) {
     if (!status.ok()) return status;
   }
   return memory_.CopyIn({target, 1}, bytes);
+}
+
+Status BlockLoader::Expand(const PageBlockView& view, PageRun pages) {
+  const std::uint8_t* stored = nullptr;
+  Status status = Decode(view, pages, decoded_, &stored);
+  if (!status.ok()) return status;
+  BlockPages walk(view, stored);
+  for (std::size_t page = 0; page < pages.count; ++page) {
+    CopyContent(walk.Next(), assembled_ + page * kPageBytes);
+  }
+  return Ok();
+}
+
+Status BlockLoader::Put(std::size_t index, std::uint64_t target) {
+  const std::uint8_t* bytes = assembled_ + index * kPageBytes;
+  if (digests_ != nullptr) {
+    digests_->Note(target, digests_->Digest(bytes));
+    return Ok();
+  }
+  const Region& region = memory_.regions()[memory_.RegionOfPage(target)];
+  return HasDestination(region) ? memory_.CopyIn({target, 1}, bytes) : Ok();
 }
 
 }  // namespace chkpt

@@ -2,7 +2,8 @@
 // worker thread.
 //
 // Destinations: mapped memory (decoded straight into it where a block has no holes), files (decoded
-// to a private buffer, then pwrite), or nothing (regions without memory: verify only).
+// to a private buffer, then pwrite), digests of pages, or nothing (regions without memory: verify
+// only).
 #pragma once
 
 #include <cstdint>
@@ -15,38 +16,53 @@
 #include "core/memory/buffer_pool.h"
 #include "core/memory/guest_memory.h"
 #include "core/parallel/page_totals.h"
+#include "core/scan/page_digests.h"
 #include "core/scan/page_kernels.h"
 
 namespace chkpt {
 
 class BlockLoader {
  public:
-  // Error: kNoMemory.
-  static Result<std::unique_ptr<BlockLoader>> Create(GuestMemory& memory,
+  // `digests`: the destination, for a memory that has none; or null. Error: kNoMemory.
+  static Result<std::unique_ptr<BlockLoader>> Create(GuestMemory& memory, PageDigests* digests,
                                                      std::shared_ptr<BufferPool> buffers);
+
+  // Bit i is page i of a block: left alone.
+  using PageBits = std::uint32_t;
 
   // A PAGE_BLOCK whose payload digest was checked. Same pages are not filled in: the caller does,
   // with CopyPage, when the page they name is complete. `view` stays valid as long as the payload.
   // `fresh`: the region read as zeros when the load began, so zero pages need not be written.
   Status Load(const PageBlockView& view, const Region& region, bool fresh, PageRun pages,
-              PageTotals* totals);
+              PageBits skip, PageTotals* totals);
 
-  // A ZERO_RUN.
-  Status Zero(const Region& region, bool fresh, PageRun pages, PageTotals* totals);
+  // Pages of a ZERO_RUN.
+  Status Zero(const Region& region, bool fresh, PageRun pages);
 
   // Copies the complete page `source` to `target`.
   Status CopyPage(std::uint64_t source, std::uint64_t target);
 
+  // The content of zero, fill and stored pages of a block, for Put. Same and parent pages have
+  // none. Error: kDecode.
+  Status Expand(const PageBlockView& view, PageRun pages);
+  // Puts page `index` of the expanded block to `target`.
+  Status Put(std::size_t index, std::uint64_t target);
+
  private:
-  BlockLoader(GuestMemory& memory, PooledBuffer scratch);
-  Status LoadMapped(const PageBlockView& view, const Region& region, bool fresh, PageRun pages,
-                    const std::uint8_t* stored);
-  Status LoadFile(const PageBlockView& view, bool fresh, PageRun pages, const std::uint8_t* stored);
+  BlockLoader(GuestMemory& memory, PageDigests* digests, PooledBuffer scratch);
+  void LoadMapped(const PageBlockView& view, const Region& region, bool fresh, PageRun pages,
+                  PageBits skip, const std::uint8_t* stored);
+  Status LoadFile(const PageBlockView& view, bool fresh, PageRun pages, PageBits skip,
+                  const std::uint8_t* stored);
+  void LoadDigests(const PageBlockView& view, PageRun pages, PageBits skip,
+                   const std::uint8_t* stored);
+  bool HasDestination(const Region& region) const;
 
   GuestMemory& memory_;
+  PageDigests* const digests_;
   const PooledBuffer scratch_;
   std::uint8_t* const decoded_;    // stored pages of one block
-  std::uint8_t* const assembled_;  // one block in page order, for files
+  std::uint8_t* const assembled_;  // one block in page order
 };
 
 }  // namespace chkpt

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
+#include "core/bitmap/dirty_bitmap.h"
 #include "core/codec/lz4_encoder.h"
 
 namespace chkpt {
@@ -10,19 +12,22 @@ namespace chkpt {
 Result<std::unique_ptr<ChunkEncoder>> ChunkEncoder::Create(const GuestMemory& memory,
                                                            const PresenceFinder& finder,
                                                            const EncodeOptions& options,
+                                                           const ChangeFilter& filter,
                                                            std::shared_ptr<BufferPool> buffers) {
   auto staging =
       PooledBuffer::Take(std::move(buffers), kChunkBytes, memory.page_count() >= kHugeBufferPages);
   if (!staging.ok()) return staging.error();
   return std::unique_ptr<ChunkEncoder>(
-      new ChunkEncoder(memory, finder, options, std::move(staging.value())));
+      new ChunkEncoder(memory, finder, options, filter, std::move(staging.value())));
 }
 
 ChunkEncoder::ChunkEncoder(const GuestMemory& memory, const PresenceFinder& finder,
-                           const EncodeOptions& options, PooledBuffer staging)
+                           const EncodeOptions& options, const ChangeFilter& filter,
+                           PooledBuffer staging)
     : memory_(memory),
       finder_(finder),
       options_(options),
+      filter_(filter),
       kernels_(BestPageKernels()),
       staging_(std::move(staging)) {}
 
@@ -33,20 +38,20 @@ Status ChunkEncoder::Gather(EncodedChunk& chunk, const PageDedup* dedup,
   chunk.body_end = kSlabPrefixBytes;
   chunk.frames.clear();
   chunk.totals = {};
-  chunk.leading_zero_pages = 0;
-  chunk.trailing_zero_pages = 0;
-  zero_pages_ = 0;
+  chunk.leading_run_pages = 0;
+  chunk.trailing_run_pages = 0;
+  run_pages_ = 0;
   dedup_ = dedup;
   block_count_ = (pages.count + kBlockPages - 1) / kBlockPages;
   for (std::size_t i = 0; i < block_count_; ++i) {
     Block& block = blocks_[i];
     block.pages = {pages.first + i * kBlockPages,
                    std::min<std::uint64_t>(kBlockPages, pages.count - i * kBlockPages)};
-    block.classes = 0;
+    block.classes = LeftOut(block.pages.count);
     block.stored_pages = 0;
     block.data = staging_.data() + i * kBlockBytes;
   }
-  finder_.PresentRuns(region, pages, &runs_);
+  FindPages(chunk);
   next_run_ = 0;
   // Pages that are neither hashed nor compressed as they are go straight to their place in the
   // slab.
@@ -61,7 +66,44 @@ Status ChunkEncoder::Gather(EncodedChunk& chunk, const PageDedup* dedup,
   return Ok();
 }
 
-// Cuts the present runs at block borders: a block is what is compressed together.
+// The pages to copy. What may have changed and is not present reads as zeros.
+void ChunkEncoder::FindPages(const EncodedChunk& chunk) {
+  const PageRun pages = chunk.ticket.pages;
+  finder_.PresentRuns(*chunk.ticket.region, pages, &runs_);
+  if (!filter_.has_parent) return;
+  const std::vector<PageRun> present = std::exchange(runs_, {});
+  std::size_t next = 0;
+  const auto visit = [&](PageRun changed) {
+    std::uint64_t page = changed.first;
+    for (; next < present.size() && present[next].first < changed.end(); ++next) {
+      const std::uint64_t first = std::max(present[next].first, page);
+      const std::uint64_t end = std::min(present[next].end(), changed.end());
+      if (end <= first) continue;
+      AddAbsent({page, first - page});
+      runs_.push_back({first, end - first});
+      page = end;
+      if (present[next].end() > changed.end()) break;  // the next changed run may need it too
+    }
+    AddAbsent({page, changed.end() - page});
+  };
+  if (filter_.changed.empty()) return visit(pages);
+  for (std::uint64_t page = pages.first;;) {
+    const std::uint64_t first = FirstMarked(filter_.changed, page, pages.end());
+    if (first == pages.end()) return;
+    page = FirstClear(filter_.changed, first, pages.end());
+    visit({first, page - first});
+  }
+}
+
+void ChunkEncoder::AddAbsent(PageRun run) {
+  const std::uint64_t chunk_first = blocks_[0].pages.first;
+  for (std::uint64_t page = run.first; page < run.end(); ++page) {
+    Block& block = blocks_[(page - chunk_first) / kBlockPages];
+    AddPage(block, page - block.pages.first, PageClass::kZero, 0, nullptr);
+  }
+}
+
+// Cuts the runs to copy at block borders: a block is what is compressed together.
 Status ChunkEncoder::GatherBlock(const Region& region, Block& block) {
   for (; next_run_ < runs_.size(); ++next_run_) {
     const PageRun& run = runs_[next_run_];
@@ -105,13 +147,29 @@ Status ChunkEncoder::GatherRun(const Region& region, PageRun run, Block& block) 
 // REQUIRES: the copy of a stored page lies in the block's next slot.
 void ChunkEncoder::AddPage(Block& block, std::size_t page, PageClass page_class, std::uint64_t fill,
                            const PageDedup* dedup) {
-  block.classes |= static_cast<std::uint64_t>(page_class) << (4 * page);
+  if (filter_.digests != nullptr && IsKnown(block, page, page_class, fill)) return;
+  SetClass(&block.classes, page, static_cast<BlockPageClass>(page_class));
   if (page_class == PageClass::kFill) block.words[page] = fill;
   if (page_class != PageClass::kStored) return;
   if (dedup != nullptr) {
     block.digests[page] = dedup->Digest(block.data + block.stored_pages * kPageBytes);
   }
   ++block.stored_pages;
+}
+
+// True for a page that has its parent's content. Its place in the block's data is free again.
+bool ChunkEncoder::IsKnown(const Block& block, std::size_t page, PageClass page_class,
+                           std::uint64_t fill) {
+  PageDigest digest = filter_.digests->zero();
+  if (page_class == PageClass::kFill) digest = filter_.digests->Fill(fill);
+  if (page_class == PageClass::kStored) {
+    digest = filter_.digests->Digest(block.data + block.stored_pages * kPageBytes);
+  }
+  return filter_.digests->Note(block.pages.first + page, digest) && filter_.has_parent;
+}
+
+std::uint64_t ChunkEncoder::LeftOut(std::size_t page_count) const {
+  return filter_.has_parent ? UniformClasses(BlockPageClass::kParent, page_count) : 0;
 }
 
 // Brings the entries of the next block into the cache while those of this one are looked up.
@@ -135,8 +193,7 @@ void ChunkEncoder::Deduplicate(PageDedup& dedup) {
       const std::uint64_t same = dedup.FindOrInsert(block.digests[page], block.pages.first + page);
       if (same == kUnknown) continue;
       // The data of the page is taken out later, outside the ordered section.
-      block.classes |= std::uint64_t{static_cast<std::uint8_t>(BlockPageClass::kSame)}
-                       << (4 * page);
+      SetClass(&block.classes, page, BlockPageClass::kSame);
       block.words[page] = same;
     }
   }
@@ -167,43 +224,45 @@ void ChunkEncoder::Emit(EncodedChunk& chunk, const std::atomic<bool>& cancelled)
     EmitBlock(chunk, blocks_[i]);
   }
   if (chunk.frames.empty()) {
-    chunk.leading_zero_pages = zero_pages_;
+    chunk.leading_run_pages = run_pages_;
   } else {
-    chunk.trailing_zero_pages = zero_pages_;
+    chunk.trailing_run_pages = run_pages_;
   }
 }
 
-void ChunkEncoder::EmitZeroRun(EncodedChunk& chunk) {
+void ChunkEncoder::EmitRun(EncodedChunk& chunk) {
   static const std::uint64_t empty_digest = PayloadDigest({});
   const FrameHeader& last = chunk.frames.back().header;
-  chunk.frames.push_back({.slab_offset = chunk.body_end,
-                          .header = {.type = static_cast<std::uint32_t>(FrameType::kZeroRun),
-                                     .arg0 = last.arg0 + last.arg1,
-                                     .arg1 = zero_pages_,
-                                     .payload_digest = empty_digest}});
+  chunk.frames.push_back(
+      {.slab_offset = chunk.body_end,
+       .header = {.type = static_cast<std::uint32_t>(filter_.has_parent ? FrameType::kParentRun
+                                                                        : FrameType::kZeroRun),
+                  .arg0 = last.arg0 + last.arg1,
+                  .arg1 = run_pages_,
+                  .payload_digest = empty_digest}});
   chunk.body_end += kFrameHeaderBytes;
-  chunk.totals.zero_pages += zero_pages_;
-  chunk.totals.pages += zero_pages_;
-  zero_pages_ = 0;
+  (filter_.has_parent ? chunk.totals.parent_pages : chunk.totals.zero_pages) += run_pages_;
+  chunk.totals.pages += run_pages_;
+  run_pages_ = 0;
 }
 
 // Where the data of the next PAGE_BLOCK of the chunk go.
 std::uint8_t* ChunkEncoder::NextData(const EncodedChunk& chunk) const {
-  const bool zero_run_first = zero_pages_ != 0 && !chunk.frames.empty();
-  return chunk.slab->data + chunk.body_end + (zero_run_first ? kFrameHeaderBytes : 0) +
+  const bool run_first = run_pages_ != 0 && !chunk.frames.empty();
+  return chunk.slab->data + chunk.body_end + (run_first ? kFrameHeaderBytes : 0) +
          kFrameHeaderBytes + kPageBlockHeadBytes;
 }
 
 void ChunkEncoder::EmitBlock(EncodedChunk& chunk, const Block& block) {
-  if (block.classes == 0) {
-    zero_pages_ += block.pages.count;
+  if (block.classes == LeftOut(block.pages.count)) {
+    run_pages_ += block.pages.count;
     return;
   }
-  if (zero_pages_ != 0 && chunk.frames.empty()) {
-    chunk.leading_zero_pages = zero_pages_;
-    zero_pages_ = 0;
-  } else if (zero_pages_ != 0) {
-    EmitZeroRun(chunk);
+  if (run_pages_ != 0 && chunk.frames.empty()) {
+    chunk.leading_run_pages = run_pages_;
+    run_pages_ = 0;
+  } else if (run_pages_ != 0) {
+    EmitRun(chunk);
   }
   EmitPageBlock(chunk, block);
   CountBlock(chunk, block);
@@ -255,6 +314,7 @@ void ChunkEncoder::CountBlock(EncodedChunk& chunk, const Block& block) const {
       case BlockPageClass::kFill: ++chunk.totals.fill_pages; break;
       case BlockPageClass::kStored: ++chunk.totals.stored_pages; break;
       case BlockPageClass::kSame: ++chunk.totals.same_pages; break;
+      case BlockPageClass::kParent: ++chunk.totals.parent_pages; break;
     }
   }
 }

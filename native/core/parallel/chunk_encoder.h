@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "core/base/result.h"
@@ -25,6 +26,17 @@
 
 namespace chkpt {
 
+// What tells the pages to store from those that are left out: by default those that are present
+// from the others, which are zeros.
+struct ChangeFilter {
+  // The checkpoint has a parent: pages that are left out have its content.
+  bool has_parent = false;
+  // With a parent: the pages that may differ from it, one bit each; empty: any page may.
+  std::span<const std::uint64_t> changed;
+  // What pages were last known to be, with a parent its content, or null. Kept up to date.
+  PageDigests* digests = nullptr;
+};
+
 struct EncodeOptions {
   BlockCodec codec = BlockCodec::kLz4;
   int acceleration = 1;
@@ -37,6 +49,7 @@ class ChunkEncoder {
   static Result<std::unique_ptr<ChunkEncoder>> Create(const GuestMemory& memory,
                                                       const PresenceFinder& finder,
                                                       const EncodeOptions& options,
+                                                      const ChangeFilter& filter,
                                                       std::shared_ptr<BufferPool> buffers);
 
   // Copies and classifies. Errors: kIo, kMemoryShort (file regions). Returns early when cancelled.
@@ -57,32 +70,38 @@ class ChunkEncoder {
   };
 
   ChunkEncoder(const GuestMemory& memory, const PresenceFinder& finder,
-               const EncodeOptions& options, PooledBuffer staging);
+               const EncodeOptions& options, const ChangeFilter& filter, PooledBuffer staging);
 
+  void FindPages(const EncodedChunk& chunk);
+  void AddAbsent(PageRun run);
   Status GatherBlock(const Region& region, Block& block);
   Status GatherRun(const Region& region, PageRun run, Block& block);
   void AddPage(Block& block, std::size_t page, PageClass page_class, std::uint64_t fill,
                const PageDedup* dedup);
+  bool IsKnown(const Block& block, std::size_t page, PageClass page_class, std::uint64_t fill);
+  // Classes of a block nothing of which is stored.
+  std::uint64_t LeftOut(std::size_t page_count) const;
   void PrefetchEntries(const PageDedup& dedup, std::size_t block) const;
   void Compact(Block& block) const;
   std::uint8_t* NextData(const EncodedChunk& chunk) const;
   void EmitBlock(EncodedChunk& chunk, const Block& block);
   void EmitPageBlock(EncodedChunk& chunk, const Block& block);
-  void EmitZeroRun(EncodedChunk& chunk);
+  void EmitRun(EncodedChunk& chunk);
   void CountBlock(EncodedChunk& chunk, const Block& block) const;
 
   const GuestMemory& memory_;
   const PresenceFinder& finder_;
   const EncodeOptions options_;
+  const ChangeFilter filter_;
   const PageKernels& kernels_;
   const PageDedup* dedup_ = nullptr;
   const PooledBuffer staging_;
-  std::vector<PageRun> runs_;  // present in the chunk
+  std::vector<PageRun> runs_;  // to copy from the chunk
   std::size_t next_run_ = 0;   // the first that may reach into the next block
   bool in_place_ = false;      // blocks were emitted as they were gathered
   std::array<Block, kChunkBlocks> blocks_;
   std::size_t block_count_ = 0;
-  std::uint64_t zero_pages_ = 0;  // whole zero blocks since the last PAGE_BLOCK of the chunk
+  std::uint64_t run_pages_ = 0;  // whole blocks left out since the last PAGE_BLOCK of the chunk
 };
 
 }  // namespace chkpt

@@ -19,7 +19,7 @@
 
 namespace chkpt {
 
-// One BLOCK_INDEX frame (32 KiB) and a ZERO_RUN for each region, all that can be pending before one
+// One BLOCK_INDEX frame (32 KiB) and a run for each region, all that can be pending before one
 // chunk.
 inline constexpr std::size_t kSlabPrefixBytes = 64u << 10;
 static_assert(kSlabPrefixBytes >= 2 * kFrameHeaderBytes + 8 + 4 * kGroupBlocks +
@@ -54,9 +54,9 @@ struct EncodedChunk {
   ChunkTicket ticket;
   Slab* slab = nullptr;
   std::size_t body_end = kSlabPrefixBytes;  // in the slab
-  std::vector<DraftFrame> frames;           // PAGE_BLOCKs and the ZERO_RUNs between them
-  std::uint64_t leading_zero_pages = 0;     // whole blocks before the first PAGE_BLOCK
-  std::uint64_t trailing_zero_pages = 0;    // and after the last one
+  std::vector<DraftFrame> frames;           // PAGE_BLOCKs and the runs between them
+  std::uint64_t leading_run_pages = 0;      // whole blocks before the first PAGE_BLOCK
+  std::uint64_t trailing_run_pages = 0;     // and after the last one
   PageTotals totals;
 };
 

@@ -62,7 +62,7 @@ Status FrameScanner::ScanFrames(std::span<const std::uint8_t> bytes, ScanResult*
 
     const std::uint8_t* payload = source + kFrameHeaderBytes;
     const auto type = static_cast<FrameType>(header.type);
-    if (type == FrameType::kZeroRun || type == FrameType::kPageBlock) {
+    if (IsRun(type) || type == FrameType::kPageBlock) {
       Status status = CheckPages(frame);
       if (!status.ok()) return status.error();
       result->frames.push_back({header, {position_.sequence, position_.offset}, payload});
@@ -94,12 +94,17 @@ Status FrameScanner::CheckPages(const CheckedFrame& frame) {
   if (in_region % kBlockPages != 0 || header.arg1 == 0 || header.arg1 > rest) {
     return FrameError(ErrorCode::kFormat, "pages do not start at a block or leave their region");
   }
-  if (static_cast<FrameType>(header.type) == FrameType::kZeroRun) {
+  if (IsRun(static_cast<FrameType>(header.type))) {
+    if (static_cast<FrameType>(header.type) != position_.run_type()) {
+      return FrameError(ErrorCode::kFormat, position_.has_parent()
+                                                ? "zero run in a checkpoint with a parent"
+                                                : "parent run in a checkpoint without a parent");
+    }
     if (header.payload_bytes != 0 || (header.arg1 % kBlockPages != 0 && header.arg1 != rest)) {
-      return FrameError(ErrorCode::kFormat, "zero run does not end at a block or has a payload");
+      return FrameError(ErrorCode::kFormat, "run does not end at a block or has a payload");
     }
     if (frame.header.payload_digest != PayloadDigest({})) {
-      return FrameError(ErrorCode::kDigest, "zero run does not match its payload digest");
+      return FrameError(ErrorCode::kDigest, "run does not match its payload digest");
     }
     return Ok();
   }

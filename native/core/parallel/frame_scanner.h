@@ -25,7 +25,7 @@ struct PageFrame {
 };
 
 struct ScanResult {
-  std::vector<PageFrame> frames;       // ZERO_RUN and PAGE_BLOCK
+  std::vector<PageFrame> frames;       // runs and PAGE_BLOCK
   std::vector<std::uint64_t> digests;  // header digests of all frames, others included
   std::size_t consumed_bytes = 0;      // whole frames
   bool ended = false;  // the next frame is not a page frame: the context's pages are over

@@ -8,9 +8,9 @@ namespace chkpt {
 FrameSequencer::FrameSequencer(const GuestMemory& memory, const StreamPosition& position)
     : memory_(memory), position_(position) {}
 
-void FrameSequencer::AddZeroRun(PageRun run) {
+void FrameSequencer::AddRun(PageRun run) {
   if (run.count == 0) return;
-  totals_.zero_pages += run.count;
+  (position_.has_parent() ? totals_.parent_pages : totals_.zero_pages) += run.count;
   totals_.pages += run.count;
   if (!pending_runs_.empty()) {
     PageRun& last = pending_runs_.back();
@@ -25,11 +25,11 @@ void FrameSequencer::AddZeroRun(PageRun run) {
 }
 
 void FrameSequencer::Append(EncodedChunk& chunk) {
-  for (const PageRun& run : chunk.ticket.zero_before) AddZeroRun(run);
+  for (const PageRun& run : chunk.ticket.run_before) AddRun(run);
   const PageRun pages = chunk.ticket.pages;
   const bool at_end = chunk.ticket.region == nullptr;
   const bool has_blocks = !chunk.frames.empty();
-  if (!at_end) AddZeroRun({pages.first, chunk.leading_zero_pages});
+  if (!at_end) AddRun({pages.first, chunk.leading_run_pages});
 
   const bool index_done =
       index_open_ && (at_end || (has_blocks && BlockIndex::GroupOf(*chunk.ticket.region,
@@ -42,7 +42,7 @@ void FrameSequencer::Append(EncodedChunk& chunk) {
   slab.begin = kSlabPrefixBytes - prefix;
   slab.bytes = prefix + (chunk.body_end - kSlabPrefixBytes);
   if (!at_end) {
-    AddZeroRun({pages.end() - chunk.trailing_zero_pages, chunk.trailing_zero_pages});
+    AddRun({pages.end() - chunk.trailing_run_pages, chunk.trailing_run_pages});
     totals_.Add(chunk.totals);
   }
   slab.pages = totals_.pages;
@@ -62,7 +62,7 @@ std::size_t FrameSequencer::WritePrefix(EncodedChunk& chunk, bool flush_runs, bo
   if (flush_runs) {
     static const std::uint64_t empty_digest = PayloadDigest({});
     for (const PageRun& run : pending_runs_) {
-      const FrameHeader header{.type = static_cast<std::uint32_t>(FrameType::kZeroRun),
+      const FrameHeader header{.type = static_cast<std::uint32_t>(position_.run_type()),
                                .arg0 = run.first,
                                .arg1 = run.count,
                                .payload_digest = empty_digest};

@@ -1,4 +1,4 @@
-// Puts encoded chunks into stream order: merges zero runs across chunks, writes frame headers with
+// Puts encoded chunks into stream order: merges runs across chunks, writes frame headers with
 // sequence, offset and digest, and emits the BLOCK_INDEX of each finished group. All of a save that
 // cannot be parallel; it costs about 20 ns per frame.
 //
@@ -24,7 +24,7 @@ class FrameSequencer {
   const PageTotals& totals() const { return totals_; }
 
  private:
-  void AddZeroRun(PageRun run);
+  void AddRun(PageRun run);
   std::size_t WriteIndex(Slab& slab, std::uint8_t* target);
   std::size_t WritePrefix(EncodedChunk& chunk, bool flush_runs, bool flush_index);
   void WriteFrames(EncodedChunk& chunk);

@@ -11,10 +11,19 @@ namespace {
 // cancelled.
 constexpr std::uint64_t kZeroJobPages = (64u << 20) / kPageBytes;
 
-std::vector<bool> FreshRegions(const GuestMemory& memory) {
+// The members of a chain write different pages: what was fresh for the first is so for all.
+std::vector<bool> FreshRegions(const GuestMemory& memory, ChainLoad* chain) {
+  if (chain != nullptr && !chain->fresh.empty()) return chain->fresh;
   std::vector<bool> fresh;
   for (const Region& region : memory.regions()) fresh.push_back(region.fresh);
+  if (chain != nullptr) chain->fresh = fresh;
   return fresh;
+}
+
+// A stream with a parent needs to know which pages it has, for those that equal one of them.
+std::shared_ptr<ChainLoad> ChainOf(const LoadOptions& options, const GuestMemory& memory) {
+  if (options.chain != nullptr || !options.position.has_parent()) return options.chain;
+  return std::make_shared<ChainLoad>(memory.page_count());
 }
 
 std::uint64_t ChunkOf(const PageFrame& frame) { return frame.header.arg0 / kChunkPages; }
@@ -31,6 +40,10 @@ Result<std::unique_ptr<LoadPipeline>> LoadPipeline::Start(std::shared_ptr<GuestM
       return Error{.code = ErrorCode::kPermission, .message = "guest memory is read-only"};
     }
   }
+  const bool fits =
+      (options.chain == nullptr || options.chain->page_count() == memory->page_count()) &&
+      (options.digests == nullptr || options.digests->page_count() == memory->page_count());
+  if (!fits) return Error{.code = ErrorCode::kFormat, .message = "pages of another memory"};
   LoadOptions chosen = options;
   // A buffer holds work for several threads: a job for each 2 MiB of guest memory.
   if (chosen.buffer_count == 0) chosen.buffer_count = chosen.threads / 8 + 2;
@@ -46,7 +59,8 @@ LoadPipeline::LoadPipeline(std::shared_ptr<GuestMemory> memory, const LoadOption
       options_(options),
       notify_(std::move(notify)),
       scanner_(*memory_, options.position),
-      fresh_(FreshRegions(*memory_)),
+      chain_(ChainOf(options, *memory_)),
+      fresh_(FreshRegions(*memory_, chain_.get())),
       buffers_(options.buffer_count),
       taken_(options.buffer_count, false),
       jobs_of_buffer_(options.buffer_count, 0),
@@ -193,7 +207,12 @@ void LoadPipeline::StopInput() {
 }
 
 void LoadPipeline::Work() {
-  auto loader = BlockLoader::Create(*memory_, options_.buffers);
+  const LoadTarget target{.has_parent = options_.position.has_parent(),
+                          .chain = chain_.get(),
+                          .resolver = options_.resolver.get(),
+                          .digests = options_.digests.get(),
+                          .fresh = &fresh_};
+  auto loader = FrameLoader::Create(*memory_, target, options_.buffers);
   for (;;) {
     Job* job = nullptr;
     bool dropped = false;
@@ -216,54 +235,17 @@ void LoadPipeline::Work() {
   }
 }
 
-Status LoadPipeline::RunJob(BlockLoader& loader, const Job& job, PageTotals* totals) {
+Status LoadPipeline::RunJob(FrameLoader& loader, const Job& job, PageTotals* totals) {
   for (const PageFrame& frame : job.frames) {
     if (cancelled_.load(std::memory_order_relaxed)) break;
-    Status status = RunFrame(loader, job, frame, totals);
+    Status status =
+        loader.Run(frame, [&](std::uint64_t page) { return WaitForPage(job, page); }, totals);
     if (!status.ok()) {
       Error error = std::move(status.error());
       error.frame = frame.place.sequence;
       error.offset = frame.place.offset;
       return error;
     }
-  }
-  return Ok();
-}
-
-Status LoadPipeline::RunFrame(BlockLoader& loader, const Job& job, const PageFrame& frame,
-                              PageTotals* totals) {
-  const FrameHeader& header = frame.header;
-  const PageRun pages{header.arg0, header.arg1};
-  const std::size_t region_index = memory_->RegionOfPage(pages.first);
-  const Region& region = memory_->regions()[region_index];
-  const bool fresh = fresh_[region_index];
-  if (header.type == static_cast<std::uint32_t>(FrameType::kZeroRun)) {
-    return loader.Zero(region, fresh, pages, totals);
-  }
-  if (PayloadDigest({frame.payload, Pad8(header.payload_bytes)}) != header.payload_digest) {
-    return Error{.code = ErrorCode::kDigest,
-                 .message = "page block does not match its digest",
-                 .page = pages.first};
-  }
-  Result<PageBlockView> view =
-      ParsePageBlock({frame.payload, header.payload_bytes}, pages.first, pages.count);
-  if (!view.ok()) return view.error();
-  Status status = loader.Load(view.value(), region, fresh, pages, totals);
-  if (!status.ok()) return status;
-  return RunSamePages(loader, job, view.value(), pages);
-}
-
-Status LoadPipeline::RunSamePages(BlockLoader& loader, const Job& job, const PageBlockView& view,
-                                  PageRun pages) {
-  std::size_t word = 0;
-  for (std::size_t page = 0; word < view.word_count; ++page) {
-    const BlockPageClass page_class = ClassOf(view.classes, page);
-    if (page_class != BlockPageClass::kFill && page_class != BlockPageClass::kSame) continue;
-    const std::uint64_t source = Load<std::uint64_t>(view.words + 8 * word++);
-    if (page_class != BlockPageClass::kSame) continue;
-    if (!WaitForPage(job, source)) return Ok();
-    const Status status = loader.CopyPage(source, pages.first + page);
-    if (!status.ok()) return status;
   }
   return Ok();
 }

@@ -31,8 +31,7 @@
 #include <vector>
 
 #include "core/base/result.h"
-#include "core/parallel/block_loader.h"
-#include "core/parallel/frame_scanner.h"
+#include "core/parallel/frame_loader.h"
 #include "core/parallel/worker_threads.h"
 
 namespace chkpt {
@@ -41,6 +40,13 @@ struct LoadOptions {
   StreamPosition position{};
   unsigned threads = 1;
   unsigned buffer_count = 0;  // 0: one for eight threads, and two
+  // The chain that the stream is a member of, or null: a checkpoint alone (with a parent: to
+  // verify).
+  std::shared_ptr<ChainLoad> chain = nullptr;
+  // A second read of a member: only the pages that it put off are filled.
+  std::shared_ptr<const PageResolver> resolver = nullptr;
+  // Where the digests of pages go, for a memory that has no place for pages.
+  std::shared_ptr<PageDigests> digests = nullptr;
   // Where read buffers and scratch come from and go back to. Null: a pool of its own.
   std::shared_ptr<BufferPool> buffers = nullptr;
 };
@@ -119,10 +125,7 @@ class LoadPipeline {
   void Work();
   std::uint8_t* ReadArea(std::size_t buffer) const;
   void Enqueue(std::size_t buffer, std::vector<PageFrame> frames);
-  Status RunJob(BlockLoader& loader, const Job& job, PageTotals* totals);
-  Status RunFrame(BlockLoader& loader, const Job& job, const PageFrame& frame, PageTotals* totals);
-  Status RunSamePages(BlockLoader& loader, const Job& job, const PageBlockView& view,
-                      PageRun pages);
+  Status RunJob(FrameLoader& loader, const Job& job, PageTotals* totals);
   bool WaitForPage(const Job& job, std::uint64_t page);
   void Complete(Job& job, const PageTotals& totals, std::optional<Error> error);
 
@@ -130,7 +133,8 @@ class LoadPipeline {
   const LoadOptions options_;
   const std::function<void()> notify_;
   FrameScanner scanner_;
-  const std::vector<bool> fresh_;  // by region, as the load found it
+  const std::shared_ptr<ChainLoad> chain_;  // null: every page is this stream's
+  const std::vector<bool> fresh_;           // by region, as the load (of the chain) found it
   std::vector<std::uint8_t> carry_;
   std::vector<std::shared_ptr<Buffer>> buffers_;  // null until first used; the caller's thread
   std::vector<bool> taken_;                       // with the caller; the caller's thread

@@ -19,13 +19,9 @@
 
 #include "core/base/result.h"
 #include "core/memory/buffer_pool.h"
+#include "core/scan/page_digests.h"
 
 namespace chkpt {
-
-struct PageDigest {
-  std::uint64_t low = 0;
-  std::uint64_t high = 0;
-};
 
 class PageDedup {
  public:

@@ -14,6 +14,13 @@ std::uint64_t ChunkCount(const GuestMemory& memory) {
   return std::max<std::uint64_t>(count, 1);
 }
 
+std::vector<std::uint64_t> WordsOf(const SaveOptions& options) {
+  if (!options.position.has_parent() || options.changed == nullptr) return {};
+  std::vector<std::uint64_t> words(options.changed->word_count());
+  options.changed->Copy(words);
+  return words;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestMemory> memory,
@@ -21,6 +28,10 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
                                                           std::function<void()> notify) {
   CHKPT_CHECK(options.threads >= 1);
   SaveOptions chosen = options;
+  const bool fits =
+      (chosen.changed == nullptr || chosen.changed->page_count() == memory->page_count()) &&
+      (chosen.digests == nullptr || chosen.digests->page_count() == memory->page_count());
+  if (!fits) return Error{.code = ErrorCode::kFormat, .message = "pages of another memory"};
   const bool copies_only = chosen.encode.codec == BlockCodec::kRaw && !chosen.encode.dedup;
   const unsigned spare_slabs = copies_only ? kSpareSlabsRaw : kSpareSlabs;
   if (chosen.slab_count == 0) chosen.slab_count = chosen.threads + spare_slabs;
@@ -37,8 +48,11 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
     pipeline->dedup_ = std::move(dedup.value());
   }
   for (unsigned i = 0; i < chosen.threads; ++i) {
-    auto encoder =
-        ChunkEncoder::Create(*pipeline->memory_, pipeline->finder_, chosen.encode, chosen.buffers);
+    const ChangeFilter filter{.has_parent = chosen.position.has_parent(),
+                              .changed = pipeline->changed_,
+                              .digests = chosen.digests.get()};
+    auto encoder = ChunkEncoder::Create(*pipeline->memory_, pipeline->finder_, chosen.encode,
+                                        filter, chosen.buffers);
     if (!encoder.ok()) return encoder.error();
     pipeline->encoders_.push_back(std::move(encoder.value()));
   }
@@ -53,8 +67,9 @@ SavePipeline::SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOption
     : memory_(std::move(memory)),
       options_(options),
       notify_(std::move(notify)),
+      changed_(WordsOf(options)),
       finder_(options.presence),
-      cursor_(*memory_, finder_),
+      cursor_(*memory_, finder_, changed_, options.position.has_parent()),
       batch_(std::clamp(options.slab_count - options.threads, 2U, kSpareSlabsRaw) - 1),
       slabs_(options.slab_count),
       reorder_(options.slab_count),

@@ -46,6 +46,11 @@ struct SaveOptions {
   unsigned threads = 1;
   unsigned slab_count = 0;  // 0: threads and kSpareSlabs, or kSpareSlabsRaw
   PagemapMethod presence = PagemapMethod::kScan;
+  // With a parent: the pages that may differ from it; null: any page may. Read at Start only.
+  std::shared_ptr<const DirtyBitmap> changed = nullptr;
+  // What pages were last known to be, with a parent its content: pages found equal are left to it.
+  // Kept up to date while the save goes on; one that fails has noted what never came to pass.
+  std::shared_ptr<PageDigests> digests = nullptr;
   // Where slabs, staging and tables come from and go back to. Null: a pool of its own.
   std::shared_ptr<BufferPool> buffers = nullptr;
 };
@@ -94,6 +99,7 @@ class SavePipeline {
   const std::shared_ptr<GuestMemory> memory_;
   const SaveOptions options_;
   const std::function<void()> notify_;
+  const std::vector<std::uint64_t> changed_;  // words of options_.changed
   const PresenceFinder finder_;
   ChunkCursor cursor_;
   std::unique_ptr<PageDedup> dedup_;
