@@ -25,6 +25,9 @@ export const nameBytesMax = 255;
 /** Most contexts of a checkpoint: bounds the set of names a reader keeps. */
 export const contextCountMax = 65_536;
 
+/** Most ancestors of an incremental checkpoint that a load follows. */
+export const chainDepthMax = 65_536;
+
 /** Most tags of a checkpoint. */
 export const tagCountMax = 1_048_576;
 

@@ -6,11 +6,13 @@
 #include "binding/addon_data.h"
 #include "binding/bench_wrap.h"
 #include "binding/buffers.h"
+#include "binding/chain_wrap.h"
 #include "binding/convert.h"
 #include "binding/copy_wrap.h"
 #include "binding/kvm_wrap.h"
 #include "binding/load_wrap.h"
 #include "binding/memory_wrap.h"
+#include "binding/page_set_wrap.h"
 #include "binding/save_wrap.h"
 #include "binding/stamp_wrap.h"
 #include "core/base/peer_process.h"
@@ -95,7 +97,10 @@ Napi::Value Capabilities(const Napi::CallbackInfo& info) {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   AddonData::Install(env);
   MemoryWrap::Define(env, exports);
+  PageSetWrap::Define(env, exports);
   CopyWrap::Define(env, exports);
+  ChainWrap::Define(env, exports);
+  DigestsWrap::Define(env, exports);
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);
   StampWrap::Define(env, exports);

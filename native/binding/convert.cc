@@ -101,6 +101,7 @@ Napi::Object TotalsToJs(Napi::Env env, const PageTotals& totals) {
   object.Set("fillPages", Number(env, totals.fill_pages));
   object.Set("storedPages", Number(env, totals.stored_pages));
   object.Set("samePages", Number(env, totals.same_pages));
+  object.Set("parentPages", Number(env, totals.parent_pages));
   object.Set("encodedBytes", Number(env, totals.encoded_bytes));
   return object;
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "binding/chain_wrap.h"
 #include "binding/convert.h"
 #include "binding/memory_wrap.h"
 
@@ -43,6 +44,11 @@ LoadWrap::LoadWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
   LoadOptions options{.position = *position,
                       .threads = static_cast<unsigned>(*threads),
                       .buffer_count = static_cast<unsigned>(*buffer_count)};
+  if (const ChainWrap* chain = ChainWrap::Of(object.Get("chain"))) {
+    options.chain = chain->chain();
+    if (object.Get("resolve").ToBoolean()) options.resolver = chain->resolver();
+  }
+  options.digests = DigestsWrap::Of(object.Get("pageDigests"));
   StartPipeline(env, [&](auto notify, auto buffers) {
     options.buffers = std::move(buffers);
     return LoadPipeline::Start(memory, options, std::move(notify));

@@ -2,8 +2,10 @@
 
 #include <utility>
 
+#include "binding/chain_wrap.h"
 #include "binding/convert.h"
 #include "binding/memory_wrap.h"
+#include "binding/page_set_wrap.h"
 
 namespace chkpt::binding {
 
@@ -45,6 +47,11 @@ SaveWrap::SaveWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
                                  .dedup = object.Get("dedup").ToBoolean().Value()},
                       .threads = static_cast<unsigned>(*threads),
                       .slab_count = static_cast<unsigned>(*slab_count)};
+  if (!object.Get("changed").IsUndefined()) {
+    options.changed = PageSetWrap::SetOf(object.Get("changed"));
+    if (options.changed == nullptr) return;
+  }
+  options.digests = DigestsWrap::Of(object.Get("pageDigests"));
   StartPipeline(env, [&](auto notify, auto buffers) {
     options.buffers = std::move(buffers);
     return SavePipeline::Start(memory, options, std::move(notify));

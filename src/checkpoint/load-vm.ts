@@ -11,13 +11,17 @@ import type { LoadCheckpoint } from '../context/load-checkpoint.ts';
 import type { LoadContext } from '../context/load-context.ts';
 import { OpenState } from '../context/state.ts';
 import { checkAborted } from '../context/store-call.ts';
+import type { StreamSummary } from '../context/stream-reader.ts';
 import { CheckpointError, withDetails } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
-import { PageDecoder } from '../memory/index.ts';
+import { ChainLoad, PageDecoder } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
+import { ChangeLog } from './change-log.ts';
 import { checkpointDigest } from './digest.ts';
+import { loadAncestors } from './load-chain.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
+import { type ChainMember, describeMember, findAncestors } from './parent.ts';
 import { abortedOr } from './save-vm.ts';
 import type { SkipPart, StateContext, StatePart, VirtualMachine } from './virtual-machine.ts';
 import { checkHeader, headerContext, headerState, type IgnoredMismatch, type VmHeader } from './vm-header.ts';
@@ -28,6 +32,8 @@ export interface LoadVmOptions {
   readonly skip?: readonly SkipPart[] | undefined;
   /** Differences to accept. */
   readonly ignore?: readonly IgnoredMismatch[] | undefined;
+  /** Of an incremental checkpoint: where its parents are, if not where they were when it was saved. */
+  readonly parents?: readonly (string | Store)[] | undefined;
   /** Worker threads, 1 to 64; default: number of processors. */
   readonly threads?: number | undefined;
   /** Cancels at the next block of each thread; when memory was already touched the machine refuses to run. */
@@ -43,7 +49,10 @@ export interface LoadReport {
   readonly root: string;
   readonly header: VmHeader;
   readonly memoryBytes: number;
+  /** Bytes of the checkpoint, without its parents. */
   readonly checkpointBytes: number;
+  /** UUIDs of its parents, nearest first; empty for a checkpoint that stands alone. */
+  readonly parents: readonly string[];
   /** Wall time, milliseconds. */
   readonly elapsedMs: number;
 }
@@ -53,7 +62,9 @@ const channel = tracingChannel('chkpt:load');
 /**
  * Loads a checkpoint into `vm`, which must be paused and stays paused.
  *
- * Rejects with `CHKPT_VM_RUNNING`, an error of kind `mismatch` (the machine is unchanged), or any error of kind `damaged`
+ * An incremental checkpoint is loaded with its parents, newest first, each page once; each is verified as a whole.
+ *
+ * Rejects with `CHKPT_VM_RUNNING`, `CHKPT_PARENT_MISSING`, an error of kind `mismatch` (the machine is unchanged), or any error of kind `damaged`
  * or `io`; and with `CHKPT_VM_FAILED` when an earlier load left a mixture that this one, with its `skip`, would not replace.
  */
 export function loadVm(
@@ -94,13 +105,16 @@ async function load(
     const header = await loadHeader(checkpoint);
     checkHeader(header, vm, skip, options.ignore ?? []);
     const apply = await readStates(checkpoint, plan);
+    const ancestors = plan.hasMemory ? await ancestorsOf(checkpoint, store, options) : [];
     checkAborted(signal, store.url);
     vm.beginLoad();
     touched = true;
-    if (plan.hasMemory) await loadMemory(vm, checkpoint, options, report);
-    const summary = await checkpoint.finish();
+    const summary = await loadMemory(vm, checkpoint, ancestors, plan, options, report);
     for (const set of apply) await set();
     await vm.endLoad();
+    if (plan.hasMemory && vm.dirtyTracker !== undefined) {
+      await ChangeLog.of(vm.dirtyTracker).loaded({ uuid: checkpoint.uuid, root: summary.root });
+    }
     report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
     return {
       url: store.url,
@@ -109,6 +123,7 @@ async function load(
       header,
       memoryBytes,
       checkpointBytes: summary.bytes,
+      parents: ancestors.map(({ uuid }) => uuid),
       elapsedMs: performance.now() - begin,
     };
   } catch (error) {
@@ -137,18 +152,45 @@ async function loadHeader(checkpoint: LoadCheckpoint): Promise<VmHeader> {
   }
 }
 
+/** The parents of an incremental checkpoint, nearest first, before anything of the machine is touched. */
+async function ancestorsOf(
+  checkpoint: LoadCheckpoint,
+  store: Store,
+  options: LoadVmOptions,
+): Promise<ChainMember[]> {
+  if (checkpoint.header.parent === undefined) return [];
+  const newest = await describeMember(store, options);
+  if (newest.uuid !== checkpoint.uuid) {
+    throw new CheckpointError('CHKPT_PARENT_FOREIGN', 'the checkpoint was replaced while it was loaded', {
+      details: { store: store.url, expected: checkpoint.uuid, actual: newest.uuid },
+    });
+  }
+  return await findAncestors(newest, options);
+}
+
+/** Memory, where there is any to load, and the rest of the stream. */
 async function loadMemory(
   vm: VirtualMachine,
   checkpoint: LoadCheckpoint,
+  ancestors: readonly ChainMember[],
+  { hasMemory }: VmPlan,
   options: LoadVmOptions,
   report: Report,
-): Promise<void> {
-  const memoryBytes = Number(vm.memory?.byteLength ?? 0n);
-  const decoder = new PageDecoder(vm.memory, {
-    threads: options.threads,
-    onPages: (pages) => report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes }),
-  });
-  await checkpoint.loadMemory(memoryContext, decoder);
+): Promise<StreamSummary> {
+  const { memory } = vm;
+  if (!hasMemory || memory === undefined) return await checkpoint.finish();
+  const { threads, signal } = options;
+  const memoryBytes = Number(memory.byteLength);
+  const onPages = (pages: number): void =>
+    report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes });
+  const chain = ancestors.length === 0 ? undefined : new ChainLoad(memoryBytes / pageBytes);
+  await checkpoint.loadMemory(memoryContext, new PageDecoder(memory, { threads, chain, onPages }));
+  const summary = await checkpoint.finish();
+  if (chain !== undefined) {
+    chain.advance();
+    await loadAncestors(ancestors, chain, { memory, threads, signal, onPages });
+  }
+  return summary;
 }
 
 /** Reads and checks every state; what it returns sets them. */

@@ -7,14 +7,18 @@ import { pageBytes } from '../limits.ts';
 import { type EncodeOptions, type GuestMemory, MemoryCopy, PageEncoder } from '../memory/index.ts';
 import type { CommitSummary, Store } from '../store/index.ts';
 import { checkpointDigest } from './digest.ts';
+import { Increment, type IncrementOptions, type TrackerReport } from './increment.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
+import { parentState } from './parent.ts';
 import { producer } from './producer.ts';
 import type { SkipPart, StateContext, VirtualMachine } from './virtual-machine.ts';
 import { headerContext, headerOf, headerState } from './vm-header.ts';
 import { devicesContext, memoryContext, planOf, tableTags, type VmPlan } from './vm-plan.ts';
 
-export interface SaveVmOptions extends Pick<EncodeOptions, 'acceleration' | 'dedup' | 'threads'> {
+export interface SaveVmOptions
+  extends Pick<EncodeOptions, 'acceleration' | 'dedup' | 'threads'>,
+    Pick<IncrementOptions, 'parent' | 'parents' | 'skipEqual'> {
   /** `auto` (default) is `lz4`. `raw` stores pages as they are. */
   readonly codec?: 'auto' | 'lz4' | 'raw' | undefined;
   /**
@@ -44,6 +48,10 @@ export interface SaveReport {
   readonly memoryBytes: number;
   /** Bytes of the checkpoint. */
   readonly checkpointBytes: number;
+  /** Of an increment: UUID of its parent. */
+  readonly parent?: string | undefined;
+  /** Of an increment: who said what has changed, and why nobody else. */
+  readonly tracker?: TrackerReport | undefined;
   /** Wall time, milliseconds. */
   readonly elapsedMs: number;
   /** How long the guest was stopped, milliseconds; 0 when it was stopped before. */
@@ -57,7 +65,8 @@ const channel = tracingChannel('chkpt:save');
  * afterwards, whatever happens.
  *
  * Rejects with `CHKPT_VM_FAILED`, `CHKPT_ABORTED`, `CHKPT_NO_MEMORY`, `CHKPT_NO_SPACE`, `CHKPT_IO` and the other errors of the store; then
- * nothing was published and an older checkpoint at the same place is untouched.
+ * nothing was published, an older checkpoint at the same place is untouched, and what a dirty tracker told is kept for the next
+ * save. With a parent also `CHKPT_PARENT_MISSING`, `CHKPT_PARENT_FOREIGN`, `CHKPT_PARENT_CYCLE`, `CHKPT_VM_REGIONS`.
  */
 export function saveVm(
   vm: VirtualMachine,
@@ -84,6 +93,8 @@ async function savePaused(
   const plan = planOf(vm, options.skip ?? []);
   const memory = plan.hasMemory ? vm.memory : undefined;
   const encode = encoderOf(memory, options, report);
+  const increment = await Increment.prepare(vm, memory, store, options);
+  checkWhole(vm);
   const memoryBytes = Number(memory?.byteLength ?? 0n);
   const { uuid, createdMs, signal } = options;
   const checkpoint = await openInStore(store, {
@@ -92,6 +103,7 @@ async function savePaused(
     uuid,
     createdMs,
     signal,
+    ...increment.reference,
   });
   const stop = new Stop(vm);
   let aside: MemoryCopy | undefined;
@@ -104,19 +116,29 @@ async function savePaused(
     }
     await stop.begin();
     report({ phase: 'state', memoryBytesDone: 0, memoryBytes });
-    await saveStates(vm, plan, checkpoint, options.skip ?? []);
+    await saveStates(vm, plan, checkpoint, {
+      skip: options.skip ?? [],
+      parentUrl: increment.link(store.url),
+    });
+    const changes = await increment.take();
     const now = plan.hasMemory ? vm.memory : undefined;
     if (aside !== undefined && now !== undefined) {
       await aside.update(now, options);
       await stop.end();
     }
     const source = aside?.memory ?? now;
-    if (source !== undefined) await checkpoint.saveMemory(memoryContext, encode(source), { signal });
+    if (source !== undefined) await checkpoint.saveMemory(memoryContext, encode(source, changes), { signal });
     await stop.end();
     report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
     const summary = await checkpoint.commit();
-    return reportOf(store, summary, memoryBytes, performance.now() - begin, stop.pausedMs);
+    increment.commit(summary);
+    const { parent, tracker } = increment;
+    return {
+      ...reportOf(store, summary, memoryBytes, performance.now() - begin, stop.pausedMs),
+      ...(parent === undefined ? {} : { parent: parent.uuid, tracker }),
+    };
   } catch (error) {
+    increment.rollback();
     await checkpoint.abort();
     throw abortedOr(error, signal);
   } finally {
@@ -168,11 +190,12 @@ function encoderOf(
   memory: GuestMemory | undefined,
   options: SaveVmOptions,
   report: Report,
-): (source: GuestMemory) => PageEncoder {
+): (source: GuestMemory, changes?: Pick<EncodeOptions, 'changed' | 'pageDigests'>) => PageEncoder {
   const { codec = 'auto', acceleration, dedup, threads } = options;
   const memoryBytes = Number(memory?.byteLength ?? 0n);
-  const encode = (source: GuestMemory): PageEncoder =>
+  const encode: ReturnType<typeof encoderOf> = (source, changes) =>
     new PageEncoder(source, {
+      ...changes,
       codec: codec === 'auto' ? 'lz4' : codec,
       acceleration,
       dedup,
@@ -187,10 +210,11 @@ async function saveStates(
   vm: VirtualMachine,
   plan: VmPlan,
   checkpoint: SaveCheckpoint,
-  skip: readonly SkipPart[],
+  { skip, parentUrl }: { readonly skip: readonly SkipPart[]; readonly parentUrl: string | undefined },
 ): Promise<void> {
   const header = await checkpoint.openContext(headerContext);
   await header.save(headerState, headerOf(vm, skip, producer()));
+  if (parentUrl !== undefined) await header.save(parentState, { parent: { url: parentUrl } });
   await header.close();
   if (plan.devices !== undefined) {
     const table = await checkpoint.openContext(devicesContext);

@@ -5,7 +5,7 @@
  * definition drives save and load.
  */
 import type { StateDefinition } from '../context/state.ts';
-import type { GuestMemory } from '../memory/index.ts';
+import type { DirtyTracker, GuestMemory } from '../memory/index.ts';
 
 /**
  * One piece of state inside a context. Several parts share a context when their definitions have different prefixes: a
@@ -54,6 +54,8 @@ export interface VirtualMachine {
   readonly cpu: { readonly vendor: string; readonly model: string };
   /** Absent for a machine without memory of its own. */
   readonly memory?: GuestMemory | undefined;
+  /** Knows which pages of `memory` were written: `saveVm` with a parent asks it, and tells it what is saved. */
+  readonly dirtyTracker?: DirtyTracker | undefined;
   readonly cores: readonly Core[];
   readonly devices: readonly Device[];
   /** Whether the guest runs. */

@@ -45,6 +45,7 @@ const noTotals: MemoryTotals = {
   fillPages: 0,
   storedPages: 0,
   samePages: 0,
+  parentPages: 0,
   encodedBytes: 0,
 };
 

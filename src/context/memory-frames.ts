@@ -1,6 +1,6 @@
 /**
  * How guest memory enters and leaves a stream without JavaScript touching a page: the context layer hands its position
- * to a source or sink, which produces or consumes the ZERO_RUN, PAGE_BLOCK and BLOCK_INDEX frames of one memory context
+ * to a source or sink, which produces or consumes the ZERO_RUN, PARENT_RUN, PAGE_BLOCK and BLOCK_INDEX frames of one memory context
  * (docs/format.md section 6). CONTEXT_OPEN, REGION_TABLE and CONTEXT_CLOSE stay with the context layer.
  *
  * `src/memory` implements both over the native pipelines; `src/memory/portable-verifier.ts` is a sink without native code.
@@ -10,6 +10,7 @@
 export interface StreamPosition {
   /** 16 bytes. */
   readonly uuid: Uint8Array;
+  /** Not 0: the checkpoint has a parent, and pages may be left to it. */
   readonly epoch: bigint;
   /** Sequence number of the next frame. */
   readonly sequence: number;
@@ -38,6 +39,8 @@ export interface MemoryTotals {
   readonly fillPages: number;
   readonly storedPages: number;
   readonly samePages: number;
+  /** Left to the parent. */
+  readonly parentPages: number;
   /** Sum of the encoded bytes of all PAGE_BLOCK frames. */
   readonly encodedBytes: number;
 }

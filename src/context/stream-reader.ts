@@ -333,7 +333,6 @@ export class StreamReader {
       ...countsOf(this.#totals),
       contexts: this.#names.size,
       tags: this.#tagCount,
-      parentPages: 0,
     };
     checkEnd(end, root, counts, place);
     await readTail(end, frame.offset, this.#index, this.#memory, {
@@ -399,7 +398,8 @@ function countsOf({
   fillPages,
   storedPages,
   samePages,
+  parentPages,
   encodedBytes,
 }: PageTotals): PageTotals {
-  return { pages, zeroPages, fillPages, storedPages, samePages, encodedBytes };
+  return { pages, zeroPages, fillPages, storedPages, samePages, parentPages, encodedBytes };
 }

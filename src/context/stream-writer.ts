@@ -283,7 +283,6 @@ export class StreamWriter {
       ...this.#totals,
       contexts: this.#names.size,
       tags: this.#tagCount,
-      parentPages: 0,
     };
     const end = { type: frameTypes.end, arg0: sequence, arg1: tailBytes };
     await this.#output.frame(end, endPayloadBytes, (payload) => encodeEnd(payload, root, counts));
@@ -379,11 +378,11 @@ export class StreamWriter {
 }
 
 function checkedTotals(stream: MemoryFrameStream, pageCount: number): PageTotals {
-  const { pages, zeroPages, fillPages, storedPages, samePages, encodedBytes } = stream.totals();
-  if (pages !== pageCount || zeroPages + fillPages + storedPages + samePages !== pages) {
+  const { pages, zeroPages, fillPages, storedPages, samePages, parentPages, encodedBytes } = stream.totals();
+  if (pages !== pageCount || zeroPages + fillPages + storedPages + samePages + parentPages !== pages) {
     throw new CheckpointError('CHKPT_INTERNAL', 'a memory source did not cover every page once', {
       details: { expected: pageCount, actual: pages },
     });
   }
-  return { pages, zeroPages, fillPages, storedPages, samePages, encodedBytes };
+  return { pages, zeroPages, fillPages, storedPages, samePages, parentPages, encodedBytes };
 }

@@ -136,6 +136,21 @@ export const errorTable = {
     when: 'Machine type, version of the VMM, accelerator or memory backend differ.',
     advice: 'start the VMM as chkpt info shows it',
   },
+  CHKPT_PARENT_MISSING: {
+    kind: 'mismatch',
+    when: 'The parent of an incremental checkpoint cannot be found or opened.',
+    advice: 'tell where it is: --parent URL, or the option parents',
+  },
+  CHKPT_PARENT_FOREIGN: {
+    kind: 'mismatch',
+    when: 'A checkpoint found as the parent of an incremental one is another checkpoint.',
+    advice: 'tell where the parent is: --parent URL, or the option parents',
+  },
+  CHKPT_PARENT_CYCLE: {
+    kind: 'mismatch',
+    when: 'A chain of checkpoints comes back to one of its members, or would.',
+    advice: 'save the increment at another place; of a chain that is a cycle nothing can be loaded',
+  },
   CHKPT_SKIPPED: {
     kind: 'mismatch',
     when: 'The load asks for a part that was skipped when the checkpoint was saved.',

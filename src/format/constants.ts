@@ -30,7 +30,8 @@ export const footerMagic: Readonly<Uint8Array> = Uint8Array.of(
 );
 
 export const majorVersion = 1;
-export const minorVersion = 0;
+/** Of a checkpoint without parent, and of one with a parent. */
+export const minorVersions = { alone: 0, increment: 1 } as const;
 
 export const streamHeaderBytes = 128;
 export const frameHeaderBytes = 56;
@@ -48,6 +49,7 @@ export const frameTypes = {
   regionTable: 0x0000_0010,
   zeroRun: 0x0000_0011,
   pageBlock: 0x0000_0012,
+  parentRun: 0x0000_0014,
   blockIndex: 0x8000_0013,
   end: 0x0000_0020,
   index: 0x8000_0021,
@@ -61,6 +63,7 @@ const nameOfFrameType: ReadonlyMap<number, string> = new Map([
   [frameTypes.regionTable, 'REGION_TABLE'],
   [frameTypes.zeroRun, 'ZERO_RUN'],
   [frameTypes.pageBlock, 'PAGE_BLOCK'],
+  [frameTypes.parentRun, 'PARENT_RUN'],
   [frameTypes.blockIndex, 'BLOCK_INDEX'],
   [frameTypes.end, 'END'],
   [frameTypes.index, 'INDEX'],

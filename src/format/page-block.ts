@@ -11,7 +11,7 @@ import { CheckpointError } from '../errors/index.ts';
 import { blockPagesMax, pageBytes } from '../limits.ts';
 import { checkEqual, checkZero, formatError, type Place, pad8, viewOf } from './bytes.ts';
 
-export const pageClasses = { zero: 0, fill: 1, stored: 2, same: 3 } as const;
+export const pageClasses = { zero: 0, fill: 1, stored: 2, same: 3, parent: 4 } as const;
 export const blockCodecs = { raw: 0, lz4: 1 } as const;
 export const pageBlockHeadBytes = 16;
 
@@ -20,6 +20,12 @@ export const pageBlockHeadBytes = 16;
  * call.
  */
 export type DecodeLz4 = (encoded: Uint8Array, decodedBytes: number) => Uint8Array;
+
+/** A set of pages. */
+export interface OwnPages {
+  has(page: number): boolean;
+  add(page: number): void;
+}
 
 export interface PageBlock {
   readonly firstPage: number;
@@ -32,17 +38,19 @@ export interface PageBlock {
   readonly fillPages: number;
   readonly storedPages: number;
   readonly samePages: number;
+  readonly parentPages: number;
   /** The E bytes of data. A view of the payload. */
   readonly encoded: Uint8Array;
   /** For each fill page its content, for each same page the page it equals; in page order. */
   readonly words: readonly bigint[];
 }
 
-/** Parses a payload whose digest was checked. Throws `CHKPT_FORMAT`. */
+/** Parses a payload whose digest was checked. `hasParent`: pages may be left to a parent. Throws `CHKPT_FORMAT`. */
 export function parsePageBlock(
   payload: Uint8Array,
   firstPage: number,
   pageCount: number,
+  hasParent: boolean,
   place: Place,
 ): PageBlock {
   if (payload.length < pageBlockHeadBytes) throw formatError('a page block is too short', place);
@@ -51,13 +59,16 @@ export function parsePageBlock(
   if (codec > blockCodecs.lz4)
     throw formatError('a page block has an unknown codec', place, { actual: codec });
   checkZero(payload.subarray(1, 4), 'a reserved byte of a page block', place);
-  const classes = readClasses(view, pageCount, place);
+  const classes = readClasses(view, pageCount, hasParent ? pageClasses.parent : pageClasses.same, place);
   const countOf = (pageClass: number): number => classes.filter((found) => found === pageClass).length;
   const zeroPages = countOf(pageClasses.zero);
   const fillPages = countOf(pageClasses.fill);
   const storedPages = countOf(pageClasses.stored);
   const samePages = countOf(pageClasses.same);
-  if (zeroPages === pageCount) throw formatError('a page block has only zero pages', place);
+  const parentPages = countOf(pageClasses.parent);
+  // Such a block is part of a run.
+  if (!hasParent && zeroPages === pageCount) throw formatError('a page block has only zero pages', place);
+  if (parentPages === pageCount) throw formatError('a page block has only pages of the parent', place);
 
   const encodedBytes = view.getUint32(4, true);
   checkEncodedBytes(codec, encodedBytes, storedPages * pageBytes, place);
@@ -78,14 +89,33 @@ export function parsePageBlock(
     fillPages,
     storedPages,
     samePages,
+    parentPages,
     encoded,
     words,
   };
 }
 
+/** Adds the pages that are not the parent's to `own`. Throws `CHKPT_FORMAT` when one equals a page that is. */
+export function noteOwnPages(block: PageBlock, own: OwnPages, place: Place): void {
+  let word = 0;
+  for (const [index, pageClass] of block.classes.entries()) {
+    const page = block.firstPage + index;
+    const value = pageClass === pageClasses.fill || pageClass === pageClasses.same ? block.words[word++] : 0n;
+    if (pageClass === pageClasses.same && !own.has(Number(value))) {
+      throw formatError(
+        'a page equals a page that is left to the parent',
+        { ...place, page },
+        { actual: value },
+      );
+    }
+    if (pageClass !== pageClasses.parent) own.add(page);
+  }
+}
+
 /**
  * Writes the pages of `block` into the first bytes of `target`. `readPage` gives the content of an earlier
- * page, for pages that equal one; pages of this block are never asked for. Throws `CHKPT_DECODE`.
+ * page, for pages that equal one; pages of this block are never asked for. Pages of the parent are zeros. Throws
+ * `CHKPT_DECODE`.
  */
 export function decodePageBlock(
   block: PageBlock,
@@ -102,7 +132,7 @@ export function decodePageBlock(
     if (pageClass === pageClasses.stored) {
       page.set(stored.subarray(storedAt, storedAt + pageBytes));
       storedAt += pageBytes;
-    } else if (pageClass === pageClasses.zero) {
+    } else if (pageClass === pageClasses.zero || pageClass === pageClasses.parent) {
       page.fill(0);
     } else {
       const value = block.words[word++] ?? 0n;
@@ -131,7 +161,7 @@ export function decodeStored(block: PageBlock, decodeLz4: DecodeLz4, place: Plac
   });
 }
 
-function readClasses(view: DataView, pageCount: number, place: Place): number[] {
+function readClasses(view: DataView, pageCount: number, greatest: number, place: Place): number[] {
   const all = Array.from(
     { length: blockPagesMax },
     (_, page) => (view.getUint8(8 + (page >> 1)) >> (4 * (page & 1))) & 0xf,
@@ -139,7 +169,7 @@ function readClasses(view: DataView, pageCount: number, place: Place): number[] 
   if (all.slice(pageCount).some((pageClass) => pageClass !== 0)) {
     throw formatError('a page block has classes for pages it does not have', place);
   }
-  const unknown = all.find((pageClass) => pageClass > pageClasses.same);
+  const unknown = all.find((pageClass) => pageClass > greatest);
   if (unknown !== undefined) throw formatError('a page has an unknown class', place, { actual: unknown });
   return all.slice(0, pageCount);
 }

@@ -3,7 +3,7 @@
  * to blocks and regions, a block index says where its blocks lie (docs/format.md section 6). Every reader
  * without native code passes its frames through one of these.
  *
- * Memory: the offsets of one group, whatever the size of the guest.
+ * Memory: the offsets of one group, whatever the size of the guest; with a parent also a bit for each page that is stored.
  */
 import { blockPagesMax } from '../limits.ts';
 import { countBlocks, decodeBlockIndex } from './block-index.ts';
@@ -11,7 +11,8 @@ import { checkEqual, formatError, type Place, toCount } from './bytes.ts';
 import { frameTypes, isUnknownOptionalType } from './constants.ts';
 import { checkNoPayload, type FrameHeader } from './frame-header.ts';
 import type { Frame } from './frame-queue.ts';
-import { type PageBlock, parsePageBlock } from './page-block.ts';
+import { PageBits } from './page-bits.ts';
+import { noteOwnPages, type PageBlock, parsePageBlock } from './page-block.ts';
 import { groupPagesMax, numberPages, type Region, type RegionBytes } from './region-table.ts';
 
 /** Counts of a memory context, as END states them. */
@@ -21,6 +22,8 @@ export interface PageTotals {
   readonly fillPages: number;
   readonly storedPages: number;
   readonly samePages: number;
+  /** Left to the parent. */
+  readonly parentPages: number;
   readonly encodedBytes: number;
 }
 
@@ -33,7 +36,7 @@ export interface PageGroup {
 
 /** What a frame of a memory context says. */
 export type PageFrame =
-  | { readonly kind: 'zero-run'; readonly firstPage: number; readonly pageCount: number }
+  | { readonly kind: 'zero-run' | 'parent-run'; readonly firstPage: number; readonly pageCount: number }
   | { readonly kind: 'page-block'; readonly block: PageBlock }
   | { readonly kind: 'passed' };
 
@@ -43,6 +46,7 @@ export const noPages: PageTotals = {
   fillPages: 0,
   storedPages: 0,
   samePages: 0,
+  parentPages: 0,
   encodedBytes: 0,
 };
 
@@ -53,6 +57,7 @@ export const noPages: PageTotals = {
 export function isPageFrameType(type: number): boolean {
   return (
     type === frameTypes.zeroRun ||
+    type === frameTypes.parentRun ||
     type === frameTypes.pageBlock ||
     type === frameTypes.blockIndex ||
     isUnknownOptionalType(type)
@@ -63,6 +68,8 @@ export class PageSequence {
   readonly #regions: readonly Region[];
   readonly #groups: PageGroup[] = [];
   readonly #pageCount: number;
+  /** Pages that this checkpoint has, where some are left to a parent. */
+  readonly #own: PageBits | undefined;
   #totals: { -readonly [K in keyof PageTotals]: PageTotals[K] } = { ...noPages };
   #regionIndex = 0;
   /** The group of the last PAGE_BLOCK: offsets of its blocks. */
@@ -70,7 +77,8 @@ export class PageSequence {
     | { firstPage: number; pageCount: number; offsets: (number | undefined)[]; indexed: boolean }
     | undefined;
 
-  constructor(regions: readonly RegionBytes[]) {
+  constructor(regions: readonly RegionBytes[], hasParent: boolean) {
+    this.#own = hasParent ? new PageBits() : undefined;
     this.#regions = numberPages(regions);
     this.#pageCount = this.#regions.reduce((count, region) => count + region.pageCount, 0);
   }
@@ -90,7 +98,8 @@ export class PageSequence {
     const place: Place = { frame: header.sequence, offset: frame.offset };
     switch (header.type) {
       case frameTypes.zeroRun:
-        return this.#acceptZeroRun(header, place);
+      case frameTypes.parentRun:
+        return this.#acceptRun(header, place);
       case frameTypes.pageBlock:
         return this.#acceptPageBlock(frame, place);
       case frameTypes.blockIndex:
@@ -106,7 +115,11 @@ export class PageSequence {
     checkEqual(this.#totals.pages, this.#pageCount, 'number of pages covered', place);
   }
 
-  #acceptZeroRun(header: FrameHeader, place: Place): PageFrame {
+  #acceptRun(header: FrameHeader, place: Place): PageFrame {
+    const isParentRun = header.type === frameTypes.parentRun;
+    if (isParentRun !== (this.#own !== undefined)) {
+      throw formatError(isParentRun ? 'a parent run without a parent' : 'a zero run beside a parent', place);
+    }
     checkNoPayload(header, place);
     const { firstPage, pageCount, region } = this.#span(header, place);
     const end = firstPage + pageCount - region.firstPage;
@@ -115,24 +128,26 @@ export class PageSequence {
       end > region.pageCount ||
       (end % blockPagesMax !== 0 && end !== region.pageCount)
     ) {
-      throw formatError('a zero run does not end with a block of its region', place, { actual: pageCount });
+      throw formatError('a run does not end with a block of its region', place, { actual: pageCount });
     }
     this.#advance(pageCount);
-    this.#totals.zeroPages += pageCount;
-    return { kind: 'zero-run', firstPage, pageCount };
+    this.#totals[isParentRun ? 'parentPages' : 'zeroPages'] += pageCount;
+    return { kind: isParentRun ? 'parent-run' : 'zero-run', firstPage, pageCount };
   }
 
   #acceptPageBlock(frame: Frame, place: Place): PageFrame {
     const { firstPage, pageCount, region } = this.#span(frame.header, place);
     const expected = Math.min(blockPagesMax, region.firstPage + region.pageCount - firstPage);
     checkEqual(pageCount, expected, 'number of pages of a block', place);
-    const block = parsePageBlock(frame.payload, firstPage, pageCount, place);
+    const block = parsePageBlock(frame.payload, firstPage, pageCount, this.#own !== undefined, place);
+    if (this.#own !== undefined) noteOwnPages(block, this.#own, place);
     this.#note(region, firstPage, frame.offset, place);
     this.#advance(pageCount);
     this.#totals.zeroPages += block.zeroPages;
     this.#totals.fillPages += block.fillPages;
     this.#totals.storedPages += block.storedPages;
     this.#totals.samePages += block.samePages;
+    this.#totals.parentPages += block.parentPages;
     this.#totals.encodedBytes += block.encoded.length;
     return { kind: 'page-block', block };
   }

@@ -61,7 +61,7 @@ export class PageWalk {
     bufferBytes: number = readBytesDefault,
   ) {
     this.#start = start;
-    this.#pages = new PageSequence(regions);
+    this.#pages = new PageSequence(regions, start.epoch !== 0n);
     this.#onDigests = onDigests;
     this.#queue = new FrameQueue(digest, bufferBytes);
     this.#queue.continueAt(new FrameBinding(start.uuid, start.epoch, digest), start.sequence, start.offset);

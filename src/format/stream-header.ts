@@ -12,7 +12,7 @@ import {
 } from './bytes.ts';
 import {
   majorVersion,
-  minorVersion,
+  minorVersions,
   rootDigestBytes,
   streamHeaderBytes,
   streamMagic,
@@ -68,7 +68,7 @@ export function encodeStreamHeader(header: Omit<StreamHeader, 'minor'>, digest: 
   const view = viewOf(bytes);
   bytes.set(streamMagic);
   view.setUint16(8, majorVersion, true);
-  view.setUint16(10, minorVersion, true);
+  view.setUint16(10, parent === undefined ? minorVersions.alone : minorVersions.increment, true);
   view.setUint32(12, streamHeaderBytes, true);
   bytes.set(nonZero(parseUuid(header.uuid), 'UUID'), 16);
   view.setBigUint64(epochAt, epoch, true);
@@ -105,12 +105,17 @@ export function decodeStreamHeader(bytes: Uint8Array, digest: Digest64): StreamH
   const uuid = bytes.subarray(16, 16 + uuidBytes);
   if (isZero(uuid)) throw formatError('the UUID is zero', start);
   const epoch = view.getBigUint64(epochAt, true);
+  const minor = view.getUint16(10, true);
+  const parent = decodeParent(bytes, epoch);
+  if (parent !== undefined && minor < minorVersions.increment) {
+    throw formatError('a parent in a stream of format 1.0', start);
+  }
   return {
     uuid: formatUuid(uuid),
-    parent: decodeParent(bytes, epoch),
+    parent,
     epoch,
     createdMs: readCount(view, createdAt, 'the creation time', start),
-    minor: view.getUint16(10, true),
+    minor,
   };
 }
 

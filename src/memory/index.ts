@@ -1,3 +1,5 @@
+export { ChainLoad } from './chain-load.ts';
+export type { DirtyTracker, TrackerKind } from './dirty-tracker.ts';
 export {
   type AllocateOptions,
   type AttachedRegion,
@@ -10,4 +12,6 @@ export {
 } from './guest-memory.ts';
 export { MemoryCopy } from './memory-copy.ts';
 export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder.ts';
+export { PageDigests } from './page-digests.ts';
 export { type EncodeOptions, PageEncoder } from './page-encoder.ts';
+export { PageSet } from './page-set.ts';

@@ -11,12 +11,20 @@ import type {
 } from '../context/memory-frames.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { awaitNative, callNative, type NativeLoadPipeline, nativeAddon } from '../native/index.ts';
+import type { ChainLoad } from './chain-load.ts';
 import { checkThreads, GuestMemory } from './guest-memory.ts';
+import type { PageDigests } from './page-digests.ts';
 
 /** How pages are decoded. */
 export interface DecodeOptions {
   /** Worker threads, 1 to 64; default: number of processors. */
   readonly threads?: number | undefined;
+  /** The chain that the stream is a member of; newest first. */
+  readonly chain?: ChainLoad | undefined;
+  /** A second read of a member: only the pages that `chain` has put off. */
+  readonly resolve?: boolean | undefined;
+  /** Where digests of pages go, when there is no memory for the pages. */
+  readonly pageDigests?: PageDigests | undefined;
   /** Told how many pages of the memory were read, about once per 14 MiB of the stream. */
   readonly onPages?: ((pageCount: number) => void) | undefined;
 }
@@ -30,11 +38,13 @@ export class PageDecoder implements MemoryFrameSink {
   readonly #memory: GuestMemory | undefined;
   readonly #threads: number;
   readonly #onPages: ((pageCount: number) => void) | undefined;
+  readonly #options: DecodeOptions;
 
   constructor(memory: GuestMemory | undefined, options: DecodeOptions = {}) {
     this.#memory = memory;
     this.#threads = checkThreads(options.threads);
     this.#onPages = options.onPages;
+    this.#options = options;
   }
 
   async consume(
@@ -53,6 +63,9 @@ export class PageDecoder implements MemoryFrameSink {
           ...position,
           threads: this.#threads,
           bufferCount: 0,
+          chain: this.#options.chain?.native,
+          resolve: this.#options.resolve,
+          pageDigests: this.#options.pageDigests?.native,
         }),
     );
     const pump = new Pump(pipeline, input, onDigests, signal, this.#onPages);

@@ -13,6 +13,8 @@ import { CheckpointError } from '../errors/index.ts';
 import { awaitNative, callNative, type NativeSavePipeline, nativeAddon } from '../native/index.ts';
 import { deferred } from '../util/deferred.ts';
 import { checkThreads, type GuestMemory } from './guest-memory.ts';
+import type { PageDigests } from './page-digests.ts';
+import type { PageSet } from './page-set.ts';
 
 /** How pages are encoded. */
 export interface EncodeOptions {
@@ -29,24 +31,40 @@ export interface EncodeOptions {
   readonly threads?: number | undefined;
   /** Slabs of about 2.2 MiB, 2 to 256; default threads + 4 (8 with `raw` and no `dedup`): the bound on memory. */
   readonly slabCount?: number | undefined;
+  /**
+   * Of a checkpoint with a parent: the pages that may differ from the parent; default: any page may. Read when the stream is
+   * opened.
+   */
+  readonly changed?: PageSet | undefined;
+  /**
+   * What pages were last known to be, with a parent its content: a page that is found equal is left to the parent. Kept up to
+   * date; after a failed save its pages are to be forgotten.
+   */
+  readonly pageDigests?: PageDigests | undefined;
   /** Told how many pages of the memory are done, about once per 6 MiB of them. */
   readonly onPages?: ((pageCount: number) => void) | undefined;
 }
 
 type EncoderOptions = {
-  readonly [K in Exclude<keyof EncodeOptions, 'onPages'>]-?: NonNullable<EncodeOptions[K]>;
+  readonly [K in Exclude<keyof EncodeOptions, 'onPages' | 'changed' | 'pageDigests'>]-?: NonNullable<
+    EncodeOptions[K]
+  >;
 };
 
 export class PageEncoder implements MemoryFrameSource {
   readonly #memory: GuestMemory;
   readonly #options: EncoderOptions;
   readonly #onPages: ((pageCount: number) => void) | undefined;
+  readonly #changed: PageSet | undefined;
+  readonly #pageDigests: PageDigests | undefined;
 
   constructor(memory: GuestMemory, options: EncodeOptions = {}) {
     const codec = options.codec ?? 'lz4';
     if (codec !== 'lz4' && codec !== 'raw') throw new TypeError(`unknown codec ${String(codec)}`);
     this.#memory = memory;
     this.#onPages = options.onPages;
+    this.#changed = options.changed;
+    this.#pageDigests = options.pageDigests;
     this.#options = {
       codec,
       acceleration: checkRange(options.acceleration ?? 1, 1, 65_537, 'acceleration'),
@@ -69,6 +87,8 @@ export class PageEncoder implements MemoryFrameSource {
           ...position,
           ...options,
           codec: codec === 'lz4' ? 1 : 0,
+          changed: this.#changed?.native,
+          pageDigests: this.#pageDigests?.native,
         }),
     );
     return new EncoderStream(pipeline, this.#memory, signal, this.#onPages);

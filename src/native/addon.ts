@@ -34,6 +34,18 @@ export interface NativeMemory {
   close(): Promise<void> | undefined;
 }
 
+/** Pages of a memory; native threads may hold the same set. */
+export interface NativePageSet {
+  count(): number;
+  markRun(first: number, count: number): void;
+  /** Adds the pages of `other`, which keeps them. */
+  merge(other: NativePageSet): void;
+  /** Moves everything into a new set. */
+  take(): NativePageSet;
+  /** first, count, first, count, … of the first `limit` runs at or after page `from`. */
+  runs(from: number, limit: number): Float64Array;
+}
+
 export interface NativePosition {
   readonly uuid: Uint8Array;
   readonly epoch: bigint;
@@ -47,6 +59,7 @@ export interface NativeTotals {
   readonly fillPages: number;
   readonly storedPages: number;
   readonly samePages: number;
+  readonly parentPages: number;
   readonly encodedBytes: number;
 }
 
@@ -65,6 +78,22 @@ export interface NativeSlabs {
   readonly groups: readonly NativeGroup[];
   /** Pages of the whole memory that are done with these slabs. */
   readonly pages: number;
+}
+
+/** The members of a chain, newest first, into one memory. */
+export interface NativeChainLoad {
+  /** The member is complete; the next one is its parent. */
+  advance(): void;
+  /** True: pages of this member were put off; it is to be read once more, with `resolve`. */
+  deferred(): boolean;
+}
+
+/** Digest of each page of a memory, 16 bytes each. */
+export interface NativePageDigests {
+  /** These pages become unknown. */
+  forget(pages: NativePageSet): void;
+  /** Adds the pages that differ to `pages`. `other` was made with this one as its key. */
+  differing(other: NativePageDigests, pages: NativePageSet): Promise<void>;
 }
 
 export interface NativeMemoryCopy {
@@ -179,6 +208,9 @@ export interface NativeAddon {
   ): NativeMemory;
   attachMemory(regions: readonly NativeRegion[], views: readonly Uint8Array[]): NativeMemory;
   describeMemory(regions: readonly NativeRegion[]): NativeMemory;
+  readonly ChainLoad: new (pageCount: number) => NativeChainLoad;
+  readonly PageDigests: new (pageCount: number, key?: NativePageDigests) => NativePageDigests;
+  readonly PageSet: new (pageCount: number) => NativePageSet;
   /** The target is fresh memory. */
   readonly MemoryCopy: new (
     target: NativeMemory,
@@ -191,11 +223,19 @@ export interface NativeAddon {
       readonly dedup: boolean;
       readonly threads: number;
       readonly slabCount: number;
+      readonly changed?: NativePageSet | undefined;
+      readonly pageDigests?: NativePageDigests | undefined;
     },
   ) => NativeSavePipeline;
   readonly LoadPipeline: new (
     memory: NativeMemory,
-    options: NativePosition & { readonly threads: number; readonly bufferCount: number },
+    options: NativePosition & {
+      readonly threads: number;
+      readonly bufferCount: number;
+      readonly chain?: NativeChainLoad | undefined;
+      readonly resolve?: boolean | undefined;
+      readonly pageDigests?: NativePageDigests | undefined;
+    },
   ) => NativeLoadPipeline;
   readonly StampWriter: new (
     memory: NativeMemory,

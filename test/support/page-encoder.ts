@@ -40,7 +40,15 @@ type PageClass = { code: 0 } | { code: 1 | 3; word: bigint } | { code: 2; bytes:
 /** The frames between REGION_TABLE and CONTEXT_CLOSE, and their counts. */
 export class PageEncoder {
   readonly frames: DraftFrame[] = [];
-  readonly totals = { pages: 0, zeroPages: 0, fillPages: 0, storedPages: 0, samePages: 0, encodedBytes: 0 };
+  readonly totals = {
+    pages: 0,
+    zeroPages: 0,
+    fillPages: 0,
+    storedPages: 0,
+    samePages: 0,
+    parentPages: 0,
+    encodedBytes: 0,
+  };
   readonly #options: EncodeOptions;
   readonly #seen = new Map<string, number>();
 

@@ -37,7 +37,10 @@ FrameLoader::FrameLoader(GuestMemory& memory, const LoadTarget& target,
     : memory_(memory), target_(target), loader_(std::move(loader)) {}
 
 Status FrameLoader::Run(const PageFrame& frame, const WaitForPage& wait, PageTotals* totals) {
-  if (target_.resolver != nullptr) return RunWaiting(frame);
+  if (target_.resolver != nullptr) {
+    totals->pages += frame.header.arg1;
+    return RunWaiting(frame);
+  }
   const FrameHeader& header = frame.header;
   const PageRun pages{header.arg0, header.arg1};
   const std::size_t region_index = memory_.RegionOfPage(pages.first);

@@ -83,7 +83,7 @@ function memoryOf(line: ParsedLine, skip: readonly SkipPart[]): MemoryArgument[]
 }
 
 function documentOf({ summary, memoryBytes, totals }: ImageSaved, store: string, id: string): object {
-  const { encodedBytes, pages, zeroPages, fillPages, storedPages, samePages } = totals;
+  const { encodedBytes, pages, zeroPages, fillPages, storedPages, samePages, parentPages } = totals;
   return {
     command: 'save',
     store,
@@ -100,7 +100,7 @@ function documentOf({ summary, memoryBytes, totals }: ImageSaved, store: string,
       fill: fillPages,
       stored: storedPages,
       same: samePages,
-      parent: 0,
+      parent: parentPages,
     },
   };
 }

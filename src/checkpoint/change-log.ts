@@ -1,0 +1,89 @@
+/**
+ * What a machine's dirty tracker has told since its last checkpoint. Nothing that it told is lost: what a failed save took is
+ * kept for the next one.
+ */
+import type { DirtyTracker, PageDigests, PageSet } from '../memory/index.ts';
+import { type CheckpointName, standsFor } from './parent.ts';
+
+export class ChangeLog {
+  static readonly #logs = new WeakMap<DirtyTracker, ChangeLog>();
+  readonly tracker: DirtyTracker;
+  /** Digests of the pages as they are in `baseline`, when somebody wants equal pages to be left out. */
+  digests: PageDigests | undefined;
+  /** The checkpoint since which changes are known. */
+  #baseline: CheckpointName | undefined;
+  #armed = false;
+  /** Told, and not in any checkpoint yet. */
+  #carried: PageSet | undefined;
+
+  /** The log of a tracker; one for each. */
+  static of(tracker: DirtyTracker): ChangeLog {
+    let log = ChangeLog.#logs.get(tracker);
+    if (log === undefined) {
+      log = new ChangeLog(tracker);
+      ChangeLog.#logs.set(tracker, log);
+    }
+    return log;
+  }
+
+  private constructor(tracker: DirtyTracker) {
+    this.tracker = tracker;
+  }
+
+  /** True when it knows what has changed since that checkpoint. */
+  knowsSince(name: CheckpointName): boolean {
+    return (
+      this.#armed &&
+      this.#baseline !== undefined &&
+      standsFor({ ...this.#baseline, replaces: undefined }, name)
+    );
+  }
+
+  /**
+   * The pages that changed since the baseline; undefined when that is not known. While the machine stands still: from here on
+   * the tracker counts for the checkpoint that is being saved. Then `commit` or `rollback`.
+   */
+  async take(): Promise<PageSet | undefined> {
+    if (!this.#armed) {
+      await this.tracker.arm();
+      this.#armed = true;
+      this.#baseline = undefined;
+      this.#carried = undefined;
+      return undefined;
+    }
+    try {
+      const changed = await this.tracker.harvest();
+      if (this.#carried !== undefined) changed.merge(this.#carried);
+      this.#carried = changed;
+      return this.#baseline === undefined ? undefined : changed;
+    } catch (error) {
+      this.#armed = false;
+      this.#baseline = undefined;
+      throw error;
+    }
+  }
+
+  /** The checkpoint with what `take` gave is safe. */
+  commit(saved: CheckpointName): void {
+    this.#baseline = { uuid: saved.uuid, root: saved.root };
+    this.#carried = undefined;
+  }
+
+  /** There is no such checkpoint: the next one has these pages too. */
+  rollback(): void {
+    // Digests were noted for pages that went nowhere.
+    if (this.#carried !== undefined && this.#baseline !== undefined) this.digests?.forget(this.#carried);
+    else this.digests = undefined;
+  }
+
+  /** The machine holds that checkpoint and stands still. */
+  async loaded(name: CheckpointName): Promise<void> {
+    this.digests = undefined;
+    this.#armed = false;
+    this.#baseline = undefined;
+    this.#carried = undefined;
+    await this.tracker.arm();
+    this.#armed = true;
+    this.#baseline = { uuid: name.uuid, root: name.root };
+  }
+}

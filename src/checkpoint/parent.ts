@@ -1,0 +1,200 @@
+/**
+ * Chains: an incremental checkpoint names its parent by UUID and root digest, and says in its `header` context where the
+ * parent lay when it was saved. Here a chain is looked at without reading memory: what the members are, and that they belong
+ * together.
+ */
+import { dirname, relative } from 'node:path';
+import type { MemoryRegion } from '../context/memory-frames.ts';
+import { defineState, string } from '../context/state.ts';
+import { CheckpointError, type ErrorCode } from '../errors/index.ts';
+import { chainDepthMax } from '../limits.ts';
+import { describeRegions } from '../memory/index.ts';
+import type { Store } from '../store/index.ts';
+import { directoryPath, filePath, parseStoreUrl } from '../store/url.ts';
+import { toStore } from './open.ts';
+import { inspectCheckpoint, type OpenInspection } from './verify.ts';
+import { headerContext } from './vm-header.ts';
+
+/** Tags of the `header` context: where the parent lies. */
+export const parentState = defineState({ parent: { url: string } }, { strict: false });
+/** Tags of the `header` context: the checkpoint in whose place, with the same content, this one stands. */
+export const replacesState = defineState({ replaces: { uuid: string, root: string } }, { strict: false });
+
+/** What names a checkpoint and its content. */
+export interface CheckpointName {
+  /** Text form. */
+  readonly uuid: string;
+  /** Root digest, hexadecimal. */
+  readonly root: string;
+}
+
+/** A checkpoint of a chain, as far as it is known without reading its memory. */
+export interface ChainMember extends CheckpointName {
+  readonly store: Store;
+  readonly epoch: bigint;
+  /** Bytes of the checkpoint. */
+  readonly bytes: number;
+  readonly createdMs: number;
+  readonly regions: readonly MemoryRegion[];
+  readonly parent: (CheckpointName & { readonly url: string | undefined }) | undefined;
+  /** The checkpoint it stands for. */
+  readonly replaces: CheckpointName | undefined;
+}
+
+export interface ChainOptions {
+  /** Where parents are, if not where they were when their children were saved. Looked through in this order. */
+  readonly parents?: readonly (string | Store)[] | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Looks at one checkpoint. Throws what `inspectCheckpoint` throws. */
+export async function describeMember(
+  source: string | Store,
+  options: { readonly signal?: AbortSignal | undefined } = {},
+): Promise<ChainMember> {
+  const store = toStore(source);
+  const inspection = await inspectCheckpoint(store, { signal: options.signal });
+  try {
+    const { header, root, bytes, regions } = inspection;
+    const url = header.parent === undefined ? undefined : await stringTag(inspection, 'parent.url');
+    const uuid = await stringTag(inspection, 'replaces.uuid');
+    const replacedRoot = await stringTag(inspection, 'replaces.root');
+    return {
+      store,
+      uuid: header.uuid,
+      root,
+      epoch: header.epoch,
+      bytes,
+      createdMs: header.createdMs,
+      regions: regions.map((region) => ({ base: region.base, bytes: region.bytes })),
+      parent: header.parent === undefined ? undefined : { ...header.parent, url },
+      replaces: uuid === undefined || replacedRoot === undefined ? undefined : { uuid, root: replacedRoot },
+    };
+  } finally {
+    await inspection.close();
+  }
+}
+
+async function stringTag(inspection: OpenInspection, tag: string): Promise<string | undefined> {
+  const context = inspection.contexts.find(({ name }) => name === headerContext);
+  if (!context?.tags.some(({ name, type }) => name === tag && type === 'string')) return undefined;
+  const { value } = await inspection.readTag(headerContext, tag);
+  return typeof value === 'string' ? value : undefined;
+}
+
+/**
+ * The ancestors of `newest`, its parent first. Throws `CHKPT_PARENT_MISSING`, `CHKPT_PARENT_FOREIGN`, `CHKPT_PARENT_CYCLE`, and
+ * errors of kind `damaged`.
+ */
+export async function findAncestors(newest: ChainMember, options: ChainOptions = {}): Promise<ChainMember[]> {
+  const ancestors: ChainMember[] = [];
+  const given = new GivenParents(options);
+  for (let child = newest; child.parent !== undefined; ) {
+    if (ancestors.length >= chainDepthMax) {
+      throw parentError('CHKPT_PARENT_CYCLE', `more than ${chainDepthMax} parents`, child);
+    }
+    const parent = await findParent(child, given, options);
+    if (parent.epoch >= child.epoch) {
+      throw parentError('CHKPT_PARENT_CYCLE', 'the parent is not older than its child', child, parent);
+    }
+    if (describeRegions(parent.regions) !== describeRegions(child.regions)) {
+      throw parentError('CHKPT_PARENT_FOREIGN', 'the parent has other memory regions', child, parent);
+    }
+    ancestors.push(parent);
+    child = parent;
+  }
+  return ancestors;
+}
+
+async function findParent(
+  child: ChainMember,
+  given: GivenParents,
+  options: ChainOptions,
+): Promise<ChainMember> {
+  const wanted = child.parent;
+  if (wanted === undefined) throw new TypeError('no parent');
+  const found = await given.find(wanted);
+  if (found !== undefined) return found;
+  const url = wanted.url === undefined ? undefined : parentUrl(wanted.url, child.store.url);
+  if (url === undefined) throw parentError('CHKPT_PARENT_MISSING', 'nobody told where the parent is', child);
+  let parent: ChainMember;
+  try {
+    parent = await describeMember(url, options);
+  } catch (error) {
+    if (error instanceof CheckpointError && (error.kind === 'damaged' || error.kind === 'aborted'))
+      throw error;
+    throw parentError(
+      'CHKPT_PARENT_MISSING',
+      `the parent cannot be opened at ${url}`,
+      child,
+      undefined,
+      error,
+    );
+  }
+  if (standsFor(parent, wanted)) return parent;
+  throw parentError('CHKPT_PARENT_FOREIGN', `another checkpoint is at ${url}`, child, parent);
+}
+
+/** True when `member` is the checkpoint of that name, or stands in its place. */
+export function standsFor(
+  member: CheckpointName & Pick<ChainMember, 'replaces'>,
+  wanted: CheckpointName,
+): boolean {
+  const isName = (name: CheckpointName | undefined): boolean =>
+    name !== undefined && name.uuid === wanted.uuid && name.root === wanted.root;
+  return isName(member) || isName(member.replaces);
+}
+
+/** Parents that the caller knows a place for. */
+class GivenParents {
+  readonly #options: ChainOptions;
+  #members: Promise<ChainMember[]> | undefined;
+
+  constructor(options: ChainOptions) {
+    this.#options = options;
+  }
+
+  async find(wanted: CheckpointName): Promise<ChainMember | undefined> {
+    this.#members ??= Promise.all(
+      (this.#options.parents ?? []).map((one) => describeMember(one, this.#options)),
+    );
+    return (await this.#members).find((member) => standsFor(member, wanted));
+  }
+}
+
+function parentError(
+  code: ErrorCode,
+  what: string,
+  child: ChainMember,
+  parent?: ChainMember,
+  cause?: unknown,
+): CheckpointError {
+  const expected = child.parent?.uuid;
+  return new CheckpointError(code, `${what}: ${expected} is wanted`, {
+    details: { store: child.store.url, expected, actual: parent?.uuid },
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
+
+/** How `childUrl` tells where its parent is: relative where both are files or folders, so that a folder of them can move. */
+export function parentLink(parent: string, child: string): string {
+  const from = pathOf(child);
+  const to = pathOf(parent);
+  if (from === undefined || to === undefined) return parent;
+  const path = relative(dirname(from), to);
+  return `${parseStoreUrl(parent).scheme}:${path.startsWith('.') ? path : `./${path}`}`;
+}
+
+/** The URL behind a link of the checkpoint at `child`. */
+function parentUrl(link: string, child: string): string {
+  const { scheme, rest } = parseStoreUrl(link);
+  const from = pathOf(child);
+  if (from === undefined || !/^\.\.?\//.test(rest)) return link;
+  return `${scheme}:${dirname(from)}/${rest}`;
+}
+
+function pathOf(url: string): string | undefined {
+  const { scheme, rest } = parseStoreUrl(url);
+  if (scheme === 'file') return filePath(rest, url);
+  return scheme === 'dir' ? directoryPath(rest, url) : undefined;
+}

@@ -1,0 +1,114 @@
+/** A machine that is nothing but memory, and a tracker that is told what the test writes. */
+import { type DirtyTracker, GuestMemory, PageSet, type VirtualMachine } from '../../../src/index.ts';
+
+const mebibyte = 1024 ** 2;
+export const twoRegions = [
+  { base: 0, bytes: 12 * mebibyte },
+  { base: 4 * 1024 ** 3, bytes: 4 * mebibyte },
+];
+const firstPages = twoRegions[0].bytes / 4096;
+
+/** A small generator of random numbers: the tests are the same each time. */
+export function randomNumbers(seed: number): (below: number) => number {
+  let state = seed >>> 0 || 1;
+  return (below) => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) % below;
+  };
+}
+
+class ToldTracker implements DirtyTracker {
+  readonly kind = 'reported';
+  readonly reason = 'the test tells';
+  readonly told: PageSet;
+
+  constructor(pageCount: number) {
+    this.told = new PageSet(pageCount);
+  }
+
+  async arm(): Promise<void> {
+    this.told.take();
+  }
+
+  async harvest(): Promise<PageSet> {
+    return this.told.take();
+  }
+
+  async close(): Promise<void> {}
+}
+
+export class ScribbledVm implements VirtualMachine {
+  readonly id = 'scribbled';
+  readonly cpu = { vendor: 'test', model: 'test' };
+  readonly cores = [];
+  readonly devices = [];
+  readonly memory: GuestMemory;
+  readonly dirtyTracker: ToldTracker | undefined;
+  readonly #random: (below: number) => number;
+  running = false;
+  failure: Error | undefined;
+
+  constructor(seed: number, tracked: boolean, regions = twoRegions) {
+    this.memory = GuestMemory.allocate(regions);
+    this.dirtyTracker = tracked ? new ToldTracker(this.pageCount) : undefined;
+    this.#random = randomNumbers(seed);
+  }
+
+  get pageCount(): number {
+    return Number(this.memory.byteLength) / 4096;
+  }
+
+  /** Writes `count` random pages: zeros, one word, text, noise, and what another page holds. */
+  scribble(count: number): void {
+    for (let i = 0; i < count; i += 1) this.write(this.#random(this.pageCount), this.#content());
+  }
+
+  write(page: number, bytes: Uint8Array): void {
+    this.memory.write(addressOf(page), bytes);
+    this.dirtyTracker?.told.markRun(page, 1);
+  }
+
+  read(page: number): Uint8Array {
+    const bytes = new Uint8Array(4096);
+    this.memory.read(addressOf(page), bytes);
+    return bytes;
+  }
+
+  async pause(): Promise<void> {
+    this.running = false;
+  }
+
+  async resume(): Promise<void> {
+    this.running = true;
+  }
+
+  beginLoad(): void {
+    this.failure = new Error('a load is under way');
+  }
+
+  endLoad(failure?: Error): void {
+    this.failure = failure;
+  }
+
+  #content(): Uint8Array {
+    const page = new Uint8Array(4096);
+    switch (this.#random(5)) {
+      case 0:
+        return page;
+      case 1:
+        return page.fill(this.#random(256));
+      case 2:
+        return page.map((_, i) => (i * this.#random(7)) >> 3);
+      case 3:
+        return this.read(this.#random(this.pageCount));
+      default:
+        return page.map(() => this.#random(256));
+    }
+  }
+}
+
+function addressOf(page: number): number {
+  return page < firstPages ? page * 4096 : twoRegions[1].base + (page - firstPages) * 4096;
+}
