@@ -25,7 +25,9 @@ function fullStore(): Store {
       const writer = await store.openWriter(options);
       let inMemory = false;
       return {
-        beginSegment: async ({ kind }) => void (inMemory = kind === 'memory'),
+        beginSegment: async ({ kind }) => {
+          inMemory = kind === 'memory';
+        },
         write: async (bytes) => {
           if (inMemory) throw new CheckpointError('CHKPT_NO_SPACE', 'the disk is full');
           await writer.write(bytes);

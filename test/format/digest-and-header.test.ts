@@ -49,11 +49,12 @@ describe('stream header', () => {
       parentRoot: new Uint8Array(32).fill(0x12),
       epoch: 7n,
       createdMs: 1_700_000_000_123,
+      minor: 1,
     });
     const header = { uuid, parent, epoch: 7n, createdMs: 1_700_000_000_123 };
     const bytes = encodeStreamHeader(header, digest);
     expect(hexOf(bytes)).toBe(hexOf(built.build().slice(0, 128)));
-    expect(decodeStreamHeader(bytes, digest)).toEqual({ ...header, minor: 0 });
+    expect(decodeStreamHeader(bytes, digest)).toEqual({ ...header, minor: 1 });
   });
 
   it('round-trips every epoch and time', () => {
@@ -62,7 +63,7 @@ describe('stream header', () => {
         const header = { uuid, parent, epoch, createdMs };
         expect(decodeStreamHeader(encodeStreamHeader(header, digest), digest)).toEqual({
           ...header,
-          minor: 0,
+          minor: 1,
         });
       }),
     );
@@ -96,6 +97,11 @@ describe('stream header', () => {
     ['the top flag', { flags: 1n << 63n }, 'CHKPT_FORMAT'],
     ['an epoch without parent', { epoch: 1n }, 'CHKPT_FORMAT'],
     ['a parent without epoch and root', { parentUuid: new Uint8Array(16).fill(1) }, 'CHKPT_FORMAT'],
+    [
+      'a parent in a stream of 1.0',
+      { parentUuid: new Uint8Array(16).fill(1), parentRoot: new Uint8Array(32).fill(1), epoch: 1n },
+      'CHKPT_FORMAT',
+    ],
     ['a parent root without parent', { parentRoot: new Uint8Array(32).fill(1), epoch: 1n }, 'CHKPT_FORMAT'],
     [
       'a reserved byte',

@@ -15,7 +15,7 @@ beforeAll(async () => {
   digest = await createWasmDigest64();
 });
 
-const position: StreamPosition = { uuid: new Uint8Array(16).fill(7), epoch: 3n, sequence: 40, offset: 8000 };
+const position: StreamPosition = { uuid: new Uint8Array(16).fill(7), epoch: 0n, sequence: 40, offset: 8000 };
 const closing: DraftFrame = { type: types.contextClose };
 
 /** An input over bytes of which the first `bufferedBytes` were read before. */
