@@ -3,6 +3,7 @@
  *
  * Scripts depend on it. Names are never changed; docs/cli.md says the same in prose.
  */
+import { chainCommands } from './chain-commands.ts';
 import type { Invocation } from './invocation.ts';
 
 export interface OptionSpec {
@@ -244,10 +245,11 @@ export const commands: readonly CommandSpec[] = [
     isInterruptible: true,
     load: () => import('./commands/verify.ts'),
   },
+  ...chainCommands,
 ];
 
 /** Words of the contract that this version answers with a usage error. */
-export const laterCommands: readonly string[] = ['diff', 'convert', 'flatten', 'send', 'receive', 'bench'];
+export const laterCommands: readonly string[] = ['convert', 'send', 'receive', 'bench'];
 export const laterOptions: readonly string[] = ['parent'];
 
 /** Shells that `chkpt completion` knows. */
