@@ -74,13 +74,16 @@ export {
   type AllocateOptions,
   type AttachedRegion,
   type DecodeOptions,
+  type DirtyTracker,
   type EncodeOptions,
   type FileRegion,
   GuestMemory,
   type MemoryScan,
   PageDecoder,
   PageEncoder,
+  PageSet,
   type RegionSpec,
+  type TrackerKind,
   type WasmMemory,
 } from './memory/index.ts';
 export { hasNativeAddon } from './native/index.ts';

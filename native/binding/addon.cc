@@ -11,6 +11,7 @@
 #include "binding/kvm_wrap.h"
 #include "binding/load_wrap.h"
 #include "binding/memory_wrap.h"
+#include "binding/page_set_wrap.h"
 #include "binding/save_wrap.h"
 #include "binding/stamp_wrap.h"
 #include "core/base/peer_process.h"
@@ -95,6 +96,7 @@ Napi::Value Capabilities(const Napi::CallbackInfo& info) {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   AddonData::Install(env);
   MemoryWrap::Define(env, exports);
+  PageSetWrap::Define(env, exports);
   CopyWrap::Define(env, exports);
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);

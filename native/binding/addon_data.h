@@ -45,6 +45,7 @@ class AddonData {
   BufferViews& views() { return views_; }
   TaskThreads& threads() { return threads_; }
   Napi::FunctionReference memory_constructor;
+  Napi::FunctionReference page_set_constructor;
   Napi::FunctionReference save_constructor;
   Napi::FunctionReference load_constructor;
   Napi::FunctionReference stamp_constructor;

@@ -241,6 +241,49 @@ TEST(DirtyBitmapTest, WhatWasWrittenBeforeMarkIsSeenAfterTake) {
   }
 }
 
+TEST(DirtyBitmapTest, RunsOfTheBitmapInPiecesAreThoseOfTheModel) {
+  std::mt19937_64 random(7);
+  for (int round = 0; round < 200; ++round) {
+    const Model model = RandomModel(random, 1 + random() % 700);
+    DirtyBitmap bitmap(model.size());
+    bitmap.Merge(WordsOf(model));
+    std::vector<PageRun> runs;
+    std::vector<PageRun> piece(1 + random() % 5);
+    std::uint64_t from = 0;
+    for (std::size_t count = piece.size(); count == piece.size();) {
+      count = bitmap.Runs(from, piece);
+      runs.insert(runs.end(), piece.begin(), piece.begin() + static_cast<std::ptrdiff_t>(count));
+      if (count > 0) from = runs.back().end();
+    }
+    ASSERT_EQ(runs, RunsOf(model));
+    EXPECT_EQ(bitmap.Runs(model.size(), piece), 0U);
+  }
+}
+
+TEST(DirtyBitmapTest, MoveToAndMergeToKeepWhatTheTargetHeld) {
+  std::mt19937_64 random(8);
+  for (int round = 0; round < 50; ++round) {
+    const std::size_t pages = 1 + random() % 700;
+    const Model source_model = RandomModel(random, pages);
+    const Model target_model = RandomModel(random, pages);
+    DirtyBitmap source(pages);
+    DirtyBitmap merged(pages);
+    DirtyBitmap moved(pages);
+    source.Merge(WordsOf(source_model));
+    merged.Merge(WordsOf(target_model));
+    moved.Merge(WordsOf(target_model));
+    std::vector<std::uint64_t> both = WordsOf(source_model);
+    const std::vector<std::uint64_t> target_words = WordsOf(target_model);
+    for (std::size_t i = 0; i < both.size(); ++i) both[i] |= target_words[i];
+
+    source.MergeTo(&merged);
+    EXPECT_EQ(TakeAll(merged), both);
+    source.MoveTo(&moved);
+    EXPECT_EQ(TakeAll(moved), both);
+    EXPECT_EQ(source.CountMarked(), 0U);
+  }
+}
+
 TEST(DirtyBitmapDeathTest, APageOutsideTheBitmapIsABugOfOurs) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   DirtyBitmap bitmap(65);

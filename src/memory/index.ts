@@ -1,3 +1,4 @@
+export type { DirtyTracker, TrackerKind } from './dirty-tracker.ts';
 export {
   type AllocateOptions,
   type AttachedRegion,
@@ -11,3 +12,4 @@ export {
 export { MemoryCopy } from './memory-copy.ts';
 export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder.ts';
 export { type EncodeOptions, PageEncoder } from './page-encoder.ts';
+export { PageSet } from './page-set.ts';

@@ -34,6 +34,18 @@ export interface NativeMemory {
   close(): Promise<void> | undefined;
 }
 
+/** Pages of a memory; native threads may hold the same set. */
+export interface NativePageSet {
+  count(): number;
+  markRun(first: number, count: number): void;
+  /** Adds the pages of `other`, which keeps them. */
+  merge(other: NativePageSet): void;
+  /** Moves everything into a new set. */
+  take(): NativePageSet;
+  /** first, count, first, count, … of the first `limit` runs at or after page `from`. */
+  runs(from: number, limit: number): Float64Array;
+}
+
 export interface NativePosition {
   readonly uuid: Uint8Array;
   readonly epoch: bigint;
@@ -179,6 +191,7 @@ export interface NativeAddon {
   ): NativeMemory;
   attachMemory(regions: readonly NativeRegion[], views: readonly Uint8Array[]): NativeMemory;
   describeMemory(regions: readonly NativeRegion[]): NativeMemory;
+  readonly PageSet: new (pageCount: number) => NativePageSet;
   /** The target is fresh memory. */
   readonly MemoryCopy: new (
     target: NativeMemory,

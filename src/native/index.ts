@@ -7,6 +7,7 @@ export type {
   NativeLoadPipeline,
   NativeMemory,
   NativeMemoryCopy,
+  NativePageSet,
   NativeRegion,
   NativeSavePipeline,
   NativeSlabs,

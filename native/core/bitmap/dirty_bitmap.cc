@@ -23,17 +23,18 @@ constexpr std::uint64_t BitsBelow(std::uint64_t end) {
   return ~std::uint64_t{0} >> (kWordBits - 1 - (end - 1) % kWordBits);
 }
 
-// First bit at or after `position` and below `limit` that is set in words[i] ^ flip; `limit` if
+// First bit at or after `position` and below `limit` that is set in word_at(i) ^ flip; `limit` if
 // there is none. With `flip` all ones that is the first clear bit.
-std::uint64_t FindBit(std::span<const std::uint64_t> words, std::uint64_t position,
-                      std::uint64_t limit, std::uint64_t flip) {
+template <typename WordAt>
+std::uint64_t FindBit(const WordAt& word_at, std::uint64_t position, std::uint64_t limit,
+                      std::uint64_t flip) {
   if (position >= limit) return limit;
   const std::uint64_t last = WordIndex(limit - 1);
   std::uint64_t index = WordIndex(position);
-  std::uint64_t word = (words[index] ^ flip) & BitsFrom(position);
+  std::uint64_t word = (word_at(index) ^ flip) & BitsFrom(position);
   while (word == 0) {
     if (index == last) return limit;
-    word = words[++index] ^ flip;
+    word = word_at(++index) ^ flip;
   }
   return std::min(limit, index * kWordBits + static_cast<std::uint64_t>(std::countr_zero(word)));
 }
@@ -102,18 +103,52 @@ void DirtyBitmap::Merge(std::span<const std::uint64_t> words) {
   }
 }
 
+void DirtyBitmap::MoveTo(DirtyBitmap* target) {
+  CHKPT_CHECK(target != this && target->page_count_ == page_count_);
+  for (std::size_t i = 0; i < word_count_; ++i) {
+    if (words_[i].load(std::memory_order_relaxed) == 0) continue;
+    const std::uint64_t bits = words_[i].exchange(0, std::memory_order_acquire);
+    target->words_[i].fetch_or(bits, std::memory_order_release);
+  }
+}
+
+void DirtyBitmap::MergeTo(DirtyBitmap* target) const {
+  CHKPT_CHECK(target != this && target->page_count_ == page_count_);
+  for (std::size_t i = 0; i < word_count_; ++i) {
+    const std::uint64_t bits = words_[i].load(std::memory_order_acquire);
+    if (bits != 0) target->words_[i].fetch_or(bits, std::memory_order_release);
+  }
+}
+
+std::size_t DirtyBitmap::Runs(std::uint64_t from, std::span<PageRun> runs) const {
+  const auto word_at = [this](std::uint64_t i) {
+    return words_[i].load(std::memory_order_acquire);
+  };
+  std::size_t count = 0;
+  std::uint64_t position = from;
+  while (count < runs.size()) {
+    const std::uint64_t first = FindBit(word_at, position, page_count_, 0);
+    if (first >= page_count_) break;
+    // At least the page found, also when it was taken in between: it was marked.
+    position = std::max(first + 1, FindBit(word_at, first, page_count_, ~std::uint64_t{0}));
+    runs[count++] = {first, position - first};
+  }
+  return count;
+}
+
 RunIterator::RunIterator(std::span<const std::uint64_t> words, std::uint64_t page_count)
     : words_(words), page_count_(page_count) {
   CHKPT_CHECK(page_count == 0 || WordIndex(page_count - 1) < words.size());
 }
 
 bool RunIterator::Next(PageRun* run) {
-  const std::uint64_t first = FindBit(words_, position_, page_count_, 0);
+  const auto word_at = [this](std::uint64_t i) { return words_[i]; };
+  const std::uint64_t first = FindBit(word_at, position_, page_count_, 0);
   if (first == page_count_) {
     position_ = first;
     return false;
   }
-  position_ = FindBit(words_, first, page_count_, ~std::uint64_t{0});
+  position_ = FindBit(word_at, first, page_count_, ~std::uint64_t{0});
   *run = {first, position_ - first};
   return true;
 }

@@ -5,8 +5,8 @@
 // Ownership: owns its words. Neither copied nor moved, because trackers keep a pointer to it for as
 // long as tracking runs.
 //
-// Thread safety: Mark, MarkRun and Merge may run on any number of threads, also during Take. A page
-// marked during Take is in this result or in the next one; it is never lost.
+// Thread safety: everything may run on any number of threads, also during Take and MoveTo. A page
+// marked during those is in this result or in the next one; it is never lost.
 //
 // Invariant: bits at and above page_count() are zero.
 #pragma once
@@ -49,6 +49,17 @@ class DirtyBitmap {
   // are ignored.
   // REQUIRES: words.size() == word_count().
   void Merge(std::span<const std::uint64_t> words);
+
+  // The same between bitmaps: MoveTo takes everything out of this one, MergeTo leaves it here. What
+  // `target` held stays marked.
+  // REQUIRES: target->page_count() == page_count(); it is another bitmap.
+  void MoveTo(DirtyBitmap* target);
+  void MergeTo(DirtyBitmap* target) const;
+
+  // Fills `runs` with the first maximal runs at or after page `from`, ascending, and gives their
+  // number; fewer than runs.size() when there are no more. A page marked meanwhile may be missed.
+  // To go on: from = end of the last run.
+  std::size_t Runs(std::uint64_t from, std::span<PageRun> runs) const;
 
  private:
   const std::uint64_t page_count_;

@@ -1,0 +1,70 @@
+/**
+ * A set of pages of one guest memory, kept natively as one bit a page. Pages are numbered through all regions in table order
+ * (docs/format.md section 6). JavaScript sees runs, never single pages.
+ */
+import { memoryBytesMax, pageBytes } from '../limits.ts';
+import { type NativePageSet, nativeAddon } from '../native/index.ts';
+
+const pageCountMax = Number(memoryBytesMax / BigInt(pageBytes));
+const runsAtOnce = 65_536;
+const runsAtOnceMax = 1_048_576;
+
+export class PageSet {
+  /** Pages that can be in it: those of the memory. */
+  readonly pageCount: number;
+  /** For `src/memory` and `src/checkpoint`. */
+  readonly native: NativePageSet;
+
+  /** An empty set. Throws `RangeError` above 2^32 pages (16 TiB). */
+  constructor(pageCount: number, native?: NativePageSet) {
+    if (!Number.isInteger(pageCount) || pageCount < 1 || pageCount > pageCountMax) {
+      throw new RangeError(`1 to ${pageCountMax} pages expected, not ${pageCount}`);
+    }
+    this.pageCount = pageCount;
+    this.native = native ?? new (nativeAddon().PageSet)(pageCount);
+  }
+
+  /** Pages that are in it. */
+  count(): number {
+    return this.native.count();
+  }
+
+  /** Adds pages `first` to `first + count - 1`. Throws `RangeError` for pages that the memory does not have. */
+  markRun(first: number, count: number): void {
+    const legal = Number.isSafeInteger(first) && Number.isSafeInteger(count) && first >= 0 && count >= 0;
+    if (!legal || first + count > this.pageCount) {
+      throw new RangeError(`no run of ${count} pages from ${first} on in ${this.pageCount} pages`);
+    }
+    this.native.markRun(first, count);
+  }
+
+  /** Adds the pages of `other`, which keeps them. Throws `RangeError` when it belongs to a memory of another size. */
+  merge(other: PageSet): void {
+    if (other.pageCount !== this.pageCount) {
+      throw new RangeError(`a set of ${other.pageCount} pages does not fit one of ${this.pageCount}`);
+    }
+    this.native.merge(other.native);
+  }
+
+  /** Moves everything into a new set. A page that a native thread adds meanwhile is in the one or the other. */
+  take(): PageSet {
+    return new PageSet(this.pageCount, this.native.take());
+  }
+
+  /**
+   * Its runs, ascending, as long as can be, in arrays of at most `limit` pairs (default 65,536; at most 1,048,576):
+   * first page, number of pages, first page, number of pages, …
+   */
+  *runs(options: { readonly limit?: number } = {}): Generator<Float64Array, void, undefined> {
+    const limit = options.limit ?? runsAtOnce;
+    if (!Number.isInteger(limit) || limit < 1 || limit > runsAtOnceMax) {
+      throw new RangeError(`limit must be 1 to ${runsAtOnceMax}`);
+    }
+    for (let from = 0; from < this.pageCount; ) {
+      const packed = this.native.runs(from, limit);
+      if (packed.length === 0) return;
+      yield packed;
+      from = (packed[packed.length - 2] as number) + (packed[packed.length - 1] as number);
+    }
+  }
+}
