@@ -2,6 +2,14 @@
  * chkpt: checkpoints of virtual machines. See README.md and docs/.
  */
 
+export type {
+  LazyLoad,
+  LazyOptions,
+  LazyOutcome,
+  ResidentReport,
+  WorkingSetMode,
+  WorkingSetOption,
+} from './checkpoint/lazy-options.ts';
 export { type LoadReport, type LoadVmOptions, loadVm } from './checkpoint/load-vm.ts';
 export { type OpenForLoadOptions, type OpenForSaveOptions, openCheckpoint } from './checkpoint/open.ts';
 export { Operation, type Progress } from './checkpoint/operation.ts';
@@ -77,7 +85,9 @@ export {
   type EncodeOptions,
   type FileRegion,
   GuestMemory,
+  type LazyCounts,
   type MemoryScan,
+  type MissingPages,
   PageDecoder,
   PageEncoder,
   type RegionSpec,
@@ -95,6 +105,7 @@ export {
   type Segment,
   type SegmentSummary,
   type Store,
+  type StoreExtent,
   type StoreFactory,
   type StoreReader,
   type StoreReadOptions,

@@ -9,6 +9,7 @@
 #include "binding/convert.h"
 #include "binding/copy_wrap.h"
 #include "binding/kvm_wrap.h"
+#include "binding/lazy_wrap.h"
 #include "binding/load_wrap.h"
 #include "binding/memory_wrap.h"
 #include "binding/save_wrap.h"
@@ -98,6 +99,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   CopyWrap::Define(env, exports);
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);
+  LazyWrap::Define(env, exports);
   StampWrap::Define(env, exports);
   DefineKvm(env, exports);
   DefineBuffers(env, exports);

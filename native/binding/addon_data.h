@@ -47,6 +47,7 @@ class AddonData {
   Napi::FunctionReference memory_constructor;
   Napi::FunctionReference save_constructor;
   Napi::FunctionReference load_constructor;
+  Napi::FunctionReference lazy_constructor;
   Napi::FunctionReference stamp_constructor;
 
  private:

@@ -16,6 +16,8 @@ import { pageBytes } from '../limits.ts';
 import { PageDecoder } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
 import { checkpointDigest } from './digest.ts';
+import { checkLazyOptions, type LazyOptions, type LazyOutcome } from './lazy-options.ts';
+import { PreparedLazyLoad, prepareLazyLoad } from './load-lazy.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { abortedOr } from './save-vm.ts';
@@ -32,6 +34,11 @@ export interface LoadVmOptions {
   readonly threads?: number | undefined;
   /** Cancels at the next block of each thread; when memory was already touched the machine refuses to run. */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * Resolves when the guest can run, with its memory still in the checkpoint: pages come when they are touched. Where that is
+   * not possible everything is loaded as usual and `LoadReport.lazy` says why. See docs/lazy-load.md.
+   */
+  readonly lazy?: boolean | LazyOptions | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 
@@ -39,13 +46,14 @@ export interface LoadVmOptions {
 export interface LoadReport {
   readonly url: string;
   readonly uuid: string;
-  /** Root digest, hexadecimal, verified. */
+  /** Root digest, hexadecimal, verified; of a lazy load it is what END says, verified when all is resident. */
   readonly root: string;
   readonly header: VmHeader;
   readonly memoryBytes: number;
   readonly checkpointBytes: number;
   /** Wall time, milliseconds. */
   readonly elapsedMs: number;
+  readonly lazy: LazyOutcome;
 }
 
 const channel = tracingChannel('chkpt:load');
@@ -81,6 +89,7 @@ async function load(
   const { skip = [], signal } = options;
   checkReady(vm, skip);
   const plan = planOf(vm, skip);
+  const lazyOptions = checkLazyOptions(options.lazy);
   const checkpoint = await openInStore(store, {
     mode: 'load',
     digest: await checkpointDigest(),
@@ -89,16 +98,24 @@ async function load(
   });
   const memoryBytes = plan.hasMemory ? Number(vm.memory?.byteLength ?? 0n) : 0;
   let touched = false;
+  let lazy: PreparedLazyLoad | undefined;
   try {
     report({ phase: 'state', memoryBytesDone: 0, memoryBytes });
     const header = await loadHeader(checkpoint);
     checkHeader(header, vm, skip, options.ignore ?? []);
     const apply = await readStates(checkpoint, plan);
     checkAborted(signal, store.url);
+    const memory = plan.hasMemory ? vm.memory : undefined;
+    const prepared =
+      lazyOptions === undefined
+        ? { reason: 'not asked for' }
+        : await prepareLazyLoad(vm, memory, store, checkpoint.uuid, lazyOptions, signal);
+    if (prepared instanceof PreparedLazyLoad) lazy = prepared;
     vm.beginLoad();
     touched = true;
-    if (plan.hasMemory) await loadMemory(vm, checkpoint, options, report);
-    const summary = await checkpoint.finish();
+    if (lazy !== undefined) await lazy.start();
+    else if (plan.hasMemory) await loadMemory(vm, checkpoint, options, report);
+    const summary = lazy?.summary ?? (await checkpoint.finish());
     for (const set of apply) await set();
     await vm.endLoad();
     report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
@@ -110,9 +127,14 @@ async function load(
       memoryBytes,
       checkpointBytes: summary.bytes,
       elapsedMs: performance.now() - begin,
+      lazy:
+        prepared instanceof PreparedLazyLoad
+          ? { active: true, load: prepared.run(begin, signal) }
+          : { active: false, reason: prepared.reason },
     };
   } catch (error) {
     const failure = withDetails(abortedOr(error, signal), { store: store.url });
+    await lazy?.cancel(failure);
     if (touched) await vm.endLoad(failure instanceof Error ? failure : new Error(String(failure)));
     throw failure;
   } finally {
@@ -144,6 +166,8 @@ async function loadMemory(
   report: Report,
 ): Promise<void> {
   const memoryBytes = Number(vm.memory?.byteLength ?? 0n);
+  // Pages of an earlier load that was not complete do not come any more.
+  await vm.memory?.replaceMissingPages(undefined);
   const decoder = new PageDecoder(vm.memory, {
     threads: options.threads,
     onPages: (pages) => report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes }),

@@ -4,6 +4,8 @@ export type {
   NativeDeviceAccess,
   NativeKvmMachine,
   NativeKvmSupport,
+  NativeLazyLayer,
+  NativeLazyLoader,
   NativeLoadPipeline,
   NativeMemory,
   NativeMemoryCopy,

@@ -106,6 +106,7 @@ class LazyLoader {
   void Fail(Error error);
   // The owner has taken note of the failure.
   void Release();
+  bool is_cancelled() const { return cancelled_; }
   // Ends all threads. Missing pages become zeros.
   void Cancel();
   bool AllDone() { return threads_.AllDone(); }
