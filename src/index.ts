@@ -5,6 +5,14 @@
 export { type DiffOptions, type DiffReport, diffCheckpoints, type RegionDiff } from './checkpoint/diff.ts';
 export { type FlattenOptions, type FlattenReport, flattenCheckpoint } from './checkpoint/flatten.ts';
 export { type KeepLastOptions, type KeepLastReport, keepLast } from './checkpoint/keep-last.ts';
+export type {
+  LazyLoad,
+  LazyOptions,
+  LazyOutcome,
+  ResidentReport,
+  WorkingSetMode,
+  WorkingSetOption,
+} from './checkpoint/lazy-options.ts';
 export { type LoadReport, type LoadVmOptions, loadVm } from './checkpoint/load-vm.ts';
 export { type OpenForLoadOptions, type OpenForSaveOptions, openCheckpoint } from './checkpoint/open.ts';
 export { Operation, type Progress } from './checkpoint/operation.ts';
@@ -81,7 +89,9 @@ export {
   type EncodeOptions,
   type FileRegion,
   GuestMemory,
+  type LazyCounts,
   type MemoryScan,
+  type MissingPages,
   PageDecoder,
   PageEncoder,
   PageSet,
@@ -101,6 +111,7 @@ export {
   type Segment,
   type SegmentSummary,
   type Store,
+  type StoreExtent,
   type StoreFactory,
   type StoreReader,
   type StoreReadOptions,

@@ -10,6 +10,7 @@
 #include "binding/convert.h"
 #include "binding/copy_wrap.h"
 #include "binding/kvm_wrap.h"
+#include "binding/lazy_wrap.h"
 #include "binding/load_wrap.h"
 #include "binding/memory_wrap.h"
 #include "binding/page_set_wrap.h"
@@ -103,6 +104,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   DigestsWrap::Define(env, exports);
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);
+  LazyWrap::Define(env, exports);
   StampWrap::Define(env, exports);
   DefineKvm(env, exports);
   DefineBuffers(env, exports);

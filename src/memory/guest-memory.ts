@@ -76,6 +76,16 @@ export interface MemoryScan {
   readonly fill: number;
 }
 
+/** Who brings pages that are not in memory yet. */
+export interface MissingPages {
+  /** True from when memory belongs to it until all is there, or it has failed. */
+  readonly isLoading: boolean;
+  /** Throws what made it fail: what was read of memory since may be wrong. */
+  check(): void;
+  /** What is still missing becomes zeros: the guest must not run any more. */
+  close(): Promise<void>;
+}
+
 export class GuestMemory implements AsyncDisposable {
   /** The region table, ascending. */
   readonly regions: readonly MemoryRegion[];
@@ -83,6 +93,7 @@ export class GuestMemory implements AsyncDisposable {
   readonly isAttached: boolean;
   readonly #native: NativeMemory;
   readonly #inFlight = new Set<Promise<unknown>>();
+  #lazy: MissingPages | undefined;
   #closed = false;
   #closing: Promise<void> | undefined;
 
@@ -204,6 +215,7 @@ export class GuestMemory implements AsyncDisposable {
     const bytes = typeof target === 'number' ? new Uint8Array(checkOffset(target)) : checkBytes(target);
     const place = this.#checkRange(address, bytes.length);
     callNative(() => this.native.read(place, bytes));
+    this.#lazy?.check();
     return bytes;
   }
 
@@ -233,10 +245,24 @@ export class GuestMemory implements AsyncDisposable {
   async hold<T>(work: Promise<T>): Promise<T> {
     this.#inFlight.add(work);
     try {
-      return await work;
+      const result = await work;
+      this.#lazy?.check();
+      return result;
     } finally {
       this.#inFlight.delete(work);
     }
+  }
+
+  /** Pages of this memory are brought by `pages` from now on. For `src/memory`. */
+  async replaceMissingPages(pages: MissingPages | undefined): Promise<void> {
+    const before = this.#lazy;
+    this.#lazy = pages;
+    await before?.close();
+  }
+
+  /** Who brings the pages that are missing; `undefined` when none ever were. */
+  get missingPages(): MissingPages | undefined {
+    return this.#lazy;
   }
 
   /** Waits for what is in flight, then gives the memory back. Harmless when called twice. */
@@ -247,6 +273,7 @@ export class GuestMemory implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    await this.#lazy?.close();
     await Promise.allSettled([...this.#inFlight]);
     await this.#native.close();
   }

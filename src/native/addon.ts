@@ -132,6 +132,43 @@ export interface NativeLoadPipeline {
   close(): Promise<void>;
 }
 
+/** One checkpoint for a lazy load. */
+export interface NativeLazyLayer {
+  readonly uuid: Uint8Array;
+  readonly epoch: bigint;
+  readonly hasParent: boolean;
+  /** Offset of END. */
+  readonly endOffset: number;
+  readonly groups: readonly NativeGroup[];
+  readonly extents: readonly (
+    | { readonly bytes: number; readonly descriptor: number; readonly position: number }
+    | { readonly bytes: number; readonly view: Uint8Array }
+  )[];
+}
+
+export interface NativeLazyLoader {
+  /** Stages: 1 prepared, 3 serving, 4 resident. One call at a time. */
+  wait(stage: 1 | 3 | 4): Promise<void>;
+  /** From now on missing pages are served; the guest stands still. */
+  arm(): void;
+  /** Makes the load fail. */
+  abort(): void;
+  /** The machine knows that the load has failed: threads that wait for damaged pages may go on. */
+  release(): void;
+  hasFailed(): boolean;
+  counts(): {
+    readonly blocks: number;
+    readonly missing: number;
+    readonly faults: number;
+    readonly faultBlocks: number;
+  };
+  /** u32 block numbers, little-endian, in the order of their first fault. */
+  workingSet(): Uint8Array;
+  /** Header digests of all frames before END. */
+  digests(): Uint8Array;
+  close(): Promise<void>;
+}
+
 export interface NativeStampWriter {
   resume(): void;
   pause(): Promise<void>;
@@ -237,6 +274,22 @@ export interface NativeAddon {
       readonly pageDigests?: NativePageDigests | undefined;
     },
   ) => NativeLoadPipeline;
+  /** Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION where memory cannot be loaded lazily. */
+  readonly LazyLoader: new (
+    memory: NativeMemory,
+    options: {
+      /** Newest first. */
+      readonly layers: readonly NativeLazyLayer[];
+      readonly handlerThreads: number;
+      readonly fillThreads: number;
+      /** 0: no limit. */
+      readonly fillBytesPerSecond: number;
+      readonly fillDelayMs: number;
+      /** u32 block numbers to fetch first. */
+      readonly replay: Uint8Array;
+      readonly poison: boolean;
+    },
+  ) => NativeLazyLoader;
   readonly StampWriter: new (
     memory: NativeMemory,
     options: {

@@ -5,6 +5,8 @@ export type {
   NativeDeviceAccess,
   NativeKvmMachine,
   NativeKvmSupport,
+  NativeLazyLayer,
+  NativeLazyLoader,
   NativeLoadPipeline,
   NativeMemory,
   NativeMemoryCopy,

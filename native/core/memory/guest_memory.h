@@ -58,6 +58,9 @@ struct Region {
   // kMemfd and kHugetlb at creation (kFile: when the file was created empty); a load or Write()
   // clears it.
   bool fresh = false;
+  // True while pages that are not in memory have a content that comes when they are touched: then
+  // every page counts as present.
+  bool missing = false;
 
   std::uint64_t page_count() const { return bytes / kPageBytes; }
   PageRun pages() const { return {first_page, page_count()}; }
@@ -137,6 +140,9 @@ class GuestMemory {
   // Makes the pages read as zeros and gives their memory back where it can (MADV_DONTNEED on
   // private anonymous, fallocate PUNCH_HOLE on files and memfd, else memset/pwrite).
   Status Zero(PageRun run);
+
+  // See Region::missing; of all regions.
+  void SetMissing(bool missing);
 
   // No region is fresh any more.
   void MarkUsed();

@@ -153,4 +153,10 @@ Status GuestMemory::Zero(PageRun run) {
   return WriteZeros(region.fd, region.fd_offset + offset, bytes);
 }
 
+void GuestMemory::SetMissing(bool missing) {
+  for (Region& region : regions_) {
+    std::atomic_ref(region.missing).store(missing, std::memory_order_release);
+  }
+}
+
 }  // namespace chkpt
