@@ -31,6 +31,7 @@ export const baselines = {
     'original framing, one record per page, one writev each, one thread, to a file on the scratch file system',
   'lz4 -1': 'the command as a whole process, image file to file, both on the scratch file system',
   'lz4 -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
+  'whole save': 'saveVm of the same guest without a parent, LZ4, to file:',
   'idle process': 'Node with chkpt and the same guest memory, doing nothing',
 } as const;
 
@@ -57,6 +58,11 @@ export const figures = {
     baselines: { 'lz4 -1': {} },
   },
   'save.raw.file': { what: 'saveVm, no compression, to file:', baselines: { palacios: {} } },
+  'save.increment': {
+    what: 'saveVm with a parent, LZ4, to file:, 1 % of the pages changed, scattered, told by a tracker',
+    baselines: { 'whole save': { atLeast: 33.3 } },
+  },
+  'save.increment.size': { what: 'bytes of that checkpoint', baselines: { 'whole save': { atLeast: 40 } } },
   'load.lz4.file': {
     what: 'loadVm, LZ4, file: in the page cache into fresh memory',
     baselines: { 'liblz4 decode': { atLeast: 0.8 }, 'liblz4 decode packed': {} },

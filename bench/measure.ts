@@ -16,6 +16,7 @@ import { measureCancel } from './stages/cancel.ts';
 import { measureEncode } from './stages/encode.ts';
 import { measureFiles } from './stages/files.ts';
 import { measureFootprint } from './stages/footprint.ts';
+import { measureIncrement } from './stages/increment.ts';
 import { measureLoad } from './stages/load.ts';
 import { measureLoop } from './stages/loop.ts';
 import { measureGuestScan, measureZeroScan } from './stages/scan.ts';
@@ -71,6 +72,7 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
       measureEncode,
       measureLoad,
       measureFiles,
+      measureIncrement,
       measureCancel,
       measureLoop,
     ]) {

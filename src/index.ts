@@ -2,6 +2,9 @@
  * chkpt: checkpoints of virtual machines. See README.md and docs/.
  */
 
+export { type DiffOptions, type DiffReport, diffCheckpoints, type RegionDiff } from './checkpoint/diff.ts';
+export { type FlattenOptions, type FlattenReport, flattenCheckpoint } from './checkpoint/flatten.ts';
+export { type KeepLastOptions, type KeepLastReport, keepLast } from './checkpoint/keep-last.ts';
 export { type LoadReport, type LoadVmOptions, loadVm } from './checkpoint/load-vm.ts';
 export { type OpenForLoadOptions, type OpenForSaveOptions, openCheckpoint } from './checkpoint/open.ts';
 export { Operation, type Progress } from './checkpoint/operation.ts';

@@ -3,6 +3,7 @@
  *
  * Scripts depend on it. Names are never changed; docs/cli.md says the same in prose.
  */
+import { chainCommands, parentOption } from './chain-commands.ts';
 import type { Invocation } from './invocation.ts';
 
 export interface OptionSpec {
@@ -53,13 +54,6 @@ const baseNote =
 
 const movedNote =
   'An increment is loaded with its parents. They are found where they were when it was saved, also when a folder of them has moved as a whole; --parent says where one that moved alone is.';
-const movedParent: OptionSpec = {
-  name: 'parent',
-  value: 'URL',
-  isFile: true,
-  isRepeatable: true,
-  summary: 'where a parent of an increment is that has moved',
-};
 
 /** Options that every command accepts, in the order of the help. */
 export const commonOptions: readonly OptionSpec[] = [
@@ -189,7 +183,7 @@ export const commands: readonly CommandSpec[] = [
         summary: 'load into the QEMU with this QMP socket and let it run; it waits with -incoming defer',
       },
       { name: 'paused', summary: 'with --qemu: leave the guest standing still' },
-      movedParent,
+      parentOption,
     ],
     common: ['threads', 'json', 'quiet'],
     notes: [
@@ -213,7 +207,7 @@ export const commands: readonly CommandSpec[] = [
     summary: 'what a checkpoint says about itself',
     usages: ['STORE [--parent URL]… [--json]'],
     operands: ['STORE'],
-    options: [movedParent],
+    options: [parentOption],
     common: ['json'],
     notes: [
       'Reads the index, not the memory: chkpt verify tells whether all of it is sound.',
@@ -260,7 +254,7 @@ export const commands: readonly CommandSpec[] = [
     summary: 'read all of a checkpoint and its parents, and check every digest',
     usages: ['STORE [--alone | --parent URL…]'],
     operands: ['STORE'],
-    options: [{ name: 'alone', summary: 'of an increment: do not read its parents' }, movedParent],
+    options: [{ name: 'alone', summary: 'of an increment: do not read its parents' }, parentOption],
     common: ['threads', 'json', 'quiet'],
     notes: [
       'Exit code 0: every byte is as it was saved. 3: damaged. The check detects accidents, not forgery.',
@@ -270,10 +264,11 @@ export const commands: readonly CommandSpec[] = [
     isInterruptible: true,
     load: () => import('./commands/verify.ts'),
   },
+  ...chainCommands,
 ];
 
 /** Words of the contract that this version answers with a usage error. */
-export const laterCommands: readonly string[] = ['diff', 'convert', 'flatten', 'send', 'receive', 'bench'];
+export const laterCommands: readonly string[] = ['convert', 'send', 'receive', 'bench'];
 
 /** Shells that `chkpt completion` knows. */
 export const shells = ['bash', 'zsh', 'fish'] as const;

@@ -9,10 +9,13 @@
  *
  * Whoever opens it finds the older checkpoint or the newer one, whole, whatever happens in between.
  */
+import { CheckpointError, fromSystemError } from '../errors/index.ts';
 import { DirectoryCollector } from './directory-collector.ts';
 import { openDirectoryReader } from './directory-reader.ts';
 import { openDirectoryWriter } from './directory-writer.ts';
 import { hostEnvironment, type StoreEnvironment } from './environment.ts';
+import { errnoOf } from './file-system.ts';
+import { manifestName } from './manifest-file.ts';
 import type { Store, StoreFactory, StoreReader, StoreWriteOptions, StoreWriter } from './store.ts';
 import { directoryPath } from './url.ts';
 
@@ -42,6 +45,27 @@ class DirectoryStore implements Store {
       store: this.url,
       options,
     });
+  }
+
+  /** The manifest first: what it named is garbage from then on, also when the rest does not come to pass. */
+  async remove(): Promise<void> {
+    const { fileSystem } = this.#environment;
+    const details = { store: this.url, path: this.#path };
+    const named = await this.#collector.published();
+    if (named === 'unknown') {
+      throw new CheckpointError('CHKPT_MANIFEST', 'what is here cannot be told, so it is not removed', {
+        details,
+      });
+    }
+    try {
+      await fileSystem.unlink(`${this.#path}/${manifestName}`);
+      await fileSystem.fsyncDirectory(this.#path);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') throw fromSystemError(error, 'cannot remove the checkpoint', details);
+    }
+    if (named !== 'none') await this.#collector.removeGeneration(named.generation);
+    // Other files in it are not ours.
+    await fileSystem.rmdir(this.#path).catch(() => undefined);
   }
 
   openReader(): Promise<StoreReader> {

@@ -57,6 +57,18 @@ class FileStore implements Store {
     return new FileStoreReader(opened, { store: this.url, path: this.#path });
   }
 
+  async remove(): Promise<void> {
+    await this.#refuseSpecialFile();
+    const { fileSystem } = this.#environment;
+    try {
+      await fileSystem.unlink(this.#path);
+      await fileSystem.fsyncDirectory(dirname(this.#path));
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return;
+      throw fromSystemError(error, 'cannot remove the checkpoint', { store: this.url, path: this.#path });
+    }
+  }
+
   /** A rename over a device or a FIFO would replace it; over a folder it would fail after all the work. */
   async #refuseSpecialFile(): Promise<void> {
     const details = { store: this.url, path: this.#path };

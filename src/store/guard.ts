@@ -30,11 +30,16 @@ export function guardStore(store: Store, url: string): Store {
 
 class GuardedStore implements Store {
   readonly url: string;
+  readonly remove?: () => Promise<void>;
   readonly #inner: Store;
 
   constructor(inner: Store, url: string) {
     this.#inner = inner;
     this.url = url;
+    const { remove } = inner;
+    if (remove !== undefined) {
+      this.remove = () => this.#attempt('remove', undefined, () => remove.call(inner));
+    }
   }
 
   async openWriter(options: StoreWriteOptions): Promise<StoreWriter> {

@@ -77,6 +77,10 @@ class MemoryStore implements Store {
     return new MemoryWriter(this.url, (object) => this.#objects.set(this.#name, object));
   }
 
+  async remove(): Promise<void> {
+    this.#objects.delete(this.#name);
+  }
+
   async openReader(): Promise<StoreReader> {
     const object = this.#objects.get(this.#name);
     if (object !== undefined) return new MemoryReader(object);

@@ -93,6 +93,11 @@ export interface Store {
   openWriter(options: StoreWriteOptions): Promise<StoreWriter>;
   /** Throws `CHKPT_NOT_FOUND`, `CHKPT_PERMISSION`, `CHKPT_MANIFEST`, … */
   openReader(options?: StoreReadOptions): Promise<StoreReader>;
+  /**
+   * Removes the checkpoint that is here, durably where the store is durable; does nothing when there is none. Who has it open may go
+   * on reading. Optional.
+   */
+  remove?(): Promise<void>;
 }
 
 /** Makes a store from the part of the URL behind `scheme:`. Throws `CHKPT_STORE_URL` when that part is not valid. */

@@ -19,6 +19,8 @@ export interface StoreSubject {
 export interface StoreTraits {
   /** The store has `readAt` and knows `byteLength`. */
   readonly randomAccess: boolean;
+  /** The store has `remove`. Default true. */
+  readonly removes?: boolean;
 }
 
 /** Registers the tests for one store. `makeSubject` is called by each of them. */
@@ -32,6 +34,7 @@ export function describeStore(
     describeBytes(makeSubject);
     describeRules(makeSubject);
     if (traits.randomAccess) describeRandomAccess(makeSubject);
+    if (traits.removes ?? true) describeRemoval(makeSubject);
   });
 }
 
@@ -313,6 +316,27 @@ function describeRules(makeSubject: MakeSubject): void {
     await reader.close();
     const late = subject.open().openReader({ signal: controller.signal });
     await expect(late).rejects.toBeInstanceOf(CheckpointError);
+  });
+}
+
+function describeRemoval(makeSubject: MakeSubject): void {
+  test('remove() leaves nothing of the checkpoint, who has it open reads on, and a new one can be saved', async () => {
+    const subject = await makeSubject();
+    await subject.open().remove?.();
+    const before = subject.remains?.();
+    await save(subject.open(), newer);
+    const reader = await subject.open().openReader();
+    try {
+      await subject.open().remove?.();
+      await expect(subject.open().openReader()).rejects.toMatchObject({ code: 'CHKPT_NOT_FOUND' });
+      expect(subject.remains?.()).toEqual(before);
+      expect(isSame(await readExactly(reader, newer.bytes.length), newer.bytes)).toBe(true);
+    } finally {
+      await reader.close();
+    }
+    await subject.open().remove?.();
+    await save(subject.open(), older);
+    expect(isSame(await load(subject.open()), older.bytes)).toBe(true);
   });
 }
 

@@ -24,7 +24,7 @@ describeStore('dir:', { randomAccess: true }, () => {
 
 registerStore('gzip', gzipStoreFactory);
 
-describeStore('of a third party (examples/custom-store.ts)', { randomAccess: false }, () => {
+describeStore('of a third party (examples/custom-store.ts)', { randomAccess: false, removes: false }, () => {
   const folder = makeFolder();
   return { open: () => openStore(`gzip:${folder}/vm.chkpt.gz`), remains: () => listTree(folder) };
 });

@@ -2,11 +2,13 @@
 import { type DirtyTracker, GuestMemory, PageSet, type VirtualMachine } from '../../../src/index.ts';
 
 const mebibyte = 1024 ** 2;
+const firstBytes = 12 * mebibyte;
+const secondBase = 4 * 1024 ** 3;
 export const twoRegions = [
-  { base: 0, bytes: 12 * mebibyte },
-  { base: 4 * 1024 ** 3, bytes: 4 * mebibyte },
+  { base: 0, bytes: firstBytes },
+  { base: secondBase, bytes: 4 * mebibyte },
 ];
-const firstPages = twoRegions[0].bytes / 4096;
+const firstPages = firstBytes / 4096;
 
 /** A small generator of random numbers: the tests are the same each time. */
 export function randomNumbers(seed: number): (below: number) => number {
@@ -110,5 +112,5 @@ export class ScribbledVm implements VirtualMachine {
 }
 
 function addressOf(page: number): number {
-  return page < firstPages ? page * 4096 : twoRegions[1].base + (page - firstPages) * 4096;
+  return page < firstPages ? page * 4096 : secondBase + (page - firstPages) * 4096;
 }

@@ -1,0 +1,62 @@
+/** The commands that look after chains of checkpoints; part of the table in command-table.ts. */
+import type { CommandSpec, OptionSpec } from './command-table.ts';
+
+/** Of every command that reads a chain. */
+export const parentOption: OptionSpec = {
+  name: 'parent',
+  value: 'URL',
+  isFile: true,
+  isRepeatable: true,
+  summary: 'where a parent is, if not where it was when its child was saved',
+};
+
+export const chainCommands: readonly CommandSpec[] = [
+  {
+    name: 'flatten',
+    summary: 'make one checkpoint of an increment and its parents',
+    usages: ['STORE TO [--parent URL]…'],
+    operands: ['STORE', 'TO'],
+    options: [parentOption],
+    common: ['threads', 'codec', 'uuid', 'time', 'json', 'quiet'],
+    notes: [
+      'TO may be STORE itself: its children then find the new checkpoint in its place. Needs free memory of the size of the guest.',
+    ],
+    examples: [
+      ['chkpt flatten monday.chkpt whole.chkpt', 'beside the chain'],
+      ['chkpt flatten monday.chkpt monday.chkpt', 'in place: its parents are no longer needed'],
+    ],
+    isInterruptible: true,
+    load: () => import('./commands/flatten.ts'),
+  },
+  {
+    name: 'diff',
+    summary: 'which pages of two checkpoints differ',
+    usages: ['A B [--parent URL]…'],
+    operands: ['A', 'B'],
+    options: [parentOption],
+    common: ['threads', 'json'],
+    notes: [
+      'Reads both with their parents. Exit code 0 whether they differ or not; --json says how many pages do.',
+    ],
+    examples: [
+      ['chkpt diff monday.chkpt tuesday.chkpt', 'pages, per region, with a strip of where they lie'],
+    ],
+    isInterruptible: true,
+    load: () => import('./commands/diff.ts'),
+  },
+  {
+    name: 'prune',
+    summary: 'keep the newest checkpoints of a chain, remove the others',
+    usages: ['STORE --keep N [--parent URL]…'],
+    operands: ['STORE'],
+    options: [{ name: 'keep', value: 'N', summary: 'how many, STORE included' }, parentOption],
+    common: ['threads', 'codec', 'json', 'quiet'],
+    notes: [
+      'STORE is the newest one. The oldest that stays is made whole in its place before anything is removed.',
+      'Only this chain is looked at: checkpoints that branch off a removed one lose their parent.',
+    ],
+    examples: [['chkpt prune today.chkpt --keep 7', 'a week']],
+    isInterruptible: true,
+    load: () => import('./commands/prune.ts'),
+  },
+];
