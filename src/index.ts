@@ -25,6 +25,11 @@ export {
   verifyCheckpoint,
 } from './checkpoint/verify.ts';
 export {
+  type ChainVerifyReport,
+  type VerifyChainOptions,
+  verifyChain,
+} from './checkpoint/verify-chain.ts';
+export {
   type Core,
   type Device,
   decodeSkip,

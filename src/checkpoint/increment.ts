@@ -17,6 +17,7 @@ import {
   type CheckpointName,
   describeMember,
   findAncestors,
+  isSamePlace,
   parentLink,
 } from './parent.ts';
 import type { VirtualMachine } from './virtual-machine.ts';
@@ -85,9 +86,10 @@ export class Increment {
     if (options.parent === undefined) return new Increment(options, memory, log, undefined, undefined);
     if (memory === undefined) throw new TypeError('a checkpoint without memory has no parent');
     const parent = await describeMember(options.parent, options);
-    checkParent(parent, memory, target);
+    checkPlace(parent, target);
+    checkRegions(parent, memory);
     const known = log !== undefined && namesOf(parent).some((name) => log.knowsSince(name));
-    const digests = known ? undefined : await digestsOf(parent, options);
+    const digests = known ? undefined : await digestsOf(parent, target, options);
     return new Increment(options, memory, log, parent, digests);
   }
 
@@ -149,18 +151,26 @@ function namesOf(member: ChainMember): CheckpointName[] {
   return member.replaces === undefined ? [member] : [member, member.replaces];
 }
 
-async function digestsOf(parent: ChainMember, options: IncrementOptions): Promise<PageDigests> {
+async function digestsOf(
+  parent: ChainMember,
+  target: Store,
+  options: IncrementOptions,
+): Promise<PageDigests> {
   const ancestors = await findAncestors(parent, options);
+  for (const ancestor of ancestors) checkPlace(ancestor, target);
   return await digestsOfChain([parent, ...ancestors], options);
 }
 
-function checkParent(parent: ChainMember, memory: GuestMemory, target: Store): void {
+/** What it builds on would be gone. */
+function checkPlace({ store, uuid }: ChainMember, target: Store): void {
+  if (!isSamePlace(store.url, target.url)) return;
+  throw new CheckpointError('CHKPT_PARENT_CYCLE', 'a checkpoint cannot take the place of its own parent', {
+    details: { store: store.url, actual: uuid },
+  });
+}
+
+function checkRegions(parent: ChainMember, memory: GuestMemory): void {
   const { url } = parent.store;
-  if (url === target.url) {
-    throw new CheckpointError('CHKPT_PARENT_CYCLE', 'a checkpoint cannot take the place of its own parent', {
-      details: { store: url, actual: parent.uuid },
-    });
-  }
   const expected = describeRegions(memory.regions);
   const actual = describeRegions(parent.regions);
   if (expected === actual) return;

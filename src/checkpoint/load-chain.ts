@@ -1,5 +1,7 @@
 /** Reading the memory of a chain, newest member first: into a guest, or into digests of its pages. */
 import { openCheckpoint as openInStore } from '../context/checkpoint.ts';
+import type { LoadCheckpoint } from '../context/load-checkpoint.ts';
+import type { StreamSummary } from '../context/stream-reader.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
 import {
@@ -9,8 +11,9 @@ import {
   PageDecoder,
   PageDigests,
 } from '../memory/index.ts';
+import type { Store } from '../store/index.ts';
 import { checkpointDigest } from './digest.ts';
-import type { ChainMember } from './parent.ts';
+import { type ChainMember, type ChainOptions, describeMember, findAncestors } from './parent.ts';
 import { memoryContext } from './vm-plan.ts';
 
 export interface ChainTarget {
@@ -19,7 +22,77 @@ export interface ChainTarget {
   readonly pageDigests?: PageDigests | undefined;
   readonly threads?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  readonly onPages?: ((pageCount: number) => void) | undefined;
+  /** How many pages of `member` were read. */
+  readonly onPages?: ((pageCount: number, member: ChainMember) => void) | undefined;
+}
+
+/**
+ * The chain of the checkpoint that is being loaded from `store`: itself, its parent, and so on; empty when it stands alone. Throws
+ * `CHKPT_PARENT_MISSING`, `CHKPT_PARENT_FOREIGN`, `CHKPT_PARENT_CYCLE`, errors of kind `damaged`.
+ */
+export async function chainOf(
+  checkpoint: LoadCheckpoint,
+  store: Store,
+  options: ChainOptions,
+): Promise<ChainMember[]> {
+  if (checkpoint.header.parent === undefined) return [];
+  const newest = await describeMember(store, options);
+  if (newest.uuid !== checkpoint.uuid) {
+    throw new CheckpointError('CHKPT_PARENT_FOREIGN', 'the checkpoint was replaced while it was loaded', {
+      details: { store: store.url, expected: checkpoint.uuid, actual: newest.uuid },
+    });
+  }
+  return [newest, ...(await findAncestors(newest, options))];
+}
+
+/**
+ * Loads the memory of `checkpoint`, reads the rest of it, and fills what it leaves to its parents. `members`: what `chainOf` gave.
+ * All of them are verified as a whole when it resolves. `onPages` is told pages of the memory done, of all members together.
+ */
+export async function loadChainMemory(
+  checkpoint: LoadCheckpoint,
+  members: readonly ChainMember[],
+  memory: GuestMemory,
+  options: {
+    readonly threads?: number | undefined;
+    readonly signal?: AbortSignal | undefined;
+    readonly onPages: (pageCount: number) => void;
+  },
+): Promise<StreamSummary> {
+  const { threads, signal, onPages } = options;
+  const [newest, ...ancestors] = members;
+  if (newest === undefined) {
+    await checkpoint.loadMemory(memoryContext, new PageDecoder(memory, { threads, onPages }));
+    return await checkpoint.finish();
+  }
+  const pageCount = Number(memory.byteLength) / pageBytes;
+  const shareOf = chainShares(members);
+  const chain = new ChainLoad(pageCount);
+  const target: ChainTarget = {
+    memory,
+    threads,
+    signal,
+    onPages: (pages, member) => onPages(Math.floor(pageCount * shareOf(member, pages / pageCount))),
+  };
+  await checkpoint.loadMemory(memoryContext, decoderOf(chain, target, tellPages(target, newest)));
+  const summary = await checkpoint.finish();
+  chain.advance();
+  await loadAncestors(ancestors, chain, target);
+  return summary;
+}
+
+/**
+ * How much of a chain is done, 0 to 1, when `part` of `member` is and all members before it are. They count by their bytes, so
+ * that a hundred small increments are not most of the way to the large checkpoint that they build on.
+ */
+export function chainShares(members: readonly ChainMember[]): (member: ChainMember, part: number) => number {
+  const bytesBefore = new Map<ChainMember, number>();
+  let bytes = 0;
+  for (const member of members) {
+    bytesBefore.set(member, bytes);
+    bytes += member.bytes;
+  }
+  return (member, part) => ((bytesBefore.get(member) ?? 0) + part * member.bytes) / bytes;
 }
 
 /**
@@ -68,7 +141,7 @@ export async function digestsOfChain(
 async function readMember(member: ChainMember, chain: ChainLoad, target: ChainTarget): Promise<void> {
   const checkpoint = await openMember(member, target);
   try {
-    await checkpoint.loadMemory(memoryContext, decoderOf(chain, target, { onPages: target.onPages }));
+    await checkpoint.loadMemory(memoryContext, decoderOf(chain, target, tellPages(target, member)));
     const { root } = await checkpoint.finish();
     if (checkpoint.uuid === member.uuid && root === member.root) return;
     throw new CheckpointError('CHKPT_PARENT_FOREIGN', 'the checkpoint has changed while the chain was read', {
@@ -81,6 +154,10 @@ async function readMember(member: ChainMember, chain: ChainLoad, target: ChainTa
 
 async function openMember({ store }: Pick<ChainMember, 'store'>, { signal }: ChainTarget) {
   return await openInStore(store, { mode: 'load', digest: await checkpointDigest(), signal });
+}
+
+function tellPages({ onPages }: ChainTarget, member: ChainMember): Pick<DecodeOptions, 'onPages'> {
+  return { onPages: onPages === undefined ? undefined : (pages) => onPages(pages, member) };
 }
 
 function decoderOf(chain: ChainLoad, target: ChainTarget, options: DecodeOptions): PageDecoder {

@@ -14,20 +14,20 @@ import { checkAborted } from '../context/store-call.ts';
 import type { StreamSummary } from '../context/stream-reader.ts';
 import { CheckpointError, withDetails } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
-import { ChainLoad, PageDecoder } from '../memory/index.ts';
+import { PageDecoder } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
 import { ChangeLog } from './change-log.ts';
 import { checkpointDigest } from './digest.ts';
 import { checkLazyOptions, type LazyOptions, type LazyOutcome } from './lazy-options.ts';
-import { loadAncestors } from './load-chain.ts';
+import { chainOf, loadChainMemory } from './load-chain.ts';
 import { PreparedLazyLoad, prepareLazyLoad } from './load-lazy.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
-import { type ChainMember, describeMember, findAncestors } from './parent.ts';
+import type { ChainMember } from './parent.ts';
 import { abortedOr } from './save-vm.ts';
 import type { SkipPart, StateContext, StatePart, VirtualMachine } from './virtual-machine.ts';
 import { checkHeader, headerContext, headerState, type IgnoredMismatch, type VmHeader } from './vm-header.ts';
-import { type DeviceRow, devicesContext, memoryContext, planOf, tableTags, type VmPlan } from './vm-plan.ts';
+import { type DeviceRow, devicesContext, planOf, tableTags, type VmPlan } from './vm-plan.ts';
 
 export interface LoadVmOptions {
   /** Parts not to load. A part that was skipped when the checkpoint was saved must be skipped here too. */
@@ -115,18 +115,19 @@ async function load(
     const header = await loadHeader(checkpoint);
     checkHeader(header, vm, skip, options.ignore ?? []);
     const apply = await readStates(checkpoint, plan);
-    const ancestors = plan.hasMemory ? await ancestorsOf(checkpoint, store, options) : [];
+    // Before anything of the machine is touched.
+    const members = plan.hasMemory ? await chainOf(checkpoint, store, options) : [];
     checkAborted(signal, store.url);
     const memory = plan.hasMemory ? vm.memory : undefined;
     const prepared =
       lazyOptions === undefined
         ? { reason: 'not asked for' }
-        : await prepareLazyLoad(vm, memory, store, checkpoint.uuid, lazyOptions, signal, ancestors);
+        : await prepareLazyLoad(vm, memory, store, checkpoint.uuid, lazyOptions, signal, members.slice(1));
     if (prepared instanceof PreparedLazyLoad) lazy = prepared;
     vm.beginLoad();
     touched = true;
     if (lazy !== undefined) await lazy.start();
-    const summary = lazy?.summary ?? (await loadMemory(vm, checkpoint, ancestors, plan, options, report));
+    const summary = lazy?.summary ?? (await loadMemory(vm, checkpoint, members, plan, options, report));
     for (const set of apply) await set();
     await vm.endLoad();
     if (plan.hasMemory && vm.dirtyTracker !== undefined) {
@@ -142,7 +143,7 @@ async function load(
       header,
       memoryBytes,
       checkpointBytes: summary.bytes,
-      parents: ancestors.map(({ uuid }) => uuid),
+      parents: members.slice(1).map(({ uuid }) => uuid),
       elapsedMs: performance.now() - begin,
       lazy:
         prepared instanceof PreparedLazyLoad
@@ -176,27 +177,11 @@ async function loadHeader(checkpoint: LoadCheckpoint): Promise<VmHeader> {
   }
 }
 
-/** The parents of an incremental checkpoint, nearest first, before anything of the machine is touched. */
-async function ancestorsOf(
-  checkpoint: LoadCheckpoint,
-  store: Store,
-  options: LoadVmOptions,
-): Promise<ChainMember[]> {
-  if (checkpoint.header.parent === undefined) return [];
-  const newest = await describeMember(store, options);
-  if (newest.uuid !== checkpoint.uuid) {
-    throw new CheckpointError('CHKPT_PARENT_FOREIGN', 'the checkpoint was replaced while it was loaded', {
-      details: { store: store.url, expected: checkpoint.uuid, actual: newest.uuid },
-    });
-  }
-  return await findAncestors(newest, options);
-}
-
 /** Memory, where there is any to load, and the rest of the stream. */
 async function loadMemory(
   vm: VirtualMachine,
   checkpoint: LoadCheckpoint,
-  ancestors: readonly ChainMember[],
+  members: readonly ChainMember[],
   { hasMemory }: VmPlan,
   options: LoadVmOptions,
   report: Report,
@@ -209,14 +194,7 @@ async function loadMemory(
   const memoryBytes = Number(memory.byteLength);
   const onPages = (pages: number): void =>
     report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes });
-  const chain = ancestors.length === 0 ? undefined : new ChainLoad(memoryBytes / pageBytes);
-  await checkpoint.loadMemory(memoryContext, new PageDecoder(memory, { threads, chain, onPages }));
-  const summary = await checkpoint.finish();
-  if (chain !== undefined) {
-    chain.advance();
-    await loadAncestors(ancestors, chain, { memory, threads, signal, onPages });
-  }
-  return summary;
+  return await loadChainMemory(checkpoint, members, memory, { threads, signal, onPages });
 }
 
 /** Reads and checks every state; what it returns sets them. */

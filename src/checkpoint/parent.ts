@@ -3,7 +3,8 @@
  * parent lay when it was saved. Here a chain is looked at without reading memory: what the members are, and that they belong
  * together.
  */
-import { dirname, relative } from 'node:path';
+import { realpathSync } from 'node:fs';
+import { basename, dirname, relative } from 'node:path';
 import type { MemoryRegion } from '../context/memory-frames.ts';
 import { defineState, string } from '../context/state.ts';
 import { CheckpointError, type ErrorCode } from '../errors/index.ts';
@@ -35,6 +36,8 @@ export interface ChainMember extends CheckpointName {
   /** Bytes of the checkpoint. */
   readonly bytes: number;
   readonly createdMs: number;
+  /** Pages of its memory that are not its parent's. */
+  readonly ownPages: number;
   readonly regions: readonly MemoryRegion[];
   readonly parent: (CheckpointName & { readonly url: string | undefined }) | undefined;
   /** The checkpoint it stands for. */
@@ -55,24 +58,30 @@ export async function describeMember(
   const store = toStore(source);
   const inspection = await inspectCheckpoint(store, { signal: options.signal });
   try {
-    const { header, root, bytes, regions } = inspection;
-    const url = header.parent === undefined ? undefined : await stringTag(inspection, 'parent.url');
-    const uuid = await stringTag(inspection, 'replaces.uuid');
-    const replacedRoot = await stringTag(inspection, 'replaces.root');
-    return {
-      store,
-      uuid: header.uuid,
-      root,
-      epoch: header.epoch,
-      bytes,
-      createdMs: header.createdMs,
-      regions: regions.map((region) => ({ base: region.base, bytes: region.bytes })),
-      parent: header.parent === undefined ? undefined : { ...header.parent, url },
-      replaces: uuid === undefined || replacedRoot === undefined ? undefined : { uuid, root: replacedRoot },
-    };
+    return await memberOf(store, inspection);
   } finally {
     await inspection.close();
   }
+}
+
+/** The same of a checkpoint in `store` that is being looked at. */
+export async function memberOf(store: Store, inspection: OpenInspection): Promise<ChainMember> {
+  const { header, root, bytes, regions, counts } = inspection;
+  const url = header.parent === undefined ? undefined : await stringTag(inspection, 'parent.url');
+  const uuid = await stringTag(inspection, 'replaces.uuid');
+  const replacedRoot = await stringTag(inspection, 'replaces.root');
+  return {
+    store,
+    uuid: header.uuid,
+    root,
+    epoch: header.epoch,
+    bytes,
+    createdMs: header.createdMs,
+    ownPages: counts.pages - counts.parentPages,
+    regions: regions.map((region) => ({ base: region.base, bytes: region.bytes })),
+    parent: header.parent === undefined ? undefined : { ...header.parent, url },
+    replaces: uuid === undefined || replacedRoot === undefined ? undefined : { uuid, root: replacedRoot },
+  };
 }
 
 async function stringTag(inspection: OpenInspection, tag: string): Promise<string | undefined> {
@@ -87,23 +96,47 @@ async function stringTag(inspection: OpenInspection, tag: string): Promise<strin
  * errors of kind `damaged`.
  */
 export async function findAncestors(newest: ChainMember, options: ChainOptions = {}): Promise<ChainMember[]> {
+  const { ancestors, failure } = await followChain(newest, options);
+  if (failure !== undefined) throw failure;
+  return ancestors;
+}
+
+/** A chain as far as it can be followed. */
+export interface FollowedChain {
+  /** Nearest first. */
+  readonly ancestors: ChainMember[];
+  /** What is wrong with the next one; undefined when the chain is whole. */
+  readonly failure: CheckpointError | undefined;
+}
+
+/** The same for whoever wants to know the ancestors that are there, too. Throws `CHKPT_ABORTED`. */
+export async function followChain(newest: ChainMember, options: ChainOptions = {}): Promise<FollowedChain> {
   const ancestors: ChainMember[] = [];
   const given = new GivenParents(options);
-  for (let child = newest; child.parent !== undefined; ) {
-    if (ancestors.length >= chainDepthMax) {
-      throw parentError('CHKPT_PARENT_CYCLE', `more than ${chainDepthMax} parents`, child);
+  try {
+    for (let child = newest; child.parent !== undefined; ) {
+      if (ancestors.length >= chainDepthMax) {
+        throw parentError('CHKPT_PARENT_CYCLE', `more than ${chainDepthMax} parents`, child);
+      }
+      const parent = await findParent(child, given, options);
+      checkLink(child, parent);
+      ancestors.push(parent);
+      child = parent;
     }
-    const parent = await findParent(child, given, options);
-    if (parent.epoch >= child.epoch) {
-      throw parentError('CHKPT_PARENT_CYCLE', 'the parent is not older than its child', child, parent);
-    }
-    if (describeRegions(parent.regions) !== describeRegions(child.regions)) {
-      throw parentError('CHKPT_PARENT_FOREIGN', 'the parent has other memory regions', child, parent);
-    }
-    ancestors.push(parent);
-    child = parent;
+    return { ancestors, failure: undefined };
+  } catch (error) {
+    if (!(error instanceof CheckpointError) || error.kind === 'aborted') throw error;
+    return { ancestors, failure: error };
   }
-  return ancestors;
+}
+
+function checkLink(child: ChainMember, parent: ChainMember): void {
+  if (parent.epoch >= child.epoch) {
+    throw parentError('CHKPT_PARENT_CYCLE', 'the parent is not older than its child', child, parent);
+  }
+  if (describeRegions(parent.regions) !== describeRegions(child.regions)) {
+    throw parentError('CHKPT_PARENT_FOREIGN', 'the parent has other memory regions', child, parent);
+  }
 }
 
 async function findParent(
@@ -115,21 +148,20 @@ async function findParent(
   if (wanted === undefined) throw new TypeError('no parent');
   const found = await given.find(wanted);
   if (found !== undefined) return found;
-  const url = wanted.url === undefined ? undefined : parentUrl(wanted.url, child.store.url);
-  if (url === undefined) throw parentError('CHKPT_PARENT_MISSING', 'nobody told where the parent is', child);
+  if (wanted.url === undefined) {
+    throw parentError('CHKPT_PARENT_MISSING', 'nobody told where the parent is', child);
+  }
+  let url = wanted.url;
   let parent: ChainMember;
   try {
+    // The link is untrusted input, too: one that is no URL leads nowhere.
+    url = parentUrl(url, child.store.url);
     parent = await describeMember(url, options);
   } catch (error) {
     if (error instanceof CheckpointError && (error.kind === 'damaged' || error.kind === 'aborted'))
       throw error;
-    throw parentError(
-      'CHKPT_PARENT_MISSING',
-      `the parent cannot be opened at ${url}`,
-      child,
-      undefined,
-      error,
-    );
+    const what = `the parent cannot be opened at ${url}`;
+    throw parentError('CHKPT_PARENT_MISSING', what, child, undefined, error);
   }
   if (standsFor(parent, wanted)) return parent;
   throw parentError('CHKPT_PARENT_FOREIGN', `another checkpoint is at ${url}`, child, parent);
@@ -178,11 +210,16 @@ function parentError(
 
 /** How `childUrl` tells where its parent is: relative where both are files or folders, so that a folder of them can move. */
 export function parentLink(parent: string, child: string): string {
-  const from = pathOf(child);
-  const to = pathOf(parent);
+  const from = realPathOf(child);
+  const to = realPathOf(parent);
   if (from === undefined || to === undefined) return parent;
   const path = relative(dirname(from), to);
-  return `${parseStoreUrl(parent).scheme}:${path.startsWith('.') ? path : `./${path}`}`;
+  return `${parseStoreUrl(parent).scheme}:${path.startsWith('../') ? path : `./${path}`}`;
+}
+
+/** True when both are one file or folder, however it is named. */
+export function isSamePlace(url: string, other: string): boolean {
+  return url === other || (realPathOf(url) ?? url) === (realPathOf(other) ?? other);
 }
 
 /** The URL behind a link of the checkpoint at `child`. */
@@ -190,7 +227,23 @@ function parentUrl(link: string, child: string): string {
   const { scheme, rest } = parseStoreUrl(link);
   const from = pathOf(child);
   if (from === undefined || !/^\.\.?\//.test(rest)) return link;
-  return `${scheme}:${dirname(from)}/${rest}`;
+  // A path that begins with two slashes would name a host.
+  const folder = dirname(from).replace(/^\/+/, '/').replace(/\/$/, '');
+  // Resolved, or the path of a chain that goes to and fro between two folders would grow with each member.
+  const path = realPathOf(`${scheme}:${folder}/${rest}`);
+  return path === undefined ? link : `${scheme}:${path}`;
+}
+
+/** Folders that are symbolic links are resolved: `..` behind one leads elsewhere. The last component is no link in any store. */
+function realPathOf(url: string): string | undefined {
+  const path = pathOf(url);
+  if (path === undefined) return undefined;
+  try {
+    return `${realpathSync.native(dirname(path))}/${basename(path)}`.replace(/^\/+/, '/');
+  } catch {
+    // Whoever opens it will say why it cannot be found.
+    return path;
+  }
 }
 
 function pathOf(url: string): string | undefined {

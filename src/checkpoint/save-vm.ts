@@ -1,6 +1,7 @@
 /** Saves a whole virtual machine: header first, then devices and cores, then memory. */
 import { tracingChannel } from 'node:diagnostics_channel';
 import { openCheckpoint as openInStore } from '../context/checkpoint.ts';
+import type { MemoryTotals } from '../context/memory-frames.ts';
 import type { SaveCheckpoint } from '../context/save-checkpoint.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
@@ -12,6 +13,7 @@ import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { parentState } from './parent.ts';
 import { producer } from './producer.ts';
+import { tellTotals } from './tell-totals.ts';
 import type { SkipPart, StateContext, VirtualMachine } from './virtual-machine.ts';
 import { headerContext, headerOf, headerState } from './vm-header.ts';
 import { devicesContext, memoryContext, planOf, tableTags, type VmPlan } from './vm-plan.ts';
@@ -46,6 +48,8 @@ export interface SaveReport {
   readonly root: string;
   /** Bytes of guest memory, zero pages included; 0 when memory was skipped. */
   readonly memoryBytes: number;
+  /** What became of the pages; undefined when memory was skipped. */
+  readonly totals?: MemoryTotals | undefined;
   /** Bytes of the checkpoint. */
   readonly checkpointBytes: number;
   /** Of an increment: UUID of its parent. */
@@ -127,7 +131,13 @@ async function savePaused(
       await stop.end();
     }
     const source = aside?.memory ?? now;
-    if (source !== undefined) await checkpoint.saveMemory(memoryContext, encode(source, changes), { signal });
+    let totals: MemoryTotals | undefined;
+    if (source !== undefined) {
+      const pages = tellTotals(encode(source, changes), (told) => {
+        totals = told;
+      });
+      await checkpoint.saveMemory(memoryContext, pages, { signal });
+    }
     await stop.end();
     report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
     const summary = await checkpoint.commit();
@@ -135,6 +145,7 @@ async function savePaused(
     const { parent, tracker } = increment;
     return {
       ...reportOf(store, summary, memoryBytes, performance.now() - begin, stop.pausedMs),
+      ...(totals === undefined ? {} : { totals }),
       ...(parent === undefined ? {} : { parent: parent.uuid, tracker }),
     };
   } catch (error) {

@@ -1,9 +1,11 @@
 /** The commands that look after chains of checkpoints; part of the table in command-table.ts. */
 import type { CommandSpec, OptionSpec } from './command-table.ts';
 
-const parentOption: OptionSpec = {
+/** Of every command that reads a chain. */
+export const parentOption: OptionSpec = {
   name: 'parent',
   value: 'URL',
+  isFile: true,
   isRepeatable: true,
   summary: 'where a parent is, if not where it was when its child was saved',
 };

@@ -1,10 +1,12 @@
 /** Everything that `chkpt info` tells, as one plain object with the key names of docs/cli.md. */
+import { memberOf } from '../checkpoint/parent.ts';
 import { regionsOf, type VmHeader } from '../checkpoint/vm-header.ts';
-import { decodeSkip, type OpenInspection } from '../index.ts';
+import { decodeSkip, type OpenInspection, type Store } from '../index.ts';
 import { pageBytes } from '../limits.ts';
+import { type ChainFacts, chainFactsOf } from './chain-facts.ts';
 import { readDevices, readHeader } from './machine-facts.ts';
 import type { RegionBytes } from './memory-argument.ts';
-import { ratioOf } from './units.ts';
+import { ratioOf, timeText } from './units.ts';
 
 export interface CheckpointFacts {
   readonly store: string;
@@ -38,6 +40,8 @@ export interface CheckpointFacts {
   readonly verified: boolean;
   /** How the facts were found. */
   readonly source: 'index' | 'scan' | 'read';
+  /** Itself and its parents, nearest first; the last one has the error that ends the chain, if one does. */
+  readonly chain: readonly ChainFacts[];
 }
 
 export interface ContextFacts {
@@ -51,8 +55,15 @@ export interface ContextFacts {
 export const pageClasses = ['total', 'zero', 'fill', 'stored', 'same', 'parent'] as const;
 export type PageClass = (typeof pageClasses)[number];
 
-/** Reads the header and the device table. Throws errors of kind `damaged`. */
-export async function factsOf(inspection: OpenInspection): Promise<CheckpointFacts> {
+/**
+ * Reads the header and the device table, and looks at the parents: in `parents`, else where they were. Throws errors of kind
+ * `damaged`; what is wrong with a parent is one of the facts.
+ */
+export async function factsOf(
+  store: Store,
+  inspection: OpenInspection,
+  parents: readonly Store[],
+): Promise<CheckpointFacts> {
   const header = await readHeader(inspection);
   const devices = await readDevices(inspection);
   const { counts, bytes: checkpointBytes } = inspection;
@@ -89,6 +100,7 @@ export async function factsOf(inspection: OpenInspection): Promise<CheckpointFac
     integrity: 'detect',
     verified: inspection.verified,
     source: inspection.source,
+    chain: await chainFactsOf(await memberOf(store, inspection), { parents }),
   };
 }
 
@@ -113,11 +125,4 @@ export function contextsOf({ contexts }: OpenInspection, memoryBytes: number): C
     tags: tags.length,
     bytes: kind === 'memory' ? memoryBytes : tags.reduce((sum, { dataBytes }) => sum + dataBytes, 0),
   }));
-}
-
-/** The year 275760 is the last one that JavaScript can write. */
-function timeText(createdMs: number): string | null {
-  const time = new Date(createdMs);
-  if (createdMs === 0) return null;
-  return Number.isNaN(time.getTime()) ? String(createdMs) : time.toISOString();
 }

@@ -3,7 +3,7 @@
  *
  * Scripts depend on it. Names are never changed; docs/cli.md says the same in prose.
  */
-import { chainCommands } from './chain-commands.ts';
+import { chainCommands, parentOption } from './chain-commands.ts';
 import type { Invocation } from './invocation.ts';
 
 export interface OptionSpec {
@@ -52,6 +52,9 @@ const qemuNote =
 const baseNote =
   'BASE is what follows the last @: a guest-physical address, decimal with K, M, G or T (powers of 1024), or 0x…';
 
+const movedNote =
+  'An increment is loaded with its parents. They are found where they were when it was saved, also when a folder of them has moved as a whole; --parent says where one that moved alone is.';
+
 /** Options that every command accepts, in the order of the help. */
 export const commonOptions: readonly OptionSpec[] = [
   { name: 'threads', value: 'N', summary: 'worker threads, 1 to 64; default: number of processors' },
@@ -76,6 +79,7 @@ export const commands: readonly CommandSpec[] = [
     usages: [
       '--memory RAMFILE[@BASE]… [--state CONTEXT.TAG=FILE]… [--skip PART]… [--id ID] STORE',
       '--qemu SOCKET [--copy-memory] [--skip PART]… [--id ID] STORE',
+      '--parent URL (--memory RAMFILE[@BASE]… | --qemu SOCKET) [OPTION]… STORE',
     ],
     operands: ['STORE'],
     options: [
@@ -116,6 +120,14 @@ export const commands: readonly CommandSpec[] = [
         value: 'ID',
         summary: 'identity of the machine; default: name of the first RAM image, or the -name of QEMU',
       },
+      {
+        name: 'parent',
+        value: 'URL',
+        isFile: true,
+        isRepeatable: true,
+        summary:
+          'save an increment: only pages that differ from the checkpoint there, which has to stay; given again: where a parent of that one is that has moved',
+      },
     ],
     common: ['threads', 'codec', 'uuid', 'time', 'json', 'quiet'],
     notes: [
@@ -128,6 +140,7 @@ export const commands: readonly CommandSpec[] = [
       ['chkpt save --memory ram.img vm.chkpt', 'one image, as a file'],
       ['chkpt save --memory low.img --memory high.img@4G dir:/ckpt/vm', 'two regions, as a directory'],
       ['chkpt save --memory ram.img --state pic.irr=irr.bin --json vm.chkpt', 'with device state'],
+      ['chkpt save --memory ram.img --parent monday.chkpt tuesday.chkpt', 'only what changed since'],
       ['chkpt save --qemu vm.qmp --copy-memory vm.chkpt', 'a QEMU guest, stopped for a moment only'],
     ],
     isInterruptible: true,
@@ -137,8 +150,8 @@ export const commands: readonly CommandSpec[] = [
     name: 'load',
     summary: 'write the RAM images and state of a checkpoint to files, or into a QEMU',
     usages: [
-      'STORE [--memory OUTFILE[@BASE]]… [--state CONTEXT.TAG=FILE]… [--skip PART]…',
-      'STORE --qemu SOCKET [--paused] [--skip PART]…',
+      'STORE [--memory OUTFILE[@BASE]]… [--state CONTEXT.TAG=FILE]… [--skip PART]… [--parent URL]…',
+      'STORE --qemu SOCKET [--paused] [--skip PART]… [--parent URL]…',
     ],
     operands: ['STORE'],
     options: [
@@ -170,13 +183,15 @@ export const commands: readonly CommandSpec[] = [
         summary: 'load into the QEMU with this QMP socket and let it run; it waits with -incoming defer',
       },
       { name: 'paused', summary: 'with --qemu: leave the guest standing still' },
+      parentOption,
     ],
     common: ['threads', 'json', 'quiet'],
     notes: [
       baseNote,
       stateNote,
       `${qemuNote} Give it the arguments of the QEMU that was saved, and -incoming defer.`,
-      'All files appear together, after the whole checkpoint was verified; after a failure none does.',
+      'All files appear together, after the whole checkpoint and its parents were verified; after a failure none does.',
+      movedNote,
     ],
     examples: [
       ['chkpt load vm.chkpt --memory ram.img', 'one region'],
@@ -190,11 +205,14 @@ export const commands: readonly CommandSpec[] = [
   {
     name: 'info',
     summary: 'what a checkpoint says about itself',
-    usages: ['STORE [--json]'],
+    usages: ['STORE [--parent URL]… [--json]'],
     operands: ['STORE'],
-    options: [],
+    options: [parentOption],
     common: ['json'],
-    notes: ['Reads the index, not the memory: chkpt verify tells whether all of it is sound.'],
+    notes: [
+      'Reads the index, not the memory: chkpt verify tells whether all of it is sound.',
+      'Of an increment it shows the chain. What is wrong with a parent stands there, too, and is no failure.',
+    ],
     examples: [
       ['chkpt info vm.chkpt', 'for people'],
       ['chkpt info --json vm.chkpt', 'for programs'],
@@ -233,13 +251,14 @@ export const commands: readonly CommandSpec[] = [
   },
   {
     name: 'verify',
-    summary: 'read all of a checkpoint and check every digest',
-    usages: ['STORE'],
+    summary: 'read all of a checkpoint and its parents, and check every digest',
+    usages: ['STORE [--alone | --parent URL…]'],
     operands: ['STORE'],
-    options: [],
+    options: [{ name: 'alone', summary: 'of an increment: do not read its parents' }, parentOption],
     common: ['threads', 'json', 'quiet'],
     notes: [
       'Exit code 0: every byte is as it was saved. 3: damaged. The check detects accidents, not forgery.',
+      'Of an increment all parents are read, too, and each must be the one that its child names: 1 when one is missing or another checkpoint.',
     ],
     examples: [['chkpt verify dir:/ckpt/vm && rm ram.img', 'before the original goes']],
     isInterruptible: true,
@@ -250,7 +269,6 @@ export const commands: readonly CommandSpec[] = [
 
 /** Words of the contract that this version answers with a usage error. */
 export const laterCommands: readonly string[] = ['convert', 'send', 'receive', 'bench'];
-export const laterOptions: readonly string[] = ['parent'];
 
 /** Shells that `chkpt completion` knows. */
 export const shells = ['bash', 'zsh', 'fish'] as const;

@@ -1,12 +1,14 @@
 /**
  * Loads a checkpoint into files: RAM images, sparse, and the bytes of named values.
  *
- * The stream is read once, forward. Memory goes to temporaries as it comes; no file gets its name, and standard output gets
- * nothing, before the end of the stream has proved that the whole checkpoint is sound.
+ * The stream is read once, forward, and those of its parents behind it, if it is an increment. Memory goes to temporaries as it comes; no file gets its name, and standard output gets
+ * nothing, before the end of each stream has proved that the whole checkpoint is sound.
  */
+import { chainOf, loadChainMemory } from '../checkpoint/load-chain.ts';
+import type { ChainMember } from '../checkpoint/parent.ts';
 import { abortedOr } from '../checkpoint/save-vm.ts';
 import { headerContext, headerState, regionsOf } from '../checkpoint/vm-header.ts';
-import { memoryContext } from '../checkpoint/vm-plan.ts';
+import type { StreamSummary } from '../context/stream-reader.ts';
 import {
   CheckpointError,
   decodeSkip,
@@ -26,12 +28,15 @@ import { type MemoryArgument, matchOutputs, type RegionOutput } from './memory-a
 import type { Output } from './output.ts';
 import { OutputFiles } from './output-files.ts';
 import type { ProgressView } from './progress.ts';
-import type { StateArgument } from './state-argument.ts';
+import { type StateArgument, standardStream } from './state-argument.ts';
+import { refuseStoreFile } from './store-argument.ts';
 import { formatAddress } from './units.ts';
 import { usageError } from './usage-error.ts';
 
 export interface ImageLoad {
   readonly store: Store;
+  /** Where parents are, if not where they were. */
+  readonly parents: readonly Store[];
   readonly memory: readonly MemoryArgument[];
   readonly states: readonly StateArgument[];
   readonly skip: readonly SkipPart[];
@@ -49,7 +54,10 @@ export interface ImageLoaded {
   readonly regions: readonly RegionOutput[];
   readonly values: readonly LoadedValue[];
   readonly memoryBytes: number;
+  /** Without the parents. */
   readonly checkpointBytes: number;
+  /** UUIDs of the parents that were read, nearest first. */
+  readonly parents: readonly string[];
 }
 
 /** Throws `CHKPT_USAGE` when the files do not fit the checkpoint, `CHKPT_SKIPPED`, everything that a load throws. */
@@ -61,14 +69,21 @@ export async function loadImage(load: ImageLoad): Promise<ImageLoaded> {
   try {
     const header = await readHeader(checkpoint);
     const regions = regionsToLoad(header, load);
+    const members = regions.length === 0 ? [] : await chainOf(checkpoint, store, load);
+    refuseMembers(members, load);
     const valueFiles = await createValueFiles(load.states, files);
-    const memoryBytes = regions.length === 0 ? 0 : await loadMemory(checkpoint, regions, files, load);
-    const { root, bytes } = await checkpoint.finish();
+    const summary =
+      regions.length === 0
+        ? await checkpoint.finish()
+        : await loadMemory(checkpoint, members, regions, files, load);
+    const { root, bytes: checkpointBytes } = summary;
+    const memoryBytes = regions.reduce((sum, region) => sum + Number(region.bytes), 0);
     const values = await findValues(checkpoint, load.states, header, store.url);
     load.onProgress({ phase: 'commit', doneBytes: memoryBytes, totalBytes: memoryBytes });
     await writeValues(values, valueFiles, files, output);
     await files.publish(signal);
-    return { uuid: checkpoint.uuid, root, header, regions, values, memoryBytes, checkpointBytes: bytes };
+    const parents = members.slice(1).map(({ uuid }) => uuid);
+    return { uuid: checkpoint.uuid, root, header, regions, values, memoryBytes, checkpointBytes, parents };
   } catch (error) {
     throw abortedOr(error, signal);
   } finally {
@@ -102,12 +117,19 @@ function regionsToLoad(header: VmHeader, { memory, skip, store }: ImageLoad): Re
   return matchOutputs(memory, regions);
 }
 
+/** An output that is one of the checkpoints would be its end. */
+function refuseMembers(members: readonly ChainMember[], { memory, states }: ImageLoad): void {
+  const outputs = [...memory, ...states].map(({ path }) => path).filter((path) => path !== standardStream);
+  for (const { store } of members) refuseStoreFile(store.url, outputs);
+}
+
 async function loadMemory(
   checkpoint: LoadCheckpoint,
+  members: readonly ChainMember[],
   regions: readonly RegionOutput[],
   files: OutputFiles,
-  { options, onProgress }: ImageLoad,
-): Promise<number> {
+  { options, signal, onProgress }: ImageLoad,
+): Promise<StreamSummary> {
   const places = [];
   for (const { path, base, bytes } of regions) {
     const { handle } = await files.create(path);
@@ -116,12 +138,11 @@ async function loadMemory(
   const memory = await GuestMemory.openFiles(places, { fresh: true });
   try {
     const totalBytes = Number(memory.byteLength);
-    const decoder = new PageDecoder(memory, {
+    return await loadChainMemory(checkpoint, members, memory, {
       threads: options.threads,
+      signal,
       onPages: (pages) => onProgress({ phase: 'memory', doneBytes: pages * pageBytes, totalBytes }),
     });
-    await checkpoint.loadMemory(memoryContext, decoder);
-    return totalBytes;
   } finally {
     await memory.close();
   }

@@ -3,7 +3,7 @@
  * `CHKPT_USAGE`, with a hint; nothing is opened here.
  */
 import { parseArgs } from 'node:util';
-import { type CommandSpec, commonOptions, laterOptions, type OptionSpec } from './command-table.ts';
+import { type CommandSpec, commonOptions, type OptionSpec } from './command-table.ts';
 import { suggestion, usageError } from './usage-error.ts';
 
 /** Options and operands as they were given. */
@@ -89,9 +89,6 @@ function checkValue(spec: OptionSpec, { rawName, value, inlineValue }: OptionTok
 }
 
 function unknownOption(rawName: string, command: CommandSpec, specs: readonly OptionSpec[]): Error {
-  if (laterOptions.includes(rawName.replace(/^-+/, ''))) {
-    return usageError(`${rawName} is not available in this version of chkpt ${command.name}`);
-  }
   const names = specs.map(({ name }) => `--${name}`);
   return usageError(`chkpt ${command.name} has no option ${rawName}${suggestion(rawName, names)}`);
 }

@@ -18,6 +18,8 @@ import { usageError } from './usage-error.ts';
 export interface QemuWork {
   readonly socket: string;
   readonly store: Store;
+  /** Save: the checkpoint to build on, then where parents of it are that have moved. Load: where parents are that have moved. */
+  readonly parents: readonly Store[];
   readonly skip: readonly SkipPart[];
   readonly options: CommonOptions;
   readonly signal: AbortSignal;
@@ -41,8 +43,9 @@ export async function saveQemu(
   await using vm = await QemuVm.connect(work.socket, { id });
   const { threads, codec, uuid, createdMs } = work.options;
   const { skip, signal } = work;
+  const [parent, ...parents] = work.parents;
   const report = await saveVm(vm, work.store, {
-    ...{ threads, codec, uuid, createdMs, skip, signal, copyMemory },
+    ...{ threads, codec, uuid, createdMs, skip, signal, copyMemory, parent, parents },
     onProgress: viewOf(work),
   });
   return { ...report, id: vm.id };
@@ -51,12 +54,10 @@ export async function saveQemu(
 /** REQUIRES of the caller: the store is what the user named, so the identity of the machine is not compared. */
 export async function loadQemu(work: QemuWork, isPaused: boolean): Promise<LoadReport> {
   await using vm = await QemuVm.connect(work.socket);
-  const { skip, signal } = work;
+  const { skip, signal, parents } = work;
   const { threads } = work.options;
   const report = await loadVm(vm, work.store, {
-    threads,
-    skip,
-    signal,
+    ...{ threads, skip, signal, parents },
     ignore: ['id'],
     onProgress: viewOf(work),
   });

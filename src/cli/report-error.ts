@@ -27,13 +27,16 @@ const adviceOfCommand: Readonly<Record<string, Readonly<Record<string, string>>>
   '': {
     CHKPT_STORE_UNKNOWN: 'use file:PATH or dir:PATH',
     CHKPT_UNSUPPORTED: 'see docs/cli.md',
+    CHKPT_PARENT_MISSING: 'tell where it is with --parent URL',
+    CHKPT_PARENT_FOREIGN: 'tell where the parent is with --parent URL',
   },
   save: {
     CHKPT_MEMORY_SHORT: 'give a whole RAM image, and leave it alone while it is saved',
-    CHKPT_NOT_FOUND: 'check STORE and the files of --memory and --state',
+    CHKPT_NOT_FOUND: 'check STORE, --parent and the files of --memory and --state',
+    CHKPT_VM_REGIONS: 'save the RAM images that the parent has, at the same bases, or leave out --parent',
   },
   load: {
-    CHKPT_NOT_FOUND: 'check STORE and the folders of the output files',
+    CHKPT_NOT_FOUND: 'check STORE, --parent and the folders of the output files',
     CHKPT_NO_SPACE: 'free some space and load again; no output file was changed',
     CHKPT_IO: 'no output file was changed',
     CHKPT_DURABILITY: 'load again to a healthy device; no output file was changed',
@@ -41,10 +44,10 @@ const adviceOfCommand: Readonly<Record<string, Readonly<Record<string, string>>>
     CHKPT_ABORTED: 'no output file was changed',
   },
   'save --qemu': {
-    CHKPT_NOT_FOUND: 'check STORE and the path of the QMP socket',
+    CHKPT_NOT_FOUND: 'check STORE, --parent and the path of the QMP socket',
   },
   'load --qemu': {
-    CHKPT_NOT_FOUND: 'check STORE and the path of the QMP socket',
+    CHKPT_NOT_FOUND: 'check STORE, --parent and the path of the QMP socket',
     CHKPT_VM_RUNNING: 'give the socket of a QEMU that was started with -incoming defer',
     CHKPT_SKIPPED: 'add the same --skip to load',
     CHKPT_ABORTED: 'the QEMU holds part of the checkpoint: end it',
@@ -52,6 +55,7 @@ const adviceOfCommand: Readonly<Record<string, Readonly<Record<string, string>>>
   },
   verify: {
     CHKPT_ABORTED: 'the checkpoint was not verified',
+    CHKPT_PARENT_MISSING: 'tell where it is with --parent URL, or verify without parents: --alone',
   },
 };
 

@@ -2,11 +2,15 @@
  * Saves what a command line has of a machine: RAM images and named values. The checkpoint has the contexts that
  * docs/format.md section 11 gives a virtual machine, with an empty device table; the values stand between it and the memory.
  */
+import { Increment, type TrackerReport } from '../checkpoint/increment.ts';
+import { parentState } from '../checkpoint/parent.ts';
 import { producer } from '../checkpoint/producer.ts';
+import { abortedOr } from '../checkpoint/save-vm.ts';
+import { tellTotals } from '../checkpoint/tell-totals.ts';
 import { headerContext, headerOf, headerState } from '../checkpoint/vm-header.ts';
 import { devicesContext, memoryContext, tableTags } from '../checkpoint/vm-plan.ts';
 import {
-  type MemoryFrameSource,
+  type GuestMemory,
   type MemoryTotals,
   openCheckpoint,
   PageEncoder,
@@ -27,6 +31,8 @@ export interface ImageSave {
   readonly skip: readonly SkipPart[];
   readonly images: RamImages;
   readonly states: readonly StateGroup[];
+  /** The checkpoint to build on, then where parents of it are that have moved; empty: a checkpoint that stands alone. */
+  readonly parents: readonly Store[];
   readonly options: CommonOptions;
   readonly signal: AbortSignal;
   readonly onProgress: (view: ProgressView) => void;
@@ -37,9 +43,14 @@ export interface ImageSaved {
   /** Bytes of guest memory; 0 when it was skipped. */
   readonly memoryBytes: number;
   readonly totals: MemoryTotals;
+  /** UUID of the checkpoint that it builds on. */
+  readonly parent: string | undefined;
+  /** Who said what has changed; undefined without parent. */
+  readonly tracker: TrackerReport | undefined;
 }
 
-const noTotals: MemoryTotals = {
+/** Of a checkpoint without memory. */
+export const noTotals: MemoryTotals = {
   pages: 0,
   zeroPages: 0,
   fillPages: 0,
@@ -49,18 +60,41 @@ const noTotals: MemoryTotals = {
   encodedBytes: 0,
 };
 
-/** Throws what the store and the memory throw; then nothing was published. */
+/**
+ * Throws what the store and the memory throw; then nothing was published. With a parent also `CHKPT_PARENT_*`, `CHKPT_VM_REGIONS`.
+ */
 export async function saveImage(save: ImageSave): Promise<ImageSaved> {
-  const { store, signal, onProgress } = save;
-  const { uuid, createdMs } = save.options;
-  const checkpoint = await openCheckpoint(store, { mode: 'save', uuid, createdMs, signal });
+  const memory = save.skip.includes('memory') ? undefined : await save.images.openMemory();
   try {
-    await saveHeader(checkpoint, save);
+    return await saveOpened(save, memory);
+  } catch (error) {
+    throw abortedOr(error, save.signal);
+  } finally {
+    await memory?.close();
+  }
+}
+
+async function saveOpened(save: ImageSave, memory: GuestMemory | undefined): Promise<ImageSaved> {
+  const { store, signal, onProgress, parents } = save;
+  const { uuid, createdMs, threads } = save.options;
+  const [parent, ...places] = parents;
+  const untracked = { dirtyTracker: undefined };
+  const options = { parent, parents: places, threads, signal };
+  const increment = await Increment.prepare(untracked, memory, store, options);
+  const checkpoint = await openCheckpoint(store, {
+    ...{ mode: 'save', uuid, createdMs, signal },
+    ...increment.reference,
+  });
+  try {
+    await saveHeader(checkpoint, save, increment.link(store.url));
     await saveStates(checkpoint, save);
-    const memory = save.skip.includes('memory') ? undefined : await saveMemory(checkpoint, save);
-    const { memoryBytes = 0, totals = noTotals } = memory ?? {};
+    const changes = await increment.take();
+    const totals = memory === undefined ? noTotals : await saveMemory(checkpoint, memory, changes, save);
+    const memoryBytes = Number(memory?.byteLength ?? 0n);
     onProgress({ phase: 'commit', doneBytes: memoryBytes, totalBytes: memoryBytes });
-    return { summary: await checkpoint.commit(), memoryBytes, totals };
+    const summary = await checkpoint.commit();
+    const { parent: base, tracker } = increment;
+    return { summary, memoryBytes, totals, parent: base?.uuid, tracker };
   } catch (error) {
     // What failed first is what has to be told.
     await checkpoint.abort().catch(() => undefined);
@@ -68,10 +102,15 @@ export async function saveImage(save: ImageSave): Promise<ImageSaved> {
   }
 }
 
-async function saveHeader(checkpoint: SaveCheckpoint, { id, skip, images }: ImageSave): Promise<void> {
+async function saveHeader(
+  checkpoint: SaveCheckpoint,
+  { id, skip, images }: ImageSave,
+  parentUrl: string | undefined,
+): Promise<void> {
   const machine = { id, cpu: { vendor: '', model: '' }, cores: [], memory: images };
   const header = await checkpoint.openContext(headerContext);
   await header.save(headerState, headerOf(machine, skip, producer()));
+  if (parentUrl !== undefined) await header.save(parentState, { parent: { url: parentUrl } });
   await header.close();
 }
 
@@ -90,55 +129,33 @@ async function saveStates(checkpoint: SaveCheckpoint, { skip, states }: ImageSav
 
 async function saveMemory(
   checkpoint: SaveCheckpoint,
-  { images, options, signal, onProgress }: ImageSave,
-): Promise<{ memoryBytes: number; totals: MemoryTotals }> {
-  const memory = await images.openMemory();
-  try {
-    const memoryBytes = Number(memory.byteLength);
-    let doneBytes = 0;
-    let writtenBytes = 0;
-    let totals = noTotals;
-    const tell = (): void =>
-      onProgress({ phase: 'memory', doneBytes, totalBytes: memoryBytes, writtenBytes });
-    const encoder = new PageEncoder(memory, {
-      codec: options.codec === 'auto' ? 'lz4' : options.codec,
-      threads: options.threads,
-      onPages: (pages) => {
-        doneBytes = pages * pageBytes;
-        tell();
-      },
-    });
-    const source = tellTotals(encoder, (found) => {
-      totals = found;
-    });
-    await checkpoint.saveMemory(memoryContext, source, {
-      signal,
-      onProgress: (progress) => {
-        writtenBytes = progress.writtenBytes;
-        tell();
-      },
-    });
-    return { memoryBytes, totals };
-  } finally {
-    await memory.close();
-  }
-}
-
-/** The same source; its totals are told when the context layer takes them. */
-function tellTotals(source: MemoryFrameSource, tell: (totals: MemoryTotals) => void): MemoryFrameSource {
-  return {
-    regions: source.regions,
-    open(position, signal) {
-      const stream = source.open(position, signal);
-      return {
-        next: () => stream.next(),
-        totals: () => {
-          const totals = stream.totals();
-          tell(totals);
-          return totals;
-        },
-        close: () => stream.close(),
-      };
+  memory: GuestMemory,
+  changes: Awaited<ReturnType<Increment['take']>>,
+  { options, signal, onProgress }: ImageSave,
+): Promise<MemoryTotals> {
+  const totalBytes = Number(memory.byteLength);
+  let doneBytes = 0;
+  let writtenBytes = 0;
+  let totals = noTotals;
+  const tell = (): void => onProgress({ phase: 'memory', doneBytes, totalBytes, writtenBytes });
+  const encoder = new PageEncoder(memory, {
+    ...changes,
+    codec: options.codec === 'auto' ? 'lz4' : options.codec,
+    threads: options.threads,
+    onPages: (pages) => {
+      doneBytes = pages * pageBytes;
+      tell();
     },
-  };
+  });
+  const source = tellTotals(encoder, (found) => {
+    totals = found;
+  });
+  await checkpoint.saveMemory(memoryContext, source, {
+    signal,
+    onProgress: (progress) => {
+      writtenBytes = progress.writtenBytes;
+      tell();
+    },
+  });
+  return totals;
 }

@@ -2,6 +2,7 @@
 import { statSync } from 'node:fs';
 import { openStore, type Store } from '../store/index.ts';
 import { filePath, parseStoreUrl } from '../store/url.ts';
+import type { ParsedLine } from './parse-line.ts';
 import { usageError } from './usage-error.ts';
 
 /** Opens nothing yet. Throws `CHKPT_STORE_UNKNOWN`, `CHKPT_STORE_URL`, `CHKPT_USAGE`. */
@@ -11,6 +12,11 @@ export function storeOf(url: string): Store {
     throw usageError(`${url}: a mem: checkpoint ends with its process; use file: or dir:`);
   }
   return store;
+}
+
+/** The stores of `--parent`, in the order given. Throws as `storeOf`. */
+export function parentsOf(line: ParsedLine): Store[] {
+  return line.all('parent').map(storeOf);
 }
 
 /** Throws `CHKPT_USAGE` when one of `paths` is the file of the store: one of the two would be lost. */

@@ -47,6 +47,13 @@ export function formatRatio(ratio: number | null): string {
   return ratio === null ? 'none' : `${ratio < 1000 ? threeDigits(ratio) : Math.round(ratio)} : 1`;
 }
 
+/** ISO 8601 in UTC; `null` when not told. The year 275760 is the last one that JavaScript can write. */
+export function timeText(createdMs: number): string | null {
+  if (createdMs === 0) return null;
+  const time = new Date(createdMs);
+  return Number.isNaN(time.getTime()) ? String(createdMs) : time.toISOString();
+}
+
 /** `share` of 1 as `12.3 %`. */
 export function formatShare(share: number): string {
   return `${(100 * share).toFixed(1)} %`;

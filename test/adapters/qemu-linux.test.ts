@@ -90,14 +90,21 @@ describe.skipIf(missing !== undefined)('a Linux guest in QEMU', () => {
     expect(saved.pausedMs).toBeGreaterThan(0);
     expect(saved.pausedMs).toBeLessThan(saved.elapsedMs);
     await qemu.line.command('true'); // it runs on
+    const store = `${folder}/increment.chkpt`;
+    const increment = JSON.parse(
+      (await chkpt('save', '--qemu', qemu.qmpPath, '--parent', `${folder}/vm.chkpt`, '--json', store)).stdout,
+    );
+    expect(increment).toMatchObject({ parent: saved.uuid, tracker: { kind: 'digest' } });
+    expect(increment.pages.total).toBe(memoryBytes / 4096);
+    expect(increment.checkpointBytes).toBeLessThan(saved.checkpointBytes / 2);
     const last = lastTickOf(qemu);
     const refused = chkpt('load', `${folder}/vm.chkpt`, '--qemu', qemu.qmpPath);
     await expect(refused).rejects.toMatchObject({ code: 1, stderr: /^chkpt: CHKPT_VM_RUNNING: .*\n$/ });
     await qemu.kill();
 
     const second = await start(folder, 'b', { incoming: 'defer' });
-    const { stderr } = await chkpt('load', `${folder}/vm.chkpt`, '--qemu', second.qmpPath);
-    expect(stderr).toMatch(/^loaded 512(\.0)? MiB .*, the guest runs\n$/);
+    const { stderr } = await chkpt('load', store, '--qemu', second.qmpPath);
+    expect(stderr).toMatch(/^loaded 512(\.0)? MiB from .* and 1 parent in .*, the guest runs\n$/);
     await checkGoesOn(second, hash, last - 1);
   });
 });

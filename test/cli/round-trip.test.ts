@@ -207,7 +207,7 @@ test('the JSON documents of save, load and verify have the documented keys and a
   const listed = await chkptJson(['ls', 'vm.chkpt'], { cwd });
   expect(Object.keys(saved)).toEqual([
     ...['command', 'store', 'uuid', 'root', 'id', 'memoryBytes', 'checkpointBytes', 'encodedBytes', 'ratio'],
-    ...['pages', 'elapsedMs'],
+    ...['pages', 'parent', 'tracker', 'elapsedMs'],
   ]);
   expect(Object.keys(loaded)).toEqual([
     ...[
@@ -222,7 +222,7 @@ test('the JSON documents of save, load and verify have the documented keys and a
       'memory',
       'state',
     ],
-    ...['verified', 'elapsedMs'],
+    ...['parents', 'verified', 'elapsedMs'],
   ]);
   expect(Object.keys(verified)).toEqual([
     ...[
@@ -237,7 +237,7 @@ test('the JSON documents of save, load and verify have the documented keys and a
       'tags',
       'memoryBytes',
     ],
-    ...['checkpointBytes', 'encodedBytes', 'pages', 'elapsedMs'],
+    ...['checkpointBytes', 'encodedBytes', 'pages', 'parents', 'elapsedMs'],
   ]);
   expect(Object.keys(info)).toEqual([
     ...[
@@ -264,7 +264,7 @@ test('the JSON documents of save, load and verify have the documented keys and a
       'devices',
       'contexts',
     ],
-    ...['root', 'integrity', 'verified', 'source'],
+    ...['root', 'integrity', 'verified', 'source', 'chain'],
   ]);
   for (const document of [loaded, verified, info]) {
     expect(document).toMatchObject({
@@ -275,6 +275,8 @@ test('the JSON documents of save, load and verify have the documented keys and a
       checkpointBytes: statSync(`${cwd}/vm.chkpt`).size,
     });
   }
+  expect(saved).toMatchObject({ parent: null, tracker: null });
+  expect([loaded.parents, verified.parents, info.chain.length]).toEqual([[], [], 1]);
   const { pages } = saved;
   expect(pages.total).toBe(1024);
   expect(pages.zero + pages.fill + pages.stored + pages.same).toBe(1024);

@@ -1,16 +1,19 @@
 /** `chkpt info`: what a checkpoint says about itself. Works without the native addon and does not read guest memory. */
 import { inspectCheckpoint } from '../../index.ts';
+import { chainText } from '../chain-facts.ts';
 import { type CheckpointFacts, factsOf, type PageClass, pageClasses } from '../checkpoint-facts.ts';
 import type { Invocation } from '../invocation.ts';
 import { printable } from '../printable.ts';
-import { storeOf } from '../store-argument.ts';
+import { parentsOf, storeOf } from '../store-argument.ts';
 import { textTable } from '../text-table.ts';
 import { countOf, formatAddress, formatBytesExactly, formatRatio, formatShare } from '../units.ts';
 
 export async function run({ line, common, output, signal }: Invocation): Promise<void> {
-  const inspection = await inspectCheckpoint(storeOf(line.operand(0)), { signal });
+  const store = storeOf(line.operand(0));
+  const parents = parentsOf(line);
+  const inspection = await inspectCheckpoint(store, { signal });
   try {
-    const facts = await factsOf(inspection);
+    const facts = await factsOf(store, inspection, parents);
     if (common.json) await output.json(facts);
     else await output.write(textOf(facts));
   } finally {
@@ -24,7 +27,7 @@ const labelColumns = 14;
 function textOf(facts: CheckpointFacts): string {
   const rows = [...identityRows(facts), ...memoryRows(facts), ...proofRows(facts)];
   const lines = rows.map(([label, text]) => `${label.padEnd(labelColumns)}${printable(text)}\n`);
-  return `${lines.join('')}${deviceText(facts)}${contextText(facts)}`;
+  return `${lines.join('')}${deviceText(facts)}${chainText(facts.chain)}${contextText(facts)}`;
 }
 
 type Row = readonly [label: string, text: string];
@@ -69,7 +72,7 @@ function memoryRows(facts: CheckpointFacts): Row[] {
   ];
 }
 
-/** Incremental checkpoints come with parents. */
+/** Only increments leave pages to a parent. */
 function isShown(name: PageClass, pages: CheckpointFacts['pages']): boolean {
   return name !== 'parent' || pages.parent > 0;
 }

@@ -7,7 +7,7 @@ import { createProgress } from '../progress.ts';
 import { loadQemu, qemuSocketOf } from '../qemu-guest.ts';
 import { skipOf } from '../skip-argument.ts';
 import { parseStateArguments, standardStream } from '../state-argument.ts';
-import { refuseStoreFile, storeOf } from '../store-argument.ts';
+import { parentsOf, refuseStoreFile, storeOf } from '../store-argument.ts';
 import { countOf, formatBytes, formatDuration, formatRate, ratioOf } from '../units.ts';
 import { usageError } from '../usage-error.ts';
 
@@ -21,22 +21,24 @@ export async function run(invocation: Invocation): Promise<void> {
 async function runQemu({ line, common, output, signal }: Invocation, socket: string): Promise<void> {
   const skip = skipOf(line);
   const store = storeOf(line.operand(0));
+  const parents = parentsOf(line);
   const isPaused = line.has('paused');
   const progress = createProgress('loading', common);
   try {
     const onProgress = progress.update.bind(progress);
-    const work = { socket, store, skip, options: common, signal, onProgress };
+    const work = { socket, store, parents, skip, options: common, signal, onProgress };
     const loaded = await loadQemu(work, isPaused);
     progress.stop();
-    const { uuid, root, header, checkpointBytes, elapsedMs } = loaded;
+    const { uuid, root, header, checkpointBytes, elapsedMs, parents: read } = loaded;
     const memoryBytes = skip.includes('memory') ? 0 : loaded.memoryBytes;
     const ratio = ratioOf(memoryBytes, checkpointBytes);
     if (common.json) {
       const { id } = header.vm;
       const document = { command: 'load', store: store.url, uuid, root, id, memoryBytes, checkpointBytes };
-      await output.json({ ...document, ratio, verified: true, running: !isPaused, elapsedMs });
+      const state = { parents: read, verified: true, running: !isPaused };
+      await output.json({ ...document, ratio, ...state, elapsedMs });
     } else if (!common.quiet) {
-      const what = summaryOf({ memoryBytes, checkpointBytes, values: [] }, elapsedMs);
+      const what = summaryOf({ memoryBytes, checkpointBytes, parents: read, values: [] }, elapsedMs);
       output.note(`${what}, the guest ${isPaused ? 'stands still' : 'runs'}`);
     }
   } finally {
@@ -56,21 +58,14 @@ async function runImages({ line, common, output, signal }: Invocation): Promise<
     throw usageError('--json and --state …=- both need standard output');
   }
   const store = storeOf(line.operand(0));
-  refuseStoreFile(store.url, outputs);
+  const parents = parentsOf(line);
+  for (const { url } of [store, ...parents]) refuseStoreFile(url, outputs);
   const progress = createProgress('loading', common);
   const begin = performance.now();
   try {
     const onProgress = progress.update.bind(progress);
-    const loaded = await loadImage({
-      store,
-      memory,
-      states,
-      skip,
-      options: common,
-      output,
-      signal,
-      onProgress,
-    });
+    const work = { store, parents, memory, states, skip, options: common, output, signal, onProgress };
+    const loaded = await loadImage(work);
     progress.stop();
     const elapsedMs = performance.now() - begin;
     if (common.json) await output.json({ ...documentOf(loaded, store.url), elapsedMs });
@@ -90,7 +85,7 @@ function refuseSamePath(paths: readonly string[]): void {
 }
 
 function documentOf(loaded: ImageLoaded, store: string): object {
-  const { uuid, root, header, regions, values, memoryBytes, checkpointBytes } = loaded;
+  const { uuid, root, header, regions, values, memoryBytes, checkpointBytes, parents } = loaded;
   return {
     command: 'load',
     store,
@@ -102,18 +97,21 @@ function documentOf(loaded: ImageLoaded, store: string): object {
     ratio: ratioOf(memoryBytes, checkpointBytes),
     memory: regions.map(({ path, base, bytes }) => ({ path, base: Number(base), bytes: Number(bytes) })),
     state: values.map(({ context, tag, path, data }) => ({ context, tag, path, bytes: data.length })),
+    parents,
     verified: true,
   };
 }
 
-type Loaded = Pick<ImageLoaded, 'memoryBytes' | 'checkpointBytes' | 'values'>;
+type Loaded = Pick<ImageLoaded, 'memoryBytes' | 'checkpointBytes' | 'values' | 'parents'>;
 
-function summaryOf({ memoryBytes, checkpointBytes, values }: Loaded, elapsedMs: number): string {
+function summaryOf(loaded: Loaded, elapsedMs: number): string {
+  const { memoryBytes, checkpointBytes, values, parents } = loaded;
   const parts = [
     ...(memoryBytes > 0 ? [formatBytes(memoryBytes)] : []),
     ...(values.length > 0 ? [countOf(values.length, 'value')] : []),
   ];
   const rate = memoryBytes > 0 ? `, ${formatRate((1000 * memoryBytes) / elapsedMs)}` : '';
   const what = parts.join(' and ') || 'nothing';
-  return `loaded ${what} from ${formatBytes(checkpointBytes)} in ${formatDuration(elapsedMs)}${rate}`;
+  const chain = parents.length > 0 ? ` and ${countOf(parents.length, 'parent')}` : '';
+  return `loaded ${what} from ${formatBytes(checkpointBytes)}${chain} in ${formatDuration(elapsedMs)}${rate}`;
 }

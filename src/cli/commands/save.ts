@@ -1,17 +1,18 @@
 /** `chkpt save`: RAM images and device state, or a QEMU guest, into a store. */
 import { basename } from 'node:path';
-import type { SkipPart } from '../../index.ts';
+import type { TrackerReport } from '../../checkpoint/increment.ts';
+import type { MemoryTotals, SkipPart } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
 import { type MemoryArgument, parseMemoryArguments } from '../memory-argument.ts';
 import type { ParsedLine } from '../parse-line.ts';
 import { createProgress } from '../progress.ts';
 import { qemuSocketOf, saveQemu } from '../qemu-guest.ts';
 import { RamImages } from '../ram-images.ts';
-import { type ImageSaved, saveImage } from '../save-image.ts';
+import { noTotals, saveImage } from '../save-image.ts';
 import { skipOf } from '../skip-argument.ts';
 import { parseStateArguments, placeStates } from '../state-argument.ts';
 import { readStates } from '../state-files.ts';
-import { refuseStoreFile, storeOf } from '../store-argument.ts';
+import { parentsOf, refuseStoreFile, storeOf } from '../store-argument.ts';
 import { formatBytes, formatDuration, formatRate, ratioOf } from '../units.ts';
 import { usageError } from '../usage-error.ts';
 
@@ -19,27 +20,30 @@ import { usageError } from '../usage-error.ts';
 const defaultId = 'vm';
 
 export async function run(invocation: Invocation): Promise<void> {
-  const socket = qemuSocketOf(invocation.line, ['memory', 'state']);
+  const { line } = invocation;
+  const socket = qemuSocketOf(line, ['memory', 'state']);
+  if (line.has('parent') && skipOf(line).includes('memory')) {
+    throw usageError('--parent and --skip memory exclude each other');
+  }
   await (socket === undefined ? runImages(invocation) : runQemu(invocation, socket));
 }
 
 async function runQemu({ line, common, output, signal }: Invocation, socket: string): Promise<void> {
   const skip = skipOf(line);
   const store = storeOf(line.operand(0));
+  const parents = parentsOf(line);
   const progress = createProgress('saving', common);
   try {
     const onProgress = progress.update.bind(progress);
-    const work = { socket, store, skip, options: common, signal, onProgress };
+    const work = { socket, store, parents, skip, options: common, signal, onProgress };
     const saved = await saveQemu(work, { id: line.last('id'), copyMemory: line.has('copy-memory') });
     progress.stop();
-    const { uuid, root, id, memoryBytes, checkpointBytes, elapsedMs, pausedMs } = saved;
-    const ratio = ratioOf(memoryBytes, checkpointBytes);
-    if (common.json) {
-      const document = { command: 'save', store: store.url, uuid, root, id, memoryBytes, checkpointBytes };
-      await output.json({ ...document, ratio, elapsedMs, pausedMs });
-    } else if (!common.quiet) {
+    const { elapsedMs, pausedMs, totals = noTotals } = saved;
+    const told = { ...saved, totals, store: store.url };
+    if (common.json) await output.json({ ...documentOf(told), elapsedMs, pausedMs });
+    else if (!common.quiet) {
       const stood = `, the guest stood still for ${formatDuration(pausedMs)}`;
-      output.note(`${summaryOf(checkpointBytes, memoryBytes, elapsedMs)}${pausedMs > 0 ? stood : ''}`);
+      output.note(`${summaryOf(told, elapsedMs)}${pausedMs > 0 ? stood : ''}`);
     }
   } finally {
     progress.stop();
@@ -51,6 +55,7 @@ async function runImages({ line, common, output, signal }: Invocation): Promise<
   const memory = memoryOf(line, skip);
   const stateInputs = placeStates(parseStateArguments(line.all('state')));
   const store = storeOf(line.operand(0));
+  const parents = parentsOf(line);
   refuseStoreFile(
     store.url,
     memory.map(({ path }) => path),
@@ -63,11 +68,14 @@ async function runImages({ line, common, output, signal }: Invocation): Promise<
     const states = await readStates(stateInputs, signal);
     const begin = performance.now();
     const onProgress = progress.update.bind(progress);
-    const saved = await saveImage({ store, id, skip, images, states, options: common, signal, onProgress });
+    const work = { store, id, skip, images, states, parents, options: common, signal, onProgress };
+    const saved = await saveImage(work);
     progress.stop();
     const elapsedMs = performance.now() - begin;
-    if (common.json) await output.json({ ...documentOf(saved, store.url, id), elapsedMs });
-    else if (!common.quiet) output.note(summaryOf(saved.summary.bytes, saved.memoryBytes, elapsedMs));
+    const { uuid, root, bytes: checkpointBytes } = saved.summary;
+    const told = { ...saved, store: store.url, id, uuid, root, checkpointBytes };
+    if (common.json) await output.json({ ...documentOf(told), elapsedMs });
+    else if (!common.quiet) output.note(summaryOf(told, elapsedMs));
   } finally {
     progress.stop();
     await images.close();
@@ -82,18 +90,32 @@ function memoryOf(line: ParsedLine, skip: readonly SkipPart[]): MemoryArgument[]
   );
 }
 
-function documentOf({ summary, memoryBytes, totals }: ImageSaved, store: string, id: string): object {
+/** What both ways of saving tell. */
+interface Saved {
+  readonly store: string;
+  readonly uuid: string;
+  readonly root: string;
+  readonly id: string;
+  readonly memoryBytes: number;
+  readonly checkpointBytes: number;
+  readonly totals: MemoryTotals;
+  readonly parent?: string | undefined;
+  readonly tracker?: TrackerReport | undefined;
+}
+
+function documentOf(saved: Saved): object {
+  const { store, uuid, root, id, memoryBytes, checkpointBytes, totals, parent, tracker } = saved;
   const { encodedBytes, pages, zeroPages, fillPages, storedPages, samePages, parentPages } = totals;
   return {
     command: 'save',
     store,
-    uuid: summary.uuid,
-    root: summary.root,
+    uuid,
+    root,
     id,
     memoryBytes,
-    checkpointBytes: summary.bytes,
+    checkpointBytes,
     encodedBytes,
-    ratio: ratioOf(memoryBytes, summary.bytes),
+    ratio: ratioOf(memoryBytes, checkpointBytes),
     pages: {
       total: pages,
       zero: zeroPages,
@@ -102,13 +124,17 @@ function documentOf({ summary, memoryBytes, totals }: ImageSaved, store: string,
       same: samePages,
       parent: parentPages,
     },
+    parent: parent ?? null,
+    tracker: tracker ?? null,
   };
 }
 
-function summaryOf(checkpointBytes: number, memoryBytes: number, elapsedMs: number): string {
+function summaryOf({ memoryBytes, checkpointBytes, totals, parent }: Saved, elapsedMs: number): string {
   const size = formatBytes(checkpointBytes);
   const time = formatDuration(elapsedMs);
   if (memoryBytes === 0) return `saved ${size} without memory in ${time}`;
   const rate = formatRate((1000 * memoryBytes) / elapsedMs);
-  return `saved ${formatBytes(memoryBytes)} as ${size} in ${time}, ${rate}`;
+  const { pages, parentPages } = totals;
+  const kind = parent === undefined ? '' : `, an increment: ${pages - parentPages} of ${pages} pages stored`;
+  return `saved ${formatBytes(memoryBytes)} as ${size} in ${time}, ${rate}${kind}`;
 }

@@ -1,22 +1,29 @@
-/** `chkpt verify`: reads all of a checkpoint. Works without the native addon, slower. */
-import { type VerifyReport, verifyCheckpoint } from '../../index.ts';
+/** `chkpt verify`: reads all of a checkpoint and its parents. Works without the native addon, slower. */
+import { type VerifyOptions, type VerifyReport, verifyChain, verifyCheckpoint } from '../../index.ts';
 import { pageBytes } from '../../limits.ts';
 import type { Invocation } from '../invocation.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
-import { storeOf } from '../store-argument.ts';
+import { parentsOf, storeOf } from '../store-argument.ts';
 import { countOf, formatBytes, formatDuration, formatRate } from '../units.ts';
+import { usageError } from '../usage-error.ts';
 
 export async function run({ line, common, output, signal }: Invocation): Promise<void> {
+  const isAlone = line.has('alone');
+  if (isAlone && line.has('parent')) throw usageError('--alone and --parent exclude each other');
   const store = storeOf(line.operand(0));
+  const parents = parentsOf(line);
   const progress = createProgress('verifying', common);
   try {
-    const report = await verifyCheckpoint(store, {
+    const options: VerifyOptions = {
       threads: common.threads,
       signal,
       onProgress: ({ phase, memoryBytesDone, memoryBytes }) =>
         progress.update({ phase, doneBytes: memoryBytesDone, totalBytes: memoryBytes }),
-    });
+    };
+    const report: Verified = isAlone
+      ? await verifyCheckpoint(store, options)
+      : await verifyChain(store, { ...options, parents });
     progress.stop();
     if (common.json) await output.json(documentOf(report));
     else if (!common.quiet) await output.write(`${textOf(report)}\n`);
@@ -25,16 +32,16 @@ export async function run({ line, common, output, signal }: Invocation): Promise
   }
 }
 
-function documentOf({
-  url,
-  header,
-  root,
-  counts,
-  bytes,
-  indexed,
-  integrity,
-  elapsedMs,
-}: VerifyReport): object {
+/** `parents`: undefined when they were not looked at. */
+type Verified = VerifyReport & { readonly parents?: readonly VerifyReport[] };
+
+/** Those that are known: a checkpoint that stands alone has none, whatever was looked at. */
+function parentsIn({ header, parents }: Verified): readonly VerifyReport[] | undefined {
+  return header.parent === undefined ? [] : parents;
+}
+
+function documentOf(report: Verified): object {
+  const { url, header, root, counts, bytes, indexed, integrity, elapsedMs } = report;
   const { contexts, tags, pages, zeroPages, fillPages, storedPages, samePages, parentPages } = counts;
   return {
     command: 'verify',
@@ -57,20 +64,42 @@ function documentOf({
       same: samePages,
       parent: parentPages,
     },
+    parents: parentsIn(report)?.map(parentDocument) ?? null,
     elapsedMs,
   };
 }
 
-function textOf({ url, header, root, counts, bytes, elapsedMs }: VerifyReport): string {
+function parentDocument({ url, header, root, counts, bytes }: VerifyReport): object {
+  return {
+    store: url,
+    uuid: header.uuid,
+    root,
+    epoch: String(header.epoch),
+    checkpointBytes: bytes,
+    ownPages: counts.pages - counts.parentPages,
+  };
+}
+
+function textOf(report: Verified): string {
+  const { url, header, root, counts, bytes, elapsedMs } = report;
+  const parents = report.parents ?? [];
+  const parentBytes = parents.reduce((sum, parent) => sum + parent.bytes, 0);
   const memoryBytes = counts.pages * pageBytes;
   const parts = [
     `${formatBytes(bytes)} with ${formatBytes(memoryBytes)} of memory`,
     countOf(counts.contexts, 'context'),
     countOf(counts.tags, 'tag'),
-    countOf(counts.pages, 'page'),
+    `${countOf(counts.pages, 'page')}${header.parent === undefined ? '' : `, ${counts.pages - counts.parentPages} of its own`}`,
     `uuid ${header.uuid}`,
     `root ${root}`,
-    `${formatDuration(elapsedMs)}, ${formatRate((1000 * bytes) / elapsedMs)}`,
+    ...chainParts(report, parentBytes),
+    `${formatDuration(elapsedMs)}, ${formatRate((1000 * (bytes + parentBytes)) / elapsedMs)}`,
   ];
   return `ok ${printable(url)}: ${parts.join(', ')}`;
+}
+
+function chainParts({ header, parents }: Verified, parentBytes: number): string[] {
+  if (header.parent === undefined) return [];
+  if (parents === undefined) return ['its parents were not read'];
+  return [`with ${countOf(parents.length, 'parent')} of ${formatBytes(parentBytes)}`];
 }
