@@ -15,6 +15,10 @@
 namespace chkpt {
 namespace {
 
+// Chunks that are moved as a whole, and ends of regions that are not.
+const std::vector<RegionSpec> kRegions = {
+    {0, 320 * 1024}, {0x100000, 3 * 1024 * 1024 + 20480}, {std::uint64_t{5} << 30, 6 << 20}};
+
 class LazyLoaderTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -32,7 +36,7 @@ struct Saving {
 };
 
 Saving SaveToFile(BlockCodec codec, std::uint64_t seed,
-                  const std::vector<RegionSpec>& regions = kThreeRegions) {
+                  const std::vector<RegionSpec>& regions = kRegions) {
   Saving saving;
   saving.memory = Allocate(regions);
   FillRandomly(*saving.memory, seed);
@@ -75,11 +79,10 @@ struct Lazy {
 };
 
 // The walk checks sequence numbers from 0 on; these streams begin with another one.
-Lazy Begin(LazyLayer layer, std::shared_ptr<GuestMemory> memory, LazyOptions options = {}) {
+Lazy Begin(std::vector<LazyLayer> layers, std::shared_ptr<GuestMemory> memory,
+           LazyOptions options = {}) {
   Lazy lazy{.memory = std::move(memory)};
   options.walk = false;
-  std::vector<LazyLayer> layers;
-  layers.push_back(std::move(layer));
   auto loader =
       LazyLoader::Start(lazy.memory, std::move(layers), std::move(options), lazy.bell->Ringer());
   EXPECT_TRUE(loader.ok()) << loader.error().message;
@@ -89,6 +92,12 @@ Lazy Begin(LazyLayer layer, std::shared_ptr<GuestMemory> memory, LazyOptions opt
     lazy.WaitBeyond(LazyLoader::Stage::kArming);
   }
   return lazy;
+}
+
+Lazy Begin(LazyLayer layer, std::shared_ptr<GuestMemory> memory, LazyOptions options = {}) {
+  std::vector<LazyLayer> layers;
+  layers.push_back(std::move(layer));
+  return Begin(std::move(layers), std::move(memory), std::move(options));
 }
 
 // What each page has to be, without reading `memory`.
@@ -110,7 +119,7 @@ TEST_F(LazyLoaderTest, WhatIsTouchedIsWhatWasSavedWhileTheRestArrives) {
     for (const Backing backing : {Backing::kAnonymous, Backing::kMemfd}) {
       for (const bool in_memory : {false, true}) {
         // Used memory: what was in it must not be seen.
-        auto target = Allocate(kThreeRegions, backing);
+        auto target = Allocate(kRegions, backing);
         FillRandomly(*target, 99);
         // In memory the stream is cut into two extents.
         const std::vector<std::uint8_t> front(kStartOffset);
@@ -136,9 +145,38 @@ TEST_F(LazyLoaderTest, WhatIsTouchedIsWhatWasSavedWhileTheRestArrives) {
   }
 }
 
+TEST_F(LazyLoaderTest, WhatALayerDoesNotHoldIsInTheNextOne) {
+  const Saving parent = SaveToFile(BlockCodec::kLz4, 20);
+  const Saving child = SaveToFile(BlockCodec::kLz4, 21);
+  // A run of the child, zeros to itself, stands for the parent's content.
+  auto expected = Allocate(kRegions);
+  const BlockLayout layout(expected->regions());
+  const std::vector<std::uint8_t> zeros(kBlockBytes);
+  std::uint64_t from_parent = 0;
+  for (std::uint64_t block = 0; block < layout.block_count(); ++block) {
+    const PageRun pages = layout.PagesOf(block);
+    std::vector<std::uint8_t> bytes(pages.count * kPageBytes);
+    ASSERT_TRUE(child.memory->CopyOut(pages, bytes.data()).ok());
+    if (std::memcmp(bytes.data(), zeros.data(), bytes.size()) == 0) {
+      ++from_parent;
+      ASSERT_TRUE(parent.memory->CopyOut(pages, bytes.data()).ok());
+    }
+    ASSERT_TRUE(expected->CopyIn(pages, bytes.data()).ok());
+  }
+  ASSERT_GT(from_parent, 0u);
+  std::vector<LazyLayer> layers;
+  layers.push_back(LayerOf(child, FileOf(child)));
+  layers.back().has_parent = true;
+  layers.push_back(LayerOf(parent, FileOf(parent)));
+  Lazy lazy = Begin(std::move(layers), Allocate(kRegions), {.fill_delay_ms = 5});
+  ExpectEqualPages(*expected, *lazy.memory, 4, 300);
+  EXPECT_EQ(lazy.WaitBeyond(LazyLoader::Stage::kServing), LazyLoader::Stage::kResident);
+  EXPECT_EQ(DigestOf(*lazy.memory), DigestOf(*expected));
+}
+
 TEST_F(LazyLoaderTest, WhatTheGuestWritesDuringTheLoadStays) {
   const Saving saving = SaveToFile(BlockCodec::kLz4, 6);
-  auto target = Allocate(kThreeRegions);
+  auto target = Allocate(kRegions);
   Lazy lazy = Begin(LayerOf(saving, FileOf(saving)), target);
   // Every thread writes pages of its own and reads the others.
   std::vector<std::thread> guests;
@@ -160,8 +198,7 @@ TEST_F(LazyLoaderTest, WhatTheGuestWritesDuringTheLoadStays) {
 
 TEST_F(LazyLoaderTest, ASaveWhilePagesAreMissingFetchesThem) {
   const Saving saving = SaveToFile(BlockCodec::kLz4, 7);
-  Lazy lazy =
-      Begin(LayerOf(saving, FileOf(saving)), Allocate(kThreeRegions), {.fill_delay_ms = 60'000});
+  Lazy lazy = Begin(LayerOf(saving, FileOf(saving)), Allocate(kRegions), {.fill_delay_ms = 60'000});
   auto again = Save(lazy.memory, {.threads = 2});
   ASSERT_TRUE(again.ok());
   EXPECT_EQ(again.value().stream, saving.saved.stream);
@@ -171,7 +208,7 @@ TEST_F(LazyLoaderTest, ASaveWhilePagesAreMissingFetchesThem) {
 TEST_F(LazyLoaderTest, AReplayedWorkingSetComesWithoutTheGuestAskingForIt) {
   const Saving saving = SaveToFile(BlockCodec::kLz4, 8);
   Lazy first =
-      Begin(LayerOf(saving, FileOf(saving)), Allocate(kThreeRegions), {.fill_delay_ms = 60'000});
+      Begin(LayerOf(saving, FileOf(saving)), Allocate(kRegions), {.fill_delay_ms = 60'000});
   ExpectEqualPages(*saving.memory, *first.memory, 3, 60);
   const std::vector<std::uint32_t> recorded = first.loader->WorkingSet();
   EXPECT_EQ(recorded.size(), first.loader->counts().fault_blocks);
@@ -180,7 +217,7 @@ TEST_F(LazyLoaderTest, AReplayedWorkingSetComesWithoutTheGuestAskingForIt) {
   // Blocks that do not exist come from a damaged record: they are left out.
   std::vector<std::uint32_t> replay = recorded;
   replay.push_back(0xffffffff);
-  Lazy second = Begin(LayerOf(saving, FileOf(saving)), Allocate(kThreeRegions),
+  Lazy second = Begin(LayerOf(saving, FileOf(saving)), Allocate(kRegions),
                       {.fill_delay_ms = 60'000, .replay = replay});
   const LazyLoader::Counts all = second.loader->counts();
   for (int i = 0; i < 3000 && second.loader->counts().missing > all.blocks - recorded.size(); ++i) {
@@ -237,7 +274,7 @@ TEST_F(LazyLoaderTest, TheFillFindsDamageThatNobodyTouches) {
   Saving saving = SaveToFile(BlockCodec::kRaw, 10);
   saving.saved.stream[saving.saved.stream.size() / 2] ^= 1;
   ASSERT_TRUE(WriteAll(saving.file->fd(), kStartOffset, saving.saved.stream).ok());
-  Lazy lazy = Begin(LayerOf(saving, FileOf(saving)), Allocate(kThreeRegions));
+  Lazy lazy = Begin(LayerOf(saving, FileOf(saving)), Allocate(kRegions));
   EXPECT_EQ(lazy.WaitBeyond(LazyLoader::Stage::kServing), LazyLoader::Stage::kFailed);
   EXPECT_EQ(lazy.loader->error().code, ErrorCode::kDigest);
 }
@@ -291,12 +328,12 @@ TEST_F(LazyLoaderTest, MemoryThatCannotBeLazyIsToldBeforeItIsTouched) {
 
 TEST_F(LazyLoaderTest, ALoadCanEndAtAnyMoment) {
   const Saving saving = SaveToFile(BlockCodec::kLz4, 13);
-  for (int i = 0; i < 20; ++i) {
+  for (int i = 0; i < 8; ++i) {
     const int before = CountDescriptors();
     {
-      Lazy lazy = Begin(LayerOf(saving, FileOf(saving)), Allocate(kThreeRegions));
+      Lazy lazy = Begin(LayerOf(saving, FileOf(saving)), Allocate(kRegions));
       std::thread guest([&] { static_cast<void>(DigestOf(*lazy.memory)); });
-      std::this_thread::sleep_for(std::chrono::microseconds(200 * i));
+      std::this_thread::sleep_for(std::chrono::microseconds(500 * i));
       lazy.loader.reset();  // the guest goes on, with zeros
       guest.join();
     }
