@@ -33,6 +33,27 @@ int OpenPagemap();
 // The best method not better than `best` that is seen to work on `fd`.
 PagemapMethod UsableMethod(int fd, PagemapMethod best);
 
+// One PAGEMAP_SCAN as the kernel takes it. Bits of struct pm_scan_arg.
+struct PagemapQuery {
+  std::uint64_t flags = 0;           // kPagemapProtect, kPagemapOnlyAsync
+  std::uint64_t required = 0;        // categories that a page must have
+  std::uint64_t inverted = 0;        // those of them that it must not have
+  std::uint64_t any_of = 0;          // it must have one of these
+  std::uint64_t returned = 0;        // told in PagemapRange::categories; other ranges join
+  std::uint64_t page_count_max = 0;  // 0: no limit
+};
+inline constexpr std::uint64_t kPagemapProtect = 1;    // PM_SCAN_WP_MATCHING
+inline constexpr std::uint64_t kPagemapOnlyAsync = 2;  // PM_SCAN_CHECK_WPASYNC
+inline constexpr std::uint64_t kPageIsWritten = 1 << 1;
+inline constexpr std::uint64_t kPageIsPresent = 1 << 3;
+inline constexpr std::uint64_t kPageIsSwapped = 1 << 4;
+// PAGE_IS_PFNZERO: the shared zero page, small or huge.
+inline constexpr std::uint64_t kPageIsZero = 1 << 5;
+
+// Nothing when the kernel fails; errno says why.
+std::optional<PagemapWalk> ScanPagemap(int fd, const PagemapQuery& query, std::uint64_t start,
+                                       std::uint64_t end, std::span<PagemapRange> found);
+
 // Finds ranges of pages in [start, end) that are in memory or swapped out, ascending. Stops when
 // `found` is full, or, with `first_page_only`, at the first such page. Nothing when the kernel
 // fails. REQUIRES: method is kScan or kEntries; found is not empty.
