@@ -79,11 +79,14 @@ export {
   type FileRegion,
   GuestMemory,
   type MemoryScan,
+  MemoryTracker,
   PageDecoder,
   PageEncoder,
   PageSet,
   type RegionSpec,
   type TrackerKind,
+  type TrackOptions,
+  trackMemory,
   type WasmMemory,
 } from './memory/index.ts';
 export { hasNativeAddon } from './native/index.ts';

@@ -14,6 +14,7 @@
 #include "binding/page_set_wrap.h"
 #include "binding/save_wrap.h"
 #include "binding/stamp_wrap.h"
+#include "binding/tracker_wrap.h"
 #include "core/base/peer_process.h"
 #include "core/base/xxh3.h"
 #include "core/codec/lz4_block.h"
@@ -97,6 +98,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   AddonData::Install(env);
   MemoryWrap::Define(env, exports);
   PageSetWrap::Define(env, exports);
+  TrackerWrap::Define(env, exports);
   CopyWrap::Define(env, exports);
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);

@@ -13,3 +13,4 @@ export { MemoryCopy } from './memory-copy.ts';
 export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder.ts';
 export { type EncodeOptions, PageEncoder } from './page-encoder.ts';
 export { PageSet } from './page-set.ts';
+export { MemoryTracker, type TrackOptions, trackMemory } from './track-memory.ts';

@@ -2,6 +2,7 @@ export type {
   Measured,
   NativeAddon,
   NativeDeviceAccess,
+  NativeDirtyTracker,
   NativeKvmMachine,
   NativeKvmSupport,
   NativeLoadPipeline,

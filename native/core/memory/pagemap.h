@@ -30,6 +30,15 @@ struct PagemapWalk {
 // Opens /proc/self/pagemap; -1 if it is not there.
 int OpenPagemap();
 
+// The pagemap of a process; 0 is this one. -1 and errno if it may not be read.
+int OpenPagemapOf(int process);
+
+// Reads entries of the pages from address `start` on, as many as fit; zero when the kernel fails.
+std::size_t ReadPagemapEntries(int fd, std::uint64_t start, std::span<std::uint64_t> entries);
+inline constexpr std::uint64_t kEntryIsPresent = std::uint64_t{1} << 63;
+inline constexpr std::uint64_t kEntryIsSwapped = std::uint64_t{1} << 62;
+inline constexpr std::uint64_t kEntryIsSoftDirty = std::uint64_t{1} << 55;
+
 // The best method not better than `best` that is seen to work on `fd`.
 PagemapMethod UsableMethod(int fd, PagemapMethod best);
 
