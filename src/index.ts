@@ -97,11 +97,14 @@ export {
   type LazyCounts,
   type MemoryScan,
   type MissingPages,
+  MemoryTracker,
   PageDecoder,
   PageEncoder,
   PageSet,
   type RegionSpec,
   type TrackerKind,
+  type TrackOptions,
+  trackMemory,
   type WasmMemory,
 } from './memory/index.ts';
 export { hasNativeAddon } from './native/index.ts';

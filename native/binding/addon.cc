@@ -16,6 +16,7 @@
 #include "binding/page_set_wrap.h"
 #include "binding/save_wrap.h"
 #include "binding/stamp_wrap.h"
+#include "binding/tracker_wrap.h"
 #include "core/base/peer_process.h"
 #include "core/base/xxh3.h"
 #include "core/codec/lz4_block.h"
@@ -99,6 +100,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   AddonData::Install(env);
   MemoryWrap::Define(env, exports);
   PageSetWrap::Define(env, exports);
+  TrackerWrap::Define(env, exports);
   CopyWrap::Define(env, exports);
   ChainWrap::Define(env, exports);
   DigestsWrap::Define(env, exports);

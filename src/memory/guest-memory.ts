@@ -91,15 +91,22 @@ export class GuestMemory implements AsyncDisposable {
   readonly regions: readonly MemoryRegion[];
   /** Memory that somebody else owns, and may move while its guest runs. */
   readonly isAttached: boolean;
+  /** Files that are mapped: other processes may write to the same memory. */
+  readonly isMapped: boolean;
   readonly #native: NativeMemory;
   readonly #inFlight = new Set<Promise<unknown>>();
   #lazy: MissingPages | undefined;
   #closed = false;
   #closing: Promise<void> | undefined;
 
-  private constructor(native: NativeMemory, regions: readonly NativeRegion[], isAttached = false) {
+  private constructor(
+    native: NativeMemory,
+    regions: readonly NativeRegion[],
+    source: 'own' | 'attached' | 'mapped' = 'own',
+  ) {
     this.#native = native;
-    this.isAttached = isAttached;
+    this.isAttached = source === 'attached';
+    this.isMapped = source === 'mapped';
     this.regions = regions.map(([base, bytes]) => ({ base, bytes }));
   }
 
@@ -154,7 +161,7 @@ export class GuestMemory implements AsyncDisposable {
     return new GuestMemory(
       callNative(() => nativeAddon().attachMemory(regions, views)),
       regions,
-      true,
+      'attached',
     );
   }
 
@@ -187,7 +194,7 @@ export class GuestMemory implements AsyncDisposable {
       const native = callNative(() =>
         nativeAddon().openFileMemory(regions, descriptors, offsets, mode, writable),
       );
-      return new GuestMemory(native, regions);
+      return new GuestMemory(native, regions, mode === 0 ? 'mapped' : 'own');
     } finally {
       for (const handle of handles) await handle.close();
     }

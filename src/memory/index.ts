@@ -17,3 +17,4 @@ export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder
 export { PageDigests } from './page-digests.ts';
 export { type EncodeOptions, PageEncoder } from './page-encoder.ts';
 export { PageSet } from './page-set.ts';
+export { MemoryTracker, type TrackOptions, trackMemory } from './track-memory.ts';

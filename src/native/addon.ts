@@ -46,6 +46,14 @@ export interface NativePageSet {
   runs(from: number, limit: number): Float64Array;
 }
 
+/** Pages are told by `harvest` until they are in a set that it resolved with. */
+export interface NativeDirtyTracker {
+  arm(): Promise<void>;
+  harvest(): Promise<NativePageSet>;
+  mark(first: number, count: number): void;
+  close(): Promise<void>;
+}
+
 export interface NativePosition {
   readonly uuid: Uint8Array;
   readonly epoch: bigint;
@@ -248,6 +256,12 @@ export interface NativeAddon {
   readonly ChainLoad: new (pageCount: number) => NativeChainLoad;
   readonly PageDigests: new (pageCount: number, key?: NativePageDigests) => NativePageDigests;
   readonly PageSet: new (pageCount: number) => NativePageSet;
+  /** kind: index of TrackerKind. process 0: this one. Throws why this kind cannot be had. */
+  readonly DirtyTracker: new (
+    memory: NativeMemory,
+    kind: number,
+    options: { readonly threads: number; readonly process: number },
+  ) => NativeDirtyTracker;
   /** The target is fresh memory. */
   readonly MemoryCopy: new (
     target: NativeMemory,
@@ -339,6 +353,12 @@ export interface NativeAddon {
     zeroScan(memory: NativeMemory, threads: number): Promise<Measured>;
     copy(memory: NativeMemory, threads: number): Promise<Measured>;
     palaciosRecords(memory: NativeMemory, descriptor: number): Promise<Measured>;
+    /** Writes to pages of mapped memory. */
+    dirty(memory: NativeMemory, perMille: number, seed: bigint): Promise<void>;
+    /** PAGEMAP_SCAN over memory that a write-protect tracker has armed; takes its pages. */
+    bareScan(memory: NativeMemory): Promise<Measured>;
+    bitLoop(set: NativePageSet): Promise<Measured>;
+    runs(set: NativePageSet): Promise<Measured>;
     readonly StoredBlocks: new () => NativeStoredBlocks;
   };
 }

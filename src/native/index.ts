@@ -3,6 +3,7 @@ export type {
   NativeAddon,
   NativeChainLoad,
   NativeDeviceAccess,
+  NativeDirtyTracker,
   NativeKvmMachine,
   NativeKvmSupport,
   NativeLazyLayer,

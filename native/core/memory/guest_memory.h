@@ -11,15 +11,18 @@
 // unsynchronised.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "core/base/result.h"
 #include "core/base/units.h"
+#include "core/bitmap/dirty_bitmap.h"
 
 namespace chkpt {
 
@@ -147,12 +150,25 @@ class GuestMemory {
   // No region is fresh any more.
   void MarkUsed();
 
+  // From here on Write, CopyIn and Zero mark what they have changed in `log`, after the change: a
+  // mark made before could be taken before the change is there. Any number of logs. Pipelines that
+  // write through Region::host do not come by here: they call NoteWritten.
+  // REQUIRES: log->page_count() == page_count().
+  void AddWriteLog(std::shared_ptr<DirtyBitmap> log);
+  void RemoveWriteLog(const DirtyBitmap* log);
+  // REQUIRES: the run lies in memory.
+  void NoteWritten(PageRun run);
+
  private:
   GuestMemory() = default;
   // Takes over `region` and numbers its pages.
   void Append(Region region);
   std::vector<Region> regions_;
   std::uint64_t page_count_ = 0;
+
+  std::atomic<bool> has_write_logs_{false};  // so that memory without logs takes no lock
+  std::mutex write_logs_mutex_;
+  std::vector<std::shared_ptr<DirtyBitmap>> write_logs_;
 };
 
 // Reads everything of `fd` at `offset`, retrying EINTR and short reads. Early end of file:
