@@ -31,6 +31,8 @@ export const baselines = {
     'original framing, one record per page, one writev each, one thread, to a file on the scratch file system',
   'lz4 -1': 'the command as a whole process, image file to file, both on the scratch file system',
   'lz4 -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
+  'plain lazy load':
+    'a lazy load without a recorded working set and without fill, which touches the same pages in the same order',
   'idle process': 'Node with chkpt and the same guest memory, doing nothing',
 } as const;
 
@@ -106,6 +108,25 @@ export const figures = {
     what: 'from the abort of loadVm, LZ4, from file: until it has ended',
     baselines: {},
     limits: { atMost: 50 },
+  },
+  'lazy.start': {
+    what: 'loadVm, lazy, from file: in the page cache until the guest can run',
+    baselines: {},
+    limits: { atMost: 15 },
+  },
+  'lazy.fault.bare': {
+    what: 'a userfaultfd fault that another thread serves with a page that is ready',
+    baselines: {},
+  },
+  'lazy.fault.p50': {
+    what: 'touching a block of a lazy load, LZ4, in the page cache, above that; median',
+    baselines: {},
+    limits: { atMost: 0.06 },
+  },
+  'lazy.fault.p99': { what: 'the same, 99th percentile', baselines: {}, limits: { atMost: 0.25 } },
+  'lazy.replay': {
+    what: 'touching 1000 blocks after a lazy load that replays them',
+    baselines: { 'plain lazy load': { atLeast: 2 } },
   },
   'loop.utilization': { what: 'performance.eventLoopUtilization', baselines: {} },
 } as const satisfies Record<string, Figure>;

@@ -16,6 +16,7 @@ import { measureCancel } from './stages/cancel.ts';
 import { measureEncode } from './stages/encode.ts';
 import { measureFiles } from './stages/files.ts';
 import { measureFootprint } from './stages/footprint.ts';
+import { measureLazy } from './stages/lazy.ts';
 import { measureLoad } from './stages/load.ts';
 import { measureLoop } from './stages/loop.ts';
 import { measureGuestScan, measureZeroScan } from './stages/scan.ts';
@@ -72,6 +73,7 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
       measureLoad,
       measureFiles,
       measureCancel,
+      measureLazy,
       measureLoop,
     ]) {
       await stage(bench, guest);
