@@ -34,6 +34,8 @@ export const baselines = {
   'whole save': 'saveVm of the same guest without a parent, LZ4, to file:',
   PAGEMAP_SCAN: 'the ioctl alone over the same range: takes what was written and protects it',
   'bit loop': 'a loop over the bits of the same set',
+  'plain lazy load':
+    'a lazy load without a recorded working set and without fill, which touches the same pages in the same order',
   'idle process': 'Node with chkpt and the same guest memory, doing nothing',
 } as const;
 
@@ -126,6 +128,25 @@ export const figures = {
     what: 'from the abort of loadVm, LZ4, from file: until it has ended',
     baselines: {},
     limits: { atMost: 50 },
+  },
+  'lazy.start': {
+    what: 'loadVm, lazy, from file: in the page cache until the guest can run',
+    baselines: {},
+    limits: { atMost: 15 },
+  },
+  'lazy.fault.bare': {
+    what: 'a userfaultfd fault that another thread serves with a page that is ready',
+    baselines: {},
+  },
+  'lazy.fault.p50': {
+    what: 'touching a block of a lazy load, LZ4, in the page cache, above that; median',
+    baselines: {},
+    limits: { atMost: 0.06 },
+  },
+  'lazy.fault.p99': { what: 'the same, 99th percentile', baselines: {}, limits: { atMost: 0.25 } },
+  'lazy.replay': {
+    what: 'touching 1000 blocks after a lazy load that replays them',
+    baselines: { 'plain lazy load': { atLeast: 2 } },
   },
   'loop.utilization': { what: 'performance.eventLoopUtilization', baselines: {} },
 } as const satisfies Record<string, Figure>;

@@ -17,6 +17,7 @@ import { measureEncode } from './stages/encode.ts';
 import { measureFiles } from './stages/files.ts';
 import { measureFootprint } from './stages/footprint.ts';
 import { measureIncrement } from './stages/increment.ts';
+import { measureLazy } from './stages/lazy.ts';
 import { measureLoad } from './stages/load.ts';
 import { measureLoop } from './stages/loop.ts';
 import { measureGuestScan, measureZeroScan } from './stages/scan.ts';
@@ -76,6 +77,7 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
       measureFiles,
       measureIncrement,
       measureCancel,
+      measureLazy,
       measureLoop,
     ]) {
       await stage(bench, guest);

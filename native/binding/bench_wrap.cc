@@ -1,9 +1,14 @@
 #include "binding/bench_wrap.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "binding/convert.h"
 #include "binding/memory_wrap.h"
 #include "binding/page_set_wrap.h"
 #include "binding/task.h"
+#include "core/base/bytes.h"
+#include "core/bench/fault_bench.h"
 #include "core/bench/track_baselines.h"
 
 namespace chkpt::binding {
@@ -96,6 +101,38 @@ Napi::Value Warm(const Napi::CallbackInfo& info) {
       [](Napi::Env e, const Nothing&) { return e.Undefined(); });
 }
 
+Napi::Value TimesToJs(Napi::Env env, const std::vector<double>& times) {
+  Napi::Float64Array array = Napi::Float64Array::New(env, times.size());
+  std::copy(times.begin(), times.end(), array.Data());
+  return array;
+}
+
+Napi::Value Touch(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<GuestMemory> memory = MemoryWrap::MemoryOf(info[0]);
+  if (memory == nullptr) return {};
+  const auto bytes = ToBytes(info[1]);
+  if (!bytes) return ThrowType(info.Env(), "a Uint8Array expected");
+  std::vector<std::uint32_t> pages(bytes->size() / 4);
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    pages[i] = Load<std::uint32_t>(bytes->data() + 4 * i);
+  }
+  return Task<std::vector<double>>::Run(
+      info.Env(),
+      [memory, pages = std::move(pages)](const std::atomic<bool>&) {
+        return Result<std::vector<double>>(TouchPages(*memory, pages));
+      },
+      TimesToJs);
+}
+
+Napi::Value FaultRoundTrip(const Napi::CallbackInfo& info) {
+  const auto count = ToUint64(info[0]);
+  if (!count || *count == 0 || *count > 100'000) return ThrowType(info.Env(), "a count expected");
+  return Task<std::vector<double>>::Run(
+      info.Env(),
+      [count = *count](const std::atomic<bool>&) { return MeasureFaultRoundTrip(count); },
+      TimesToJs);
+}
+
 }  // namespace
 
 void DefineBaselines(Napi::Env env, Napi::Object exports) {
@@ -104,6 +141,8 @@ void DefineBaselines(Napi::Env env, Napi::Object exports) {
   bench.Set("zeroScan", Napi::Function::New<&OverMemory<&ZeroScan>>(env, "zeroScan"));
   bench.Set("copy", Napi::Function::New<&OverMemory<&MeasureCopy>>(env, "copy"));
   bench.Set("palaciosRecords", Napi::Function::New<&MeasurePalacios>(env, "palaciosRecords"));
+  bench.Set("touch", Napi::Function::New<&Touch>(env, "touch"));
+  bench.Set("faultRoundTrip", Napi::Function::New<&FaultRoundTrip>(env, "faultRoundTrip"));
   bench.Set("warm", Napi::Function::New<&Warm>(env, "warm"));
   bench.Set("dirty", Napi::Function::New<&Dirty>(env, "dirty"));
   bench.Set("bareScan", Napi::Function::New<&BareScan>(env, "bareScan"));

@@ -349,6 +349,10 @@ export interface NativeAddon {
   readonly bench: {
     /** Touches that much fresh memory and gives it back. */
     warm(byteCount: number): Promise<void>;
+    /** Nanoseconds to touch each page; `pages` are u32 little-endian. */
+    touch(memory: NativeMemory, pages: Uint8Array): Promise<Float64Array>;
+    /** Nanoseconds of bare userfaultfd faults. Rejects with CHKPT_PERMISSION, CHKPT_UNSUPPORTED. */
+    faultRoundTrip(count: number): Promise<Float64Array>;
     read(memory: NativeMemory, threads: number): Promise<Measured>;
     zeroScan(memory: NativeMemory, threads: number): Promise<Measured>;
     copy(memory: NativeMemory, threads: number): Promise<Measured>;
