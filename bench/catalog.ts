@@ -32,6 +32,8 @@ export const baselines = {
   'lz4 -1': 'the command as a whole process, image file to file, both on the scratch file system',
   'lz4 -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
   'whole save': 'saveVm of the same guest without a parent, LZ4, to file:',
+  PAGEMAP_SCAN: 'the ioctl alone over the same range: takes what was written and protects it',
+  'bit loop': 'a loop over the bits of the same set',
   'idle process': 'Node with chkpt and the same guest memory, doing nothing',
 } as const;
 
@@ -83,6 +85,18 @@ export const figures = {
   'scan.untouched.cost': { what: 'its time', baselines: {}, limits: { atMost: 2 } },
   'save.untouched': { what: 'saveVm of untouched memory to null:', baselines: { read: {} } },
   'save.untouched.cost': { what: 'its time', baselines: {}, limits: { atMost: 2 } },
+  'track.harvest': {
+    what: 'MemoryTracker.harvest, write-protect, of resident memory; each page with content',
+    baselines: { PAGEMAP_SCAN: { atLeast: 0.77 } },
+  },
+  'track.runs.sparse': {
+    what: 'runs of a page set of 16 GiB with at most 1 % of its pages',
+    baselines: { 'bit loop': { atLeast: 10 } },
+  },
+  'track.runs.dense': {
+    what: 'runs of a page set of 16 GiB with 10 % and more',
+    baselines: { 'bit loop': { atLeast: 1 } },
+  },
   'footprint.save': {
     what: 'peak memory of a process that saves, less the guest',
     baselines: { 'idle process': {} },

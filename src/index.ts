@@ -5,6 +5,14 @@
 export { type DiffOptions, type DiffReport, diffCheckpoints, type RegionDiff } from './checkpoint/diff.ts';
 export { type FlattenOptions, type FlattenReport, flattenCheckpoint } from './checkpoint/flatten.ts';
 export { type KeepLastOptions, type KeepLastReport, keepLast } from './checkpoint/keep-last.ts';
+export type {
+  LazyLoad,
+  LazyOptions,
+  LazyOutcome,
+  ResidentReport,
+  WorkingSetMode,
+  WorkingSetOption,
+} from './checkpoint/lazy-options.ts';
 export { type LoadReport, type LoadVmOptions, loadVm } from './checkpoint/load-vm.ts';
 export { type OpenForLoadOptions, type OpenForSaveOptions, openCheckpoint } from './checkpoint/open.ts';
 export { Operation, type Progress } from './checkpoint/operation.ts';
@@ -86,12 +94,17 @@ export {
   type EncodeOptions,
   type FileRegion,
   GuestMemory,
+  type LazyCounts,
   type MemoryScan,
+  type MissingPages,
+  MemoryTracker,
   PageDecoder,
   PageEncoder,
   PageSet,
   type RegionSpec,
   type TrackerKind,
+  type TrackOptions,
+  trackMemory,
   type WasmMemory,
 } from './memory/index.ts';
 export { hasNativeAddon } from './native/index.ts';
@@ -106,6 +119,7 @@ export {
   type Segment,
   type SegmentSummary,
   type Store,
+  type StoreExtent,
   type StoreFactory,
   type StoreReader,
   type StoreReadOptions,

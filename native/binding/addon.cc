@@ -10,11 +10,13 @@
 #include "binding/convert.h"
 #include "binding/copy_wrap.h"
 #include "binding/kvm_wrap.h"
+#include "binding/lazy_wrap.h"
 #include "binding/load_wrap.h"
 #include "binding/memory_wrap.h"
 #include "binding/page_set_wrap.h"
 #include "binding/save_wrap.h"
 #include "binding/stamp_wrap.h"
+#include "binding/tracker_wrap.h"
 #include "core/base/peer_process.h"
 #include "core/base/xxh3.h"
 #include "core/codec/lz4_block.h"
@@ -98,11 +100,13 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   AddonData::Install(env);
   MemoryWrap::Define(env, exports);
   PageSetWrap::Define(env, exports);
+  TrackerWrap::Define(env, exports);
   CopyWrap::Define(env, exports);
   ChainWrap::Define(env, exports);
   DigestsWrap::Define(env, exports);
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);
+  LazyWrap::Define(env, exports);
   StampWrap::Define(env, exports);
   DefineKvm(env, exports);
   DefineBuffers(env, exports);

@@ -48,6 +48,7 @@ class AddonData {
   Napi::FunctionReference page_set_constructor;
   Napi::FunctionReference save_constructor;
   Napi::FunctionReference load_constructor;
+  Napi::FunctionReference lazy_constructor;
   Napi::FunctionReference stamp_constructor;
 
  private:

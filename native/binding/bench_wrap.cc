@@ -2,7 +2,9 @@
 
 #include "binding/convert.h"
 #include "binding/memory_wrap.h"
+#include "binding/page_set_wrap.h"
 #include "binding/task.h"
+#include "core/bench/track_baselines.h"
 
 namespace chkpt::binding {
 namespace {
@@ -54,6 +56,36 @@ Napi::Value MeasurePalacios(const Napi::CallbackInfo& info) {
   });
 }
 
+// dirty(memory, perMille, seed)
+Napi::Value Dirty(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<GuestMemory> memory = MemoryWrap::MemoryOf(info[0]);
+  if (memory == nullptr) return {};
+  const auto per_mille = ToUint64(info[1]);
+  const auto seed = ToUint64(info[2]);
+  if (!per_mille || *per_mille > 1000 || !seed) return ThrowType(info.Env(), "0 to 1000 expected");
+  return Task<Nothing>::Run(
+      info.Env(),
+      [memory, per_mille = static_cast<unsigned>(*per_mille),
+       seed = *seed](const std::atomic<bool>&) {
+        DirtyPages(*memory, per_mille, seed);
+        return Ok();
+      },
+      [](Napi::Env e, const Nothing&) { return e.Undefined(); });
+}
+
+Napi::Value BareScan(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<GuestMemory> memory = MemoryWrap::MemoryOf(info[0]);
+  if (memory == nullptr) return {};
+  return RunMeasured(info.Env(), [memory] { return MeasureBareScan(*memory); });
+}
+
+template <Measured (*measure)(const DirtyBitmap&)>
+Napi::Value OverSet(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<DirtyBitmap> set = PageSetWrap::SetOf(info[0]);
+  if (set == nullptr) return {};
+  return RunMeasured(info.Env(), [set] { return Result<Measured>(measure(*set)); });
+}
+
 Napi::Value Warm(const Napi::CallbackInfo& info) {
   const auto bytes = ToUint64(info[0]);
   if (!bytes || *bytes == 0 || *bytes > kMemoryBytesMax) {
@@ -73,6 +105,10 @@ void DefineBaselines(Napi::Env env, Napi::Object exports) {
   bench.Set("copy", Napi::Function::New<&OverMemory<&MeasureCopy>>(env, "copy"));
   bench.Set("palaciosRecords", Napi::Function::New<&MeasurePalacios>(env, "palaciosRecords"));
   bench.Set("warm", Napi::Function::New<&Warm>(env, "warm"));
+  bench.Set("dirty", Napi::Function::New<&Dirty>(env, "dirty"));
+  bench.Set("bareScan", Napi::Function::New<&BareScan>(env, "bareScan"));
+  bench.Set("bitLoop", Napi::Function::New<&OverSet<&MeasureBitLoop>>(env, "bitLoop"));
+  bench.Set("runs", Napi::Function::New<&OverSet<&MeasureRuns>>(env, "runs"));
   exports.Set("bench", bench);
   BlocksWrap::Define(env, bench);
 }

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <thread>
 
+#include "core/kvm/kvm_log_tracker.h"
+
 #ifdef CHKPT_HAVE_KVM
 
 namespace chkpt {
@@ -115,6 +117,34 @@ TEST_F(KvmMachineTest, RunsOnlyBetweenResumeAndPause) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
     EXPECT_EQ(counter(), paused);
   }
+}
+
+TEST_F(KvmMachineTest, TheDirtyLogTellsWhatTheGuestAndTheMemoryItselfWrite) {
+  const auto never = [] { return false; };
+  auto machine = Make(kCount);
+  auto tracker = KvmLogTracker::Open(machine);
+  ASSERT_TRUE(tracker.ok()) << tracker.error().message;
+  EXPECT_FALSE(KvmLogTracker::Open(machine).ok()) << "one for one machine";
+  const auto harvest = [&] {
+    DirtyBitmap set(memory_->page_count());
+    EXPECT_TRUE(tracker.value()->Harvest(&set, never).ok());
+    std::vector<PageRun> runs(16);
+    runs.resize(set.Runs(0, runs));
+    return runs;
+  };
+  ASSERT_TRUE(tracker.value()->Arm(never).ok());
+  EXPECT_EQ(harvest(), std::vector<PageRun>{});
+  for (int round = 0; round < 20; ++round) {
+    const std::uint16_t before = counter();
+    machine->Resume();
+    ASSERT_TRUE(Until([&] { return counter() != before; }));
+    machine->Pause();
+    EXPECT_EQ(harvest(), (std::vector<PageRun>{{kCounter / kPageBytes, 1}}));
+    EXPECT_EQ(harvest(), std::vector<PageRun>{});
+  }
+  const std::uint8_t byte = 1;
+  ASSERT_TRUE(memory_->Write(0x9000, {&byte, 1}).ok());
+  EXPECT_EQ(harvest(), (std::vector<PageRun>{{9, 1}}));
 }
 
 TEST_F(KvmMachineTest, PauseAndResumeFromManyThreadsEndWhereTheLastOneSays) {

@@ -76,12 +76,17 @@ export class ChangeLog {
     else this.digests = undefined;
   }
 
-  /** The machine holds that checkpoint and stands still. */
-  async loaded(name: CheckpointName): Promise<void> {
+  /** Nothing is known of the changes any more. The next save starts anew. */
+  reset(): void {
     this.digests = undefined;
     this.#armed = false;
     this.#baseline = undefined;
     this.#carried = undefined;
+  }
+
+  /** The machine holds that checkpoint and stands still. */
+  async loaded(name: CheckpointName): Promise<void> {
+    this.reset();
     await this.tracker.arm();
     this.#armed = true;
     this.#baseline = { uuid: name.uuid, root: name.root };

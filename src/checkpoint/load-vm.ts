@@ -18,7 +18,9 @@ import { PageDecoder } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
 import { ChangeLog } from './change-log.ts';
 import { checkpointDigest } from './digest.ts';
+import { checkLazyOptions, type LazyOptions, type LazyOutcome } from './lazy-options.ts';
 import { chainOf, loadChainMemory } from './load-chain.ts';
+import { PreparedLazyLoad, prepareLazyLoad } from './load-lazy.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import type { ChainMember } from './parent.ts';
@@ -38,6 +40,11 @@ export interface LoadVmOptions {
   readonly threads?: number | undefined;
   /** Cancels at the next block of each thread; when memory was already touched the machine refuses to run. */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * Resolves when the guest can run, with its memory still in the checkpoint: pages come when they are touched. Where that is
+   * not possible everything is loaded as usual and `LoadReport.lazy` says why. See docs/lazy-load.md.
+   */
+  readonly lazy?: boolean | LazyOptions | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 
@@ -45,7 +52,7 @@ export interface LoadVmOptions {
 export interface LoadReport {
   readonly url: string;
   readonly uuid: string;
-  /** Root digest, hexadecimal, verified. */
+  /** Root digest, hexadecimal, verified; of a lazy load it is what END says, verified when all is resident. */
   readonly root: string;
   readonly header: VmHeader;
   readonly memoryBytes: number;
@@ -55,6 +62,7 @@ export interface LoadReport {
   readonly parents: readonly string[];
   /** Wall time, milliseconds. */
   readonly elapsedMs: number;
+  readonly lazy: LazyOutcome;
 }
 
 const channel = tracingChannel('chkpt:load');
@@ -92,6 +100,7 @@ async function load(
   const { skip = [], signal } = options;
   checkReady(vm, skip);
   const plan = planOf(vm, skip);
+  const lazyOptions = checkLazyOptions(options.lazy);
   const checkpoint = await openInStore(store, {
     mode: 'load',
     digest: await checkpointDigest(),
@@ -100,6 +109,7 @@ async function load(
   });
   const memoryBytes = plan.hasMemory ? Number(vm.memory?.byteLength ?? 0n) : 0;
   let touched = false;
+  let lazy: PreparedLazyLoad | undefined;
   try {
     report({ phase: 'state', memoryBytesDone: 0, memoryBytes });
     const header = await loadHeader(checkpoint);
@@ -108,13 +118,22 @@ async function load(
     // Before anything of the machine is touched.
     const members = plan.hasMemory ? await chainOf(checkpoint, store, options) : [];
     checkAborted(signal, store.url);
+    const memory = plan.hasMemory ? vm.memory : undefined;
+    const prepared =
+      lazyOptions === undefined
+        ? { reason: 'not asked for' }
+        : await prepareLazyLoad(vm, memory, store, checkpoint.uuid, lazyOptions, signal, members.slice(1));
+    if (prepared instanceof PreparedLazyLoad) lazy = prepared;
     vm.beginLoad();
     touched = true;
-    const summary = await loadMemory(vm, checkpoint, members, plan, options, report);
+    if (lazy !== undefined) await lazy.start();
+    const summary = lazy?.summary ?? (await loadMemory(vm, checkpoint, members, plan, options, report));
     for (const set of apply) await set();
     await vm.endLoad();
     if (plan.hasMemory && vm.dirtyTracker !== undefined) {
-      await ChangeLog.of(vm.dirtyTracker).loaded({ uuid: checkpoint.uuid, root: summary.root });
+      const log = ChangeLog.of(vm.dirtyTracker);
+      if (lazy !== undefined) log.reset();
+      else await log.loaded({ uuid: checkpoint.uuid, root: summary.root });
     }
     report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
     return {
@@ -126,9 +145,14 @@ async function load(
       checkpointBytes: summary.bytes,
       parents: members.slice(1).map(({ uuid }) => uuid),
       elapsedMs: performance.now() - begin,
+      lazy:
+        prepared instanceof PreparedLazyLoad
+          ? { active: true, load: prepared.run(begin, signal) }
+          : { active: false, reason: prepared.reason },
     };
   } catch (error) {
     const failure = withDetails(abortedOr(error, signal), { store: store.url });
+    await lazy?.cancel(failure);
     if (touched) await vm.endLoad(failure instanceof Error ? failure : new Error(String(failure)));
     throw failure;
   } finally {
@@ -164,6 +188,8 @@ async function loadMemory(
 ): Promise<StreamSummary> {
   const { memory } = vm;
   if (!hasMemory || memory === undefined) return await checkpoint.finish();
+  // Pages of an earlier load that was not complete do not come any more.
+  await memory.replaceMissingPages(undefined);
   const { threads, signal } = options;
   const memoryBytes = Number(memory.byteLength);
   const onPages = (pages: number): void =>

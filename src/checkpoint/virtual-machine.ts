@@ -70,7 +70,8 @@ export interface VirtualMachine {
   beginLoad(): void;
   /**
    * Everything was replaced, or, with an error, the machine holds a mixture and must not run. When it throws or rejects
-   * the load has failed, and it is called again with that error.
+   * the load has failed, and it is called again with that error. After a lazy load it may be called with an error while the
+   * guest runs, when a page could not be fetched; `pause` follows.
    */
   endLoad(failure?: Error): void | Promise<void>;
 }

@@ -9,12 +9,15 @@ export interface DirtyTracker {
   readonly kind: TrackerKind;
   /** Why this one, and why no better one. */
   readonly reason: string;
-  /** Everything counts as clean from here on. */
+  /** Everything counts as clean from here on. Rejects with `CHKPT_CLOSED`, `CHKPT_ABORTED`, `CHKPT_MEMORY_DETACHED`, `CHKPT_IO`. */
   arm(): Promise<void>;
   /**
    * Pages that may have been written since `arm` or the last `harvest`; they count as clean again. The guest may run. When what
    * the set is for fails, merge it into the next one: it is the only place that knows these pages.
+   *
+   * Rejects as `arm`, and with `CHKPT_CLOSED` before `arm`; what it had found by then is in the next set.
    */
   harvest(): Promise<PageSet>;
+  /** Waits for what is under way and ends tracking. Harmless when called twice. */
   close(): Promise<void>;
 }

@@ -76,19 +76,37 @@ export interface MemoryScan {
   readonly fill: number;
 }
 
+/** Who brings pages that are not in memory yet. */
+export interface MissingPages {
+  /** True from when memory belongs to it until all is there, or it has failed. */
+  readonly isLoading: boolean;
+  /** Throws what made it fail: what was read of memory since may be wrong. */
+  check(): void;
+  /** What is still missing becomes zeros: the guest must not run any more. */
+  close(): Promise<void>;
+}
+
 export class GuestMemory implements AsyncDisposable {
   /** The region table, ascending. */
   readonly regions: readonly MemoryRegion[];
   /** Memory that somebody else owns, and may move while its guest runs. */
   readonly isAttached: boolean;
+  /** Files that are mapped: other processes may write to the same memory. */
+  readonly isMapped: boolean;
   readonly #native: NativeMemory;
   readonly #inFlight = new Set<Promise<unknown>>();
+  #lazy: MissingPages | undefined;
   #closed = false;
   #closing: Promise<void> | undefined;
 
-  private constructor(native: NativeMemory, regions: readonly NativeRegion[], isAttached = false) {
+  private constructor(
+    native: NativeMemory,
+    regions: readonly NativeRegion[],
+    source: 'own' | 'attached' | 'mapped' = 'own',
+  ) {
     this.#native = native;
-    this.isAttached = isAttached;
+    this.isAttached = source === 'attached';
+    this.isMapped = source === 'mapped';
     this.regions = regions.map(([base, bytes]) => ({ base, bytes }));
   }
 
@@ -143,7 +161,7 @@ export class GuestMemory implements AsyncDisposable {
     return new GuestMemory(
       callNative(() => nativeAddon().attachMemory(regions, views)),
       regions,
-      true,
+      'attached',
     );
   }
 
@@ -176,7 +194,7 @@ export class GuestMemory implements AsyncDisposable {
       const native = callNative(() =>
         nativeAddon().openFileMemory(regions, descriptors, offsets, mode, writable),
       );
-      return new GuestMemory(native, regions);
+      return new GuestMemory(native, regions, mode === 0 ? 'mapped' : 'own');
     } finally {
       for (const handle of handles) await handle.close();
     }
@@ -204,6 +222,7 @@ export class GuestMemory implements AsyncDisposable {
     const bytes = typeof target === 'number' ? new Uint8Array(checkOffset(target)) : checkBytes(target);
     const place = this.#checkRange(address, bytes.length);
     callNative(() => this.native.read(place, bytes));
+    this.#lazy?.check();
     return bytes;
   }
 
@@ -233,10 +252,24 @@ export class GuestMemory implements AsyncDisposable {
   async hold<T>(work: Promise<T>): Promise<T> {
     this.#inFlight.add(work);
     try {
-      return await work;
+      const result = await work;
+      this.#lazy?.check();
+      return result;
     } finally {
       this.#inFlight.delete(work);
     }
+  }
+
+  /** Pages of this memory are brought by `pages` from now on. For `src/memory`. */
+  async replaceMissingPages(pages: MissingPages | undefined): Promise<void> {
+    const before = this.#lazy;
+    this.#lazy = pages;
+    await before?.close();
+  }
+
+  /** Who brings the pages that are missing; `undefined` when none ever were. */
+  get missingPages(): MissingPages | undefined {
+    return this.#lazy;
   }
 
   /** Waits for what is in flight, then gives the memory back. Harmless when called twice. */
@@ -247,6 +280,7 @@ export class GuestMemory implements AsyncDisposable {
   }
 
   async #close(): Promise<void> {
+    await this.#lazy?.close();
     await Promise.allSettled([...this.#inFlight]);
     await this.#native.close();
   }

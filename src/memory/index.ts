@@ -7,11 +7,14 @@ export {
   type FileRegion,
   GuestMemory,
   type MemoryScan,
+  type MissingPages,
   type RegionSpec,
   type WasmMemory,
 } from './guest-memory.ts';
+export { type LazyCounts, LazyPages, type LazyPagesOptions } from './lazy-pages.ts';
 export { MemoryCopy } from './memory-copy.ts';
 export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder.ts';
 export { PageDigests } from './page-digests.ts';
 export { type EncodeOptions, PageEncoder } from './page-encoder.ts';
 export { PageSet } from './page-set.ts';
+export { MemoryTracker, type TrackOptions, trackMemory } from './track-memory.ts';

@@ -46,6 +46,14 @@ export interface NativePageSet {
   runs(from: number, limit: number): Float64Array;
 }
 
+/** Pages are told by `harvest` until they are in a set that it resolved with. */
+export interface NativeDirtyTracker {
+  arm(): Promise<void>;
+  harvest(): Promise<NativePageSet>;
+  mark(first: number, count: number): void;
+  close(): Promise<void>;
+}
+
 export interface NativePosition {
   readonly uuid: Uint8Array;
   readonly epoch: bigint;
@@ -132,6 +140,43 @@ export interface NativeLoadPipeline {
   close(): Promise<void>;
 }
 
+/** One checkpoint for a lazy load. */
+export interface NativeLazyLayer {
+  readonly uuid: Uint8Array;
+  readonly epoch: bigint;
+  readonly hasParent: boolean;
+  /** Offset of END. */
+  readonly endOffset: number;
+  readonly groups: readonly NativeGroup[];
+  readonly extents: readonly (
+    | { readonly bytes: number; readonly descriptor: number; readonly position: number }
+    | { readonly bytes: number; readonly view: Uint8Array }
+  )[];
+}
+
+export interface NativeLazyLoader {
+  /** Stages: 1 prepared, 3 serving, 4 resident. One call at a time. */
+  wait(stage: 1 | 3 | 4): Promise<void>;
+  /** From now on missing pages are served; the guest stands still. */
+  arm(): void;
+  /** Makes the load fail. */
+  abort(): void;
+  /** The machine knows that the load has failed: threads that wait for damaged pages may go on. */
+  release(): void;
+  hasFailed(): boolean;
+  counts(): {
+    readonly blocks: number;
+    readonly missing: number;
+    readonly faults: number;
+    readonly faultBlocks: number;
+  };
+  /** u32 block numbers, little-endian, in the order of their first fault. */
+  workingSet(): Uint8Array;
+  /** Header digests of all frames before END. */
+  digests(): Uint8Array;
+  close(): Promise<void>;
+}
+
 export interface NativeStampWriter {
   resume(): void;
   pause(): Promise<void>;
@@ -211,6 +256,12 @@ export interface NativeAddon {
   readonly ChainLoad: new (pageCount: number) => NativeChainLoad;
   readonly PageDigests: new (pageCount: number, key?: NativePageDigests) => NativePageDigests;
   readonly PageSet: new (pageCount: number) => NativePageSet;
+  /** kind: index of TrackerKind. process 0: this one. Throws why this kind cannot be had. */
+  readonly DirtyTracker: new (
+    memory: NativeMemory,
+    kind: number,
+    options: { readonly threads: number; readonly process: number },
+  ) => NativeDirtyTracker;
   /** The target is fresh memory. */
   readonly MemoryCopy: new (
     target: NativeMemory,
@@ -237,6 +288,22 @@ export interface NativeAddon {
       readonly pageDigests?: NativePageDigests | undefined;
     },
   ) => NativeLoadPipeline;
+  /** Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION where memory cannot be loaded lazily. */
+  readonly LazyLoader: new (
+    memory: NativeMemory,
+    options: {
+      /** Newest first. */
+      readonly layers: readonly NativeLazyLayer[];
+      readonly handlerThreads: number;
+      readonly fillThreads: number;
+      /** 0: no limit. */
+      readonly fillBytesPerSecond: number;
+      readonly fillDelayMs: number;
+      /** u32 block numbers to fetch first. */
+      readonly replay: Uint8Array;
+      readonly poison: boolean;
+    },
+  ) => NativeLazyLoader;
   readonly StampWriter: new (
     memory: NativeMemory,
     options: {
@@ -286,6 +353,12 @@ export interface NativeAddon {
     zeroScan(memory: NativeMemory, threads: number): Promise<Measured>;
     copy(memory: NativeMemory, threads: number): Promise<Measured>;
     palaciosRecords(memory: NativeMemory, descriptor: number): Promise<Measured>;
+    /** Writes to pages of mapped memory. */
+    dirty(memory: NativeMemory, perMille: number, seed: bigint): Promise<void>;
+    /** PAGEMAP_SCAN over memory that a write-protect tracker has armed; takes its pages. */
+    bareScan(memory: NativeMemory): Promise<Measured>;
+    bitLoop(set: NativePageSet): Promise<Measured>;
+    runs(set: NativePageSet): Promise<Measured>;
     readonly StoredBlocks: new () => NativeStoredBlocks;
   };
 }

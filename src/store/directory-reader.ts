@@ -9,7 +9,7 @@ import { errnoOf, type FileSystem, type OpenFile } from './file-system.ts';
 import { type Manifest, type ManifestSegment, manifestError, serializeManifest } from './manifest.ts';
 import { manifestName, readManifest } from './manifest-file.ts';
 import { closeReadable, openForReading, readAtPosition } from './readable-file.ts';
-import type { StoreReader } from './store.ts';
+import type { StoreExtent, StoreReader } from './store.ts';
 
 /** Where a load reads. */
 export interface DirectoryPlace {
@@ -135,6 +135,15 @@ class DirectoryReader implements StoreReader {
       done += await readPart(part, target.subarray(done, done + byteCount), position);
     }
     return done;
+  }
+
+  extents(): readonly StoreExtent[] | undefined {
+    const extents: StoreExtent[] = [];
+    for (const { file, start, end } of this.#parts) {
+      if (file.descriptor === undefined) return undefined;
+      extents.push({ bytes: end - start, descriptor: file.descriptor, position: 0 });
+    }
+    return extents;
   }
 
   async close(): Promise<void> {

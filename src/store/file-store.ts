@@ -13,7 +13,14 @@ import { errnoOf, type FileStatus } from './file-system.ts';
 import { FileTemporaries } from './file-temporaries.ts';
 import { publish } from './publish.ts';
 import { closeReadable, openForReading, type ReadableFile, readAtPosition } from './readable-file.ts';
-import type { Store, StoreFactory, StoreReader, StoreWriteOptions, StoreWriter } from './store.ts';
+import type {
+  Store,
+  StoreExtent,
+  StoreFactory,
+  StoreReader,
+  StoreWriteOptions,
+  StoreWriter,
+} from './store.ts';
 import { TemporaryFile } from './temporary-file.ts';
 import { filePath } from './url.ts';
 
@@ -170,6 +177,11 @@ class FileStoreReader implements StoreReader {
 
   readAt(offset: number, target: Uint8Array): Promise<number> {
     return readAtPosition(this.#opened.file, target, offset, this.#details);
+  }
+
+  extents(): readonly StoreExtent[] | undefined {
+    const { descriptor } = this.#opened.file;
+    return descriptor === undefined ? undefined : [{ bytes: this.byteLength, descriptor, position: 0 }];
   }
 
   close(): Promise<void> {

@@ -21,6 +21,8 @@ export interface FileStatus {
 
 /** One open file. The owner closes it, also after a failure. */
 export interface OpenFile {
+  /** The descriptor, where there is one. */
+  readonly descriptor?: number | undefined;
   /** Reads at `position`; may return less than asked for; 0 means the end of the file. */
   read(target: Uint8Array, position: number): Promise<number>;
   /** Writes one piece behind the other from `position` on, without copying them; may write less than asked for. */
@@ -65,6 +67,10 @@ class NodeOpenFile implements OpenFile {
 
   constructor(handle: FileHandle) {
     this.#handle = handle;
+  }
+
+  get descriptor(): number {
+    return this.#handle.fd;
   }
 
   async read(target: Uint8Array, position: number): Promise<number> {

@@ -1,7 +1,7 @@
 /** The reader's half of the guard: see guard.ts. */
 import { CheckpointError } from '../errors/index.ts';
 import { fromStore, storeFailure, throwIfAborted } from './failure.ts';
-import type { StoreReader } from './store.ts';
+import type { StoreExtent, StoreReader } from './store.ts';
 
 /** A reader without random access. */
 export class GuardedReader implements StoreReader {
@@ -23,6 +23,10 @@ export class GuardedReader implements StoreReader {
     this.byteLength = byteLength;
     this.#signal = signal;
     this.#url = url;
+  }
+
+  protected get isClosing(): boolean {
+    return this.#closing !== undefined;
   }
 
   async read(target: Uint8Array): Promise<number> {
@@ -83,5 +87,13 @@ export class GuardedRandomReader extends GuardedReader {
   async readAt(offset: number, target: Uint8Array): Promise<number> {
     if (!(Number.isSafeInteger(offset) && offset >= 0)) throw new RangeError(`not an offset: ${offset}`);
     return await this.fill('readAt', target, () => this.inner.readAt?.(offset, target) as Promise<number>);
+  }
+
+  /** Nothing when what the store gives is not the whole stream. */
+  extents(): readonly StoreExtent[] | undefined {
+    if (this.isClosing) return undefined;
+    const extents = this.inner.extents?.();
+    const bytes = extents?.reduce((sum, extent) => sum + extent.bytes, 0);
+    return bytes === this.byteLength ? extents : undefined;
   }
 }

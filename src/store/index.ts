@@ -11,6 +11,7 @@ export type {
   Segment,
   SegmentSummary,
   Store,
+  StoreExtent,
   StoreFactory,
   StoreReader,
   StoreReadOptions,

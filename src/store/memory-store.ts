@@ -8,7 +8,7 @@
 import { CheckpointError } from '../errors/index.ts';
 import { guardStore } from './guard.ts';
 import { copyPieces, MemoryChunks, type MemoryObject } from './memory-chunks.ts';
-import type { Store, StoreFactory, StoreReader, StoreWriter } from './store.ts';
+import type { Store, StoreExtent, StoreFactory, StoreReader, StoreWriter } from './store.ts';
 import { urlError } from './url.ts';
 
 export class MemoryStoreSpace {
@@ -143,6 +143,10 @@ class MemoryReader implements StoreReader {
 
   async readAt(offset: number, target: Uint8Array): Promise<number> {
     return await this.#copy(offset, target);
+  }
+
+  extents(): readonly StoreExtent[] | undefined {
+    return this.#object?.chunks.map((view) => ({ bytes: view.length, view }));
   }
 
   async close(): Promise<void> {

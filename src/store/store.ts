@@ -69,6 +69,11 @@ export interface StoreWriter {
   abort(): Promise<void>;
 }
 
+/** Where consecutive bytes of a stream are, for native threads: in an open file, or in memory that does not change any more. */
+export type StoreExtent =
+  | { readonly bytes: number; readonly descriptor: number; readonly position: number }
+  | { readonly bytes: number; readonly view: Uint8Array };
+
 /** One load in progress. */
 export interface StoreReader {
   /** Bytes of the whole stream, when the store knows. */
@@ -83,6 +88,12 @@ export interface StoreReader {
    * May return less than asked for; 0 means the end.
    */
   readAt?(offset: number, target: Uint8Array): Promise<number>;
+  /**
+   * All bytes of the stream, in order, for threads that must not wait for JavaScript: what a lazy load needs. Descriptors are
+   * duplicated before the reader is closed; views are kept as long as they are needed and must not change. Absent, or
+   * `undefined`, when the store cannot.
+   */
+  extents?(): readonly StoreExtent[] | undefined;
   close(): Promise<void>;
 }
 

@@ -233,3 +233,28 @@ describe('a chain of files', () => {
     await expect(saveVm(vm, 'mem:other', { parent, skip: ['memory'] })).rejects.toThrow(TypeError);
   });
 });
+
+describe('a lazy load of an increment', () => {
+  it('brings every page from the newest member that has it', async () => {
+    const folder = `file:${makeFolder()}/`;
+    const vm = new ScribbledVm(12, true);
+    vm.scribble(first);
+    await saveVm(vm, `${folder}0`);
+    for (let depth = 1; depth <= 4; depth += 1) {
+      vm.scribble(60);
+      await saveVm(vm, `${folder}${depth}`, { parent: `${folder}${depth - 1}` });
+    }
+    const target = new ScribbledVm(13, false);
+    target.scribble(50);
+    const { lazy, parents } = await loadVm(target, `${folder}4`, { lazy: true });
+    expect(parents).toHaveLength(4);
+    if (!lazy.active) {
+      console.log(`not lazy: ${lazy.reason}`);
+    } else {
+      // Some pages are touched before they come by themselves.
+      for (let page = 0; page < target.pageCount; page += 97) expect(target.read(page)).toEqual(vm.read(page));
+      await lazy.load.resident;
+    }
+    expect(await target.memory.digest()).toBe(await vm.memory.digest());
+  });
+});

@@ -63,6 +63,7 @@ const format: [string, Change][] = [
   ['a zero run that ends inside a block', set(places.zeroRun, { arg1: 3 })],
   ['a zero run across regions', set(places.zeroRun, { arg1: 49 })],
   ['a zero run with payload', set(places.zeroRun, { payload: u64(0) })],
+  ['a parent run without a parent', set(places.zeroRun, { type: types.parentRun })],
   ['a block with fewer pages', set(places.block, { arg1: 15 })],
   ['a block with more pages', set(places.block, { arg1: 17 })],
   ['a block that starts elsewhere', set(places.block, { arg0: 1 })],

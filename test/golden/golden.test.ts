@@ -6,17 +6,15 @@
  *
  * which writes the folder named `current` below when it does not exist.
  */
-import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { defaultMemoryStoreSpace, inspectCheckpoint, openCheckpoint, PageDecoder, verifyCheckpoint } from '../../src/index.ts';
 import { GuestMemory } from '../../src/memory/index.ts';
 import { saveSample } from '../damage/damage.suite.ts';
+import { goldenCheckpoints, goldenFolder, readValues, sha256 } from './golden.ts';
 
-const here = fileURLToPath(new URL('.', import.meta.url));
 const current = 'format-1.0-page-encoder';
 
 /** What a golden checkpoint holds, as JSON. */
@@ -28,15 +26,8 @@ interface Expected {
 
 async function readAll(url: string): Promise<Expected> {
   const { root } = await verifyCheckpoint(url);
-  const inspection = await inspectCheckpoint(url);
-  const values: Record<string, string> = {};
-  for (const context of inspection.contexts) {
-    for (const { name } of context.tags) {
-      const { type, value } = await inspection.readTag(context.name, name);
-      const text = value instanceof Uint8Array ? Buffer.from(value).toString('hex') : String(value);
-      values[`${context.name}.${name}`] = `${type} ${text.length > 80 ? sha256(Buffer.from(text)) : text}`;
-    }
-  }
+  const values = await readValues(url);
+  await using inspection = await inspectCheckpoint(url);
   const target = GuestMemory.allocate(inspection.regions.map(({ base, bytes }) => ({ base, bytes })));
   const checkpoint = await openCheckpoint(url, { mode: 'load' });
   await checkpoint.loadMemory('memory', new PageDecoder(target));
@@ -44,35 +35,28 @@ async function readAll(url: string): Promise<Expected> {
   await checkpoint.close();
   const memory: Record<string, string> = {};
   for (const { base, bytes } of target.regions) memory[`0x${base.toString(16)}`] = sha256(target.read(base, Number(bytes)));
-  await inspection.close();
   await target.close();
   return { root, values, memory };
 }
 
-function sha256(bytes: Uint8Array): string {
-  return createHash('sha256').update(bytes).digest('hex');
-}
-
-if (process.env['CHKPT_WRITE_GOLDEN'] === '1' && !existsSync(join(here, current))) {
-  await mkdir(join(here, current), { recursive: true });
+if (process.env['CHKPT_WRITE_GOLDEN'] === '1' && !existsSync(join(goldenFolder, current))) {
+  await mkdir(join(goldenFolder, current), { recursive: true });
   for (const scheme of ['file', 'dir']) {
-    const path = join(here, current, scheme);
+    const path = join(goldenFolder, current, scheme);
     await saveSample(`${scheme}:${path}`);
     await writeFile(`${path}.json`, `${JSON.stringify(await readAll(`${scheme}:${path}`), null, 2)}\n`);
   }
 }
 
-const versions = (await readdir(here)).filter((name) => name.startsWith('format-'));
-
 describe('golden checkpoints', () => {
   it('exist for the current format', () => {
-    expect(versions).toContain(current);
+    expect(goldenCheckpoints).toContain(current);
   });
 
-  it.each(versions.flatMap((version) => ['file', 'dir'].map((scheme) => [version, scheme] as const)))(
+  it.each(goldenCheckpoints.flatMap((version) => ['file', 'dir'].map((scheme) => [version, scheme] as const)))(
     '%s in a %s: store loads to what it held when it was written',
     async (version, scheme) => {
-      const path = join(here, version, scheme);
+      const path = join(goldenFolder, version, scheme);
       const expected = JSON.parse(await readFile(`${path}.json`, 'utf8')) as Expected;
       expect(await readAll(`${scheme}:${path}`)).toEqual(expected);
     },
@@ -82,6 +66,6 @@ describe('golden checkpoints', () => {
     await saveSample('mem:golden');
   
     const bytes = Buffer.from(defaultMemoryStoreSpace.bytes('golden') ?? []);
-    expect(bytes.equals(await readFile(join(here, current, 'file')))).toBe(true);
+    expect(bytes.equals(await readFile(join(goldenFolder, current, 'file')))).toBe(true);
   });
 });

@@ -114,7 +114,7 @@ export async function errorOfBoth(bytes: Uint8Array, digest: Digest64): Promise<
   return portable;
 }
 
-async function errorOf(read: () => Promise<unknown>): Promise<CheckpointError> {
+export async function errorOf(read: () => Promise<unknown>): Promise<CheckpointError> {
   try {
     await read();
   } catch (error) {

@@ -14,6 +14,7 @@ export const types = {
   regionTable: 0x10,
   zeroRun: 0x11,
   pageBlock: 0x12,
+  parentRun: 0x14,
   blockIndex: 0x8000_0013,
   end: 0x20,
   index: 0x8000_0021,
@@ -211,6 +212,21 @@ export class StreamBuilder {
     return this.add(types.zeroRun, { arg0: firstPage, arg1: pageCount });
   }
 
+  parentRun(firstPage: number, pageCount: number): this {
+    return this.add(types.parentRun, { arg0: firstPage, arg1: pageCount });
+  }
+
+  /** Names a parent: everything behind is an increment. */
+  child(): this {
+    Object.assign(this.header, {
+      minor: 1,
+      parentUuid: Uint8Array.from({ length: 16 }, (_, index) => 0xc0 + index),
+      parentRoot: Uint8Array.from({ length: 32 }, (_, index) => index),
+      epoch: 7n,
+    });
+    return this;
+  }
+
   /** The whole stream. */
   build(): Uint8Array {
     return this.buildParts().bytes;
@@ -305,27 +321,29 @@ export class StreamBuilder {
       fillPages: 0,
       storedPages: 0,
       samePages: 0,
+      parentPages: 0,
     };
     let encodedBytes = 0;
     for (const { type, arg1, payload } of this.frames) {
       if (type === types.contextOpen) counts.contexts += 1;
       if (type === types.tag) counts.tags += 1;
-      if (type !== types.zeroRun && type !== types.pageBlock) continue;
+      if (type !== types.zeroRun && type !== types.parentRun && type !== types.pageBlock) continue;
       const pages = Number(BigInt.asUintN(48, BigInt(arg1 ?? 0)));
       counts.pages += pages;
       if (type === types.zeroRun) counts.zeroPages += pages;
+      if (type === types.parentRun) counts.parentPages += pages;
       if (type !== types.pageBlock || !(payload instanceof Uint8Array) || payload.length < 16) continue;
       const view = Buffer.from(payload);
       encodedBytes += view.readUInt32LE(4);
       const classes = view.readBigUInt64LE(8);
       for (let page = 0; page < Math.min(pages, 16); page++) {
-        const name = (['zeroPages', 'fillPages', 'storedPages', 'samePages'] as const)[
+        const name = (['zeroPages', 'fillPages', 'storedPages', 'samePages', 'parentPages'] as const)[
           Number((classes >> BigInt(4 * page)) & 0xfn)
         ];
         if (name !== undefined) counts[name] += 1;
       }
     }
-    return { ...counts, parentPages: 0, encodedBytes };
+    return { ...counts, encodedBytes };
   }
 }
 

@@ -3,19 +3,19 @@
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { openCheckpoint, verifyCheckpoint } from '../../src/index.ts';
+import { loadVm, openCheckpoint, verifyCheckpoint } from '../../src/index.ts';
 import { GuestMemory, PageEncoder } from '../../src/memory/index.ts';
 import { saveSample } from '../damage/damage.suite.ts';
+import { goldenChains, goldenCheckpoints, goldenFolder } from '../golden/golden.ts';
+import { ChainVm, saveChain } from '../support/sample-chain.ts';
 
 const script = fileURLToPath(new URL('verify.py', import.meta.url));
-const goldenFolder = fileURLToPath(new URL('../golden', import.meta.url));
-const golden = (await readdir(goldenFolder)).filter((name) => name.startsWith('format-'));
 let folder: string;
 
 beforeAll(async () => {
@@ -33,21 +33,23 @@ async function verify(args: readonly string[]): Promise<{ code: number; stdout: 
 }
 
 /** Reads a checkpoint with both; what the Python verifier says of it, as JSON. */
-async function agreeOn(scheme: string, path: string): Promise<string> {
+async function agreeOn(scheme: string, path: string, more: readonly string[] = []): Promise<string> {
   const ours = await verifyCheckpoint(`${scheme}:${path}`);
-  const { code, stdout, stderr } = await verify([path, '--json', ...(scheme === 'dir' ? ['--dir'] : [])]);
+  const kind = scheme === 'dir' ? ['--dir'] : [];
+  const { code, stdout, stderr } = await verify([path, '--json', ...kind, ...more]);
   expect(stderr).toBe('');
   expect(code).toBe(0);
   const theirs = JSON.parse(stdout);
   expect(theirs.root).toBe(ours.root);
   expect(theirs.uuid).toBe(ours.header.uuid);
-  const { pages, zeroPages, fillPages, storedPages, samePages, encodedBytes } = ours.counts;
+  const { pages, zeroPages, fillPages, storedPages, samePages, parentPages, encodedBytes } = ours.counts;
   expect(theirs.memory.pages).toMatchObject({
     total: pages,
     zero: zeroPages,
     fill: fillPages,
     stored: storedPages,
     same: samePages,
+    parent: parentPages,
   });
   expect(theirs.memory.encodedBytes).toBe(encodedBytes);
   return stdout;
@@ -64,12 +66,49 @@ it.each(['file', 'dir'])(
   },
 );
 
-it.each(golden.flatMap((version) => ['file', 'dir'].map((scheme) => [version, scheme] as const)))(
+it.each(goldenCheckpoints.flatMap((version) => ['file', 'dir'].map((scheme) => [version, scheme] as const)))(
   'the Python verifier agrees on root and counts of the golden %s in a %s: store',
   async (version, scheme) => {
     const path = join(goldenFolder, version, scheme);
     const { root } = JSON.parse(await readFile(`${path}.json`, 'utf8'));
     expect(JSON.parse(await agreeOn(scheme, path)).root).toBe(root);
+  },
+);
+
+it.each(goldenChains.flatMap((version) => ['file', 'dir'].map((scheme) => [version, scheme] as const)))(
+  'the Python verifier agrees on root, counts and memory of the golden chain %s in %s: stores',
+  async (version, scheme) => {
+    const path = join(goldenFolder, version, scheme);
+    const { root, memory } = JSON.parse(await readFile(`${path}.json`, 'utf8')).at(-1);
+    const parents = ['--parent', `${path}/0`, '--parent', `${path}/1`];
+    const theirs = JSON.parse(await agreeOn(scheme, `${path}/2`, parents));
+    expect(theirs.root).toBe(root);
+    const digests = theirs.memory.regions.map(({ sha256 }: { sha256: string }) => sha256);
+    expect(digests).toEqual(Object.values(memory));
+  },
+);
+
+it.each(['file', 'dir'])(
+  'the Python verifier decodes each increment of a chain of three in %s: stores to the bytes that loadVm gives',
+  async (scheme) => {
+    const prefix = join(folder, `chain-${scheme}-`);
+    const paths: string[] = [];
+    for (const [member, { url, image, report }] of (await saveChain(`${scheme}:${prefix}`, 3)).entries()) {
+      const decoded = join(folder, `chain-${scheme}.ram`);
+      const parents = paths.flatMap((path) => ['--parent', path]);
+      paths.push(`${prefix}${member}`);
+      if (member === 0) continue;
+      const theirs = JSON.parse(
+        await agreeOn(scheme, `${prefix}${member}`, [...parents, '--memory', decoded]),
+      );
+      expect(theirs.root).toBe(report.root);
+      expect(theirs.memory.pages.parent).toBeGreaterThan(0);
+      expect((await readFile(decoded)).equals(image)).toBe(true);
+      const vm = new ChainVm();
+      await loadVm(vm, url);
+      expect(vm.image().equals(image)).toBe(true);
+      await vm.memory.close();
+    }
   },
 );
 

@@ -168,7 +168,7 @@ case('codec_unknown', 'the codec is 0 or 1', 'unknown codec 2',
 case('block_reserved', 'bytes 1 to 3 are zero', 'reserved bytes',
      lambda: block(block_payload(FILLS, words=WORDS, reserved=b'\0\0\1')))
 for kind in range(4, 16):
-    case(f'class_{kind}', 'classes are 0 to 3 in 1.0', f'page class {kind} is not legal',
+    case(f'class_{kind}', 'classes are 0 to 3 without a parent', f'page class {kind} is not legal',
          lambda kind=kind: block(block_payload([kind] + [0] * 15)))
 case('block_all_zero', 'a block of zeros is in a ZERO_RUN', 'a block of zero pages',
      lambda: block(block_payload([0] * 16)))

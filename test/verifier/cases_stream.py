@@ -4,10 +4,10 @@ from struct import pack
 
 from encoder import (
     BLOCK_INDEX, END, INDEX, PAGE, PARENT_ROOT, PARENT_UUID, REGIONS, TAG, TAG_MORE, ZERO_RUN,
-    PAGE_BLOCK, StreamWriter, block_payload, header_bytes, tag_payload,
+    PAGE_BLOCK, PARENT_RUN, StreamWriter, block_payload, header_bytes, tag_payload,
 )
 from rule import Cases, in_memory, in_values, whole
-from sample import small, write_small
+from sample import INCREMENT_HEADER, small, write_increment, write_small
 
 CASES = Cases()
 refused, legal = CASES.refused, CASES.legal
@@ -39,6 +39,8 @@ header_case('parent_epoch', 'epoch 0 with', "the epoch is greater than the paren
             parent=PARENT_UUID, parent_root=PARENT_ROOT)
 header_case('parent_without_root', 'belong together', 'a parent has a root digest',
             parent=PARENT_UUID, epoch=1)
+header_case('parent_minor', 'minor version 0 with a parent', 'a parent needs minor version 1',
+            minor=0, **INCREMENT_HEADER)
 
 
 @refused('header: digest mismatch')
@@ -199,8 +201,8 @@ def with_open_value():
     return writer
 
 
-def fresh_memory():
-    writer = StreamWriter()
+def fresh_memory(**header):
+    writer = StreamWriter(**header)
     writer.open('memory', 1)
     return writer
 
@@ -238,6 +240,10 @@ place_case('close_without_regions', 'without REGION_TABLE', 'a memory context ha
            fresh_memory)
 place_case('zero_run_outside', 'outside a memory', 'ZERO_RUN: in a memory context', ZERO_RUN,
            in_values, arg1=16)
+place_case('parent_run_first', 'starts with REGION_TABLE', 'REGION_TABLE: first frame', PARENT_RUN,
+           lambda: fresh_memory(**INCREMENT_HEADER), arg1=16)
+place_case('parent_run_outside', 'outside a memory', 'PARENT_RUN: in a memory context', PARENT_RUN,
+           lambda: in_values(**INCREMENT_HEADER), arg1=16)
 place_case('block_outside', 'outside a memory', 'PAGE_BLOCK: in a memory context', PAGE_BLOCK,
            in_values, block_payload([1], words=[5]), 0, 1)
 place_case('block_index_outside', 'outside a memory', 'BLOCK_INDEX: in a memory context',
@@ -284,6 +290,20 @@ for key, message in (('contexts', 'contexts'), ('tags', 'tags'), ('pages', 'page
                      ('same', 'same pages'), ('parent', 'parent pages'),
                      ('encoded', 'encoded bytes')):
     end_count_case(key, message)
+
+
+def end_increment_case(key, message):
+    def build():
+        writer = StreamWriter(**INCREMENT_HEADER)
+        write_increment(writer)
+        return writer.finish(**{key: 77})
+    build.__name__ = f'end_of_increment_counts_{key}'
+    build.__doc__ = 'zero pages are those of class 0, parent pages those of runs and of class 4'
+    refused(f'tells 77 {message}')(build)
+
+
+end_increment_case('zero', 'zero pages, there are 5')
+end_increment_case('parent', 'parent pages, there are 41')
 
 
 @refused('root digest mismatch')

@@ -75,6 +75,11 @@ class Memory:
     pages: PageStore = field(default_factory=PageStore)
 
     @property
+    def is_complete(self):
+        """False: some pages are the parent's, and the parent is not here."""
+        return self.class_counts[CLASS_PARENT] == 0 or self.pages.parent is not None
+
+    @property
     def page_count(self):
         return sum(region.page_count for region in self.regions)
 
@@ -100,6 +105,10 @@ class Checkpoint:
     stream_bytes: int = 0
     has_index: bool = False
     unknown_frame_count: int = 0
+
+    @property
+    def has_parent(self):
+        return any(self.parent)
 
     @property
     def tag_count(self):

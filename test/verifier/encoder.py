@@ -17,13 +17,13 @@ PARENT_UUID = bytes(range(0xC0, 0xD0))
 PARENT_ROOT = bytes(range(32))
 
 OPEN, CLOSE, TAG, TAG_MORE = 1, 2, 3, 4
-REGIONS, ZERO_RUN, PAGE_BLOCK, BLOCK_INDEX = 0x10, 0x11, 0x12, 0x80000013
+REGIONS, ZERO_RUN, PAGE_BLOCK, PARENT_RUN, BLOCK_INDEX = 0x10, 0x11, 0x12, 0x14, 0x80000013
 END, INDEX = 0x20, 0x80000021
 
 PAGE = 4096
 PIECE = 1 << 20
 NO_BLOCK = 0xFFFFFFFF
-CLASS_OF_PAGE = {'zero': 0, 'fill': 1, 'stored': 2, 'same': 3}
+CLASS_OF_PAGE = {'zero': 0, 'fill': 1, 'stored': 2, 'same': 3, 'parent': 4}
 
 
 def padding_of(count):
@@ -34,9 +34,11 @@ def padded(data):
     return data + padding_of(len(data))
 
 
-def header_bytes(uuid=UUID, parent=bytes(16), epoch=0, parent_root=bytes(32), created=0, minor=0,
+def header_bytes(uuid=UUID, parent=bytes(16), epoch=0, parent_root=bytes(32), created=0, minor=None,
                  major=1, size=128, flags=0, magic=b'\x89CKP\r\n\x1a\n', reserved=bytes(16),
                  digest=None):
+    if minor is None:
+        minor = int(any(parent))
     raw = pack('<8sHHI16s16sQQ32sQ16s', magic, major, minor, size, uuid, parent, epoch, flags,
                parent_root, created, reserved)
     return raw + pack('<Q', xxh3_64(raw) if digest is None else digest)
@@ -120,8 +122,14 @@ class StreamWriter:
         self.counts['zero'] += count
         self.counts['pages'] += count
 
+    def parent_run(self, first, count, payload=b''):
+        self.frame(PARENT_RUN, first, count, payload)
+        self.counts['parent'] += count
+        self.counts['pages'] += count
+
     def page_block(self, first, *pages, codec=0):
-        """`pages`: ('zero',), ('fill', word), ('stored', 4096 bytes), ('same', page)."""
+        """`pages`: ('zero',), ('fill', word), ('stored', 4096 bytes), ('same', page),
+        ('parent',)."""
         data = b''.join(page[1] for page in pages if page[0] == 'stored')
         words = [page[1] for page in pages if page[0] in ('fill', 'same')]
         encoded = encode_block(data) if codec == 1 else data

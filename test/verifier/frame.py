@@ -23,6 +23,7 @@ TAG_MORE = 0x00000004
 REGION_TABLE = 0x00000010
 ZERO_RUN = 0x00000011
 PAGE_BLOCK = 0x00000012
+PARENT_RUN = 0x00000014
 BLOCK_INDEX = 0x80000013
 END = 0x00000020
 INDEX = 0x80000021
@@ -36,6 +37,7 @@ FRAME_NAMES = {
     REGION_TABLE: 'REGION_TABLE',
     ZERO_RUN: 'ZERO_RUN',
     PAGE_BLOCK: 'PAGE_BLOCK',
+    PARENT_RUN: 'PARENT_RUN',
     BLOCK_INDEX: 'BLOCK_INDEX',
     END: 'END',
     INDEX: 'INDEX',
@@ -104,6 +106,8 @@ class StreamHeader:
             raise Damage(f'stream header: epoch {self.epoch} without a parent', 48)
         if any(self.parent_root) != any(self.parent):
             raise Damage('stream header: a parent and a root digest belong together', 64)
+        if self.minor == 0 and any(self.parent):
+            raise Damage('stream header: minor version 0 with a parent', 10)
 
 
 class Frame:

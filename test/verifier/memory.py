@@ -1,7 +1,7 @@
 """Reads the frames of a memory context (format section 6) into a Memory.
 
 Pages arrive in ascending order and without gaps, so the reader needs one number, the next page;
-every rule about coverage is a comparison with it.
+every rule about coverage is a comparison with it. Pages of the parent are left out of the store.
 """
 
 from struct import Struct, unpack, unpack_from
@@ -9,7 +9,7 @@ from struct import Struct, unpack, unpack_from
 from checkpoint import (
     CLASS_FILL, CLASS_PARENT, CLASS_SAME, CLASS_STORED, CLASS_ZERO, Group, Memory, Region,
 )
-from frame import BLOCK_INDEX, PAGE_BLOCK, REGION_TABLE, ZERO_RUN, pad8
+from frame import BLOCK_INDEX, PAGE_BLOCK, PARENT_RUN, REGION_TABLE, ZERO_RUN, pad8
 from lz4_block import Lz4Error, decode_block
 from page_store import PAGE_BYTES
 
@@ -26,8 +26,9 @@ _BLOCK_HEADER = Struct('<B3sIQ')
 
 
 class MemoryReader:
-    def __init__(self):
+    def __init__(self, has_parent):
         self.memory = Memory()
+        self._has_parent = has_parent
         self._regions = iter(())
         self._region = None
         self._next_page = 0
@@ -38,6 +39,7 @@ class MemoryReader:
         self._handlers = {
             REGION_TABLE: self._region_table,
             ZERO_RUN: self._zero_run,
+            PARENT_RUN: self._parent_run,
             PAGE_BLOCK: self._page_block,
             BLOCK_INDEX: self._block_index,
         }
@@ -97,6 +99,16 @@ class MemoryReader:
         return self._region.end_page - self._next_page
 
     def _zero_run(self, frame):
+        if self._has_parent:
+            raise frame.damage('in a checkpoint with a parent')
+        self._run(frame, CLASS_ZERO)
+
+    def _parent_run(self, frame):
+        if not self._has_parent:
+            raise frame.damage('in a checkpoint without a parent')
+        self._run(frame, CLASS_PARENT)
+
+    def _run(self, frame, kind):
         room = self._room(frame)
         count = frame.arg1
         if frame.payload:
@@ -107,7 +119,7 @@ class MemoryReader:
             raise frame.damage("crosses its region's end")
         if count != room and count % BLOCK_PAGES != 0:
             raise frame.damage('does not end at the end of a block')
-        self.memory.class_counts[CLASS_ZERO] += count
+        self.memory.class_counts[kind] += count
         self._next_page += count
 
     def _page_block(self, frame):
@@ -124,10 +136,12 @@ class MemoryReader:
         if packed >> 4 * count:
             raise frame.damage('classes of pages behind the block')
         classes = [packed >> 4 * index & 15 for index in range(count)]
-        if max(classes) >= CLASS_PARENT:
+        if max(classes) > (CLASS_PARENT if self._has_parent else CLASS_SAME):
             raise frame.damage(f'page class {max(classes)} is not legal')
-        if max(classes) == CLASS_ZERO:
+        if max(classes) == CLASS_ZERO and not self._has_parent:
             raise frame.damage('a block of zero pages')
+        if min(classes) == CLASS_PARENT:
+            raise frame.damage('a block of pages of the parent')
         word_count = classes.count(CLASS_FILL) + classes.count(CLASS_SAME)
         words_at = 16 + pad8(encoded_bytes)
         if len(frame.payload) != words_at + 8 * word_count:
@@ -171,7 +185,9 @@ class MemoryReader:
         stored_at = 0
         for page, kind in enumerate(classes, self._next_page):
             self.memory.class_counts[kind] += 1
-            if kind == CLASS_FILL:
+            if kind == CLASS_ZERO and self._has_parent:
+                pages.put_zero(page)
+            elif kind == CLASS_FILL:
                 pages.put_fill(page, next(words))
             elif kind == CLASS_STORED:
                 pages.put_stored(page, data[stored_at:stored_at + PAGE_BYTES])
@@ -180,6 +196,8 @@ class MemoryReader:
                 source = next(words)
                 if source >= page:
                     raise frame.damage(f'page {page} is the same as page {source}, not before it')
+                if self._has_parent and source not in pages:
+                    raise frame.damage(f'page {page} is the same as page {source} of the parent')
                 pages.put_same(page, source)
 
     def _block_index(self, frame):

@@ -39,9 +39,9 @@ def in_values(**header):
     return writer
 
 
-def in_memory(*regions):
+def in_memory(*regions, **header):
     """A writer behind the region table: 20 pages and 16 pages unless told otherwise."""
-    writer = StreamWriter()
+    writer = StreamWriter(**header)
     writer.open('memory', 1)
     writer.regions(*(regions or ((0, 20 * PAGE), (1 << 32, 16 * PAGE))))
     return writer

@@ -63,6 +63,38 @@ def small(index=True, **header):
     return writer.finish(index)
 
 
+INCREMENT_HEADER = {'parent': PARENT_UUID, 'parent_root': PARENT_ROOT, 'epoch': 7}
+
+
+def write_increment(writer):
+    """The small sample with a parent: every page class, blocks of zeros, runs of the parent's."""
+    writer.open('pic')
+    writer.tag('irr', 5, b'\x08\0\0\0')
+    writer.close()
+    writer.open('memory', 1)
+    writer.regions((0, 36 * PAGE), (1 << 32, 16 * PAGE))
+    writer.page_block(0, ('parent',), ('stored', BYTE_PAGE), ('zero',), ('fill', 9), ('same', 1),
+                      ('same', 2), *[('parent',)] * 10)
+    writer.parent_run(16, 16)
+    writer.page_block(32, *[('zero',)] * 4)
+    writer.block_index(0, 36)
+    writer.page_block(36, ('same', 34), ('same', 3), *[('parent',)] * 14)
+    writer.close()
+
+
+def increment(index=True, **header):
+    writer = StreamWriter(**INCREMENT_HEADER | header)
+    write_increment(writer)
+    return writer.finish(index)
+
+
+# Whole pages of `write_small`, and what `write_increment` makes of them; pages left out are zero.
+SMALL_PAGES = {0: TEXT_PAGE, 2: pack('<Q', 0x1122334455667788) * 512, 3: TEXT_PAGE, 35: BYTE_PAGE,
+               **{31 + word: pack('<Q', word) * 512 for word in (1, 2, 3)}}
+INCREMENT_PAGES = {0: TEXT_PAGE, 1: BYTE_PAGE, 3: pack('<Q', 9) * 512, 4: BYTE_PAGE,
+                   37: pack('<Q', 9) * 512}
+
+
 def write_large(writer):
     """Every frame type, value type, page class and codec; long values; two groups of a region."""
     writer.open('values')
@@ -102,8 +134,7 @@ def large_pages():
 
 
 def large(**header):
-    header = {'parent': PARENT_UUID, 'parent_root': PARENT_ROOT, 'epoch': 7, 'minor': 3,
-              'created': 1_700_000_000_123} | header
+    header = {'minor': 3, 'created': 1_700_000_000_123} | header
     writer = StreamWriter(**header)
     write_large(writer)
     return writer.finish()

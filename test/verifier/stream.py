@@ -60,6 +60,7 @@ class _StreamReader:
             frames.REGION_TABLE: self._memory_frame,
             frames.ZERO_RUN: self._memory_frame,
             frames.PAGE_BLOCK: self._memory_frame,
+            frames.PARENT_RUN: self._memory_frame,
             frames.BLOCK_INDEX: self._memory_frame,
         }
 
@@ -123,7 +124,7 @@ class _StreamReader:
         if frame.arg1 == KIND_MEMORY:
             if self._memory_reader is not None:
                 raise frame.damage('a second memory context')
-            self._memory_reader = MemoryReader()
+            self._memory_reader = MemoryReader(self.checkpoint.has_parent)
             self.checkpoint.memory = self._memory_reader.memory
         self._context = Context(name, frame.arg1, frame.arg0, frame.offset)
         contexts[name] = self._context

@@ -1,19 +1,25 @@
 #!/usr/bin/env python3
 """Independent verifier of chkpt checkpoints: written from docs/format.md, without chkpt's code.
 
-  python3 verify.py STREAM [--dir] [--json | --cat CONTEXT TAG] [--memory OUT]
+  python3 verify.py STREAM [--dir] [--parent PARENT]… [--json | --cat CONTEXT TAG] [--memory OUT]
 
 Reads the whole stream, checks every rule, then prints a summary (or with --cat the raw data of one
 value) to standard output. --memory writes the bytes of all regions, one behind the other, to a
 sparse file. With --dir STREAM is the directory of a checkpoint in a dir: store.
 
+With --parent the chain of STREAM is read and checked, and memory is that of the chain: give every
+ancestor, in any order, each a stream or a directory. Without it an incremental checkpoint is
+checked by itself; regions with pages of the parent then have no digest, and --memory is refused.
+
 Exit code 0: sound. 3: damaged, or of a version this reader does not know; one line on standard
-error: `damaged: <what> at offset N (frame M)`, where M is - outside of any frame. 2: wrong usage,
-or a file that cannot be opened or written. Nothing is printed or written unless all of it is sound.
+error: `damaged: <what> at offset N (frame M)`, where M is - outside of any frame; damage inside of
+an ancestor starts `damaged: parent PARENT: `. 2: wrong usage, or a file that cannot be opened or
+written. Nothing is printed or written unless all of it is sound.
 """
 
 import argparse
 import json
+import os
 import sys
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
@@ -21,6 +27,7 @@ from uuid import UUID
 
 sys.dont_write_bytecode = True
 
+from chain import join_chain  # noqa: E402
 from checkpoint import CLASS_NAMES, KIND_MEMORY  # noqa: E402
 from damage import Damage  # noqa: E402
 from directory import read_directory  # noqa: E402
@@ -36,7 +43,7 @@ _TEXT_CHARS_MAX = 72
 def summarize(checkpoint):
     """The summary as plain data, in the form --json prints."""
     parent = None
-    if any(checkpoint.parent):
+    if checkpoint.has_parent:
         parent = {'uuid': str(UUID(bytes=checkpoint.parent)), 'root': checkpoint.parent_root.hex()}
     return {
         'version': f'1.{checkpoint.minor}',
@@ -72,7 +79,7 @@ def _summarize_memory(memory):
             {
                 'base': region.base,
                 'bytes': region.byte_count,
-                'sha256': memory.pages.digest(region.first_page, region.page_count),
+                'sha256': _digest(memory, region),
             }
             for region in memory.regions
         ],
@@ -80,6 +87,12 @@ def _summarize_memory(memory):
         'encodedBytes': memory.encoded_bytes,
         'blockIndexes': len(memory.groups),
     }
+
+
+def _digest(memory, region):
+    if not memory.is_complete:
+        return None
+    return memory.pages.digest(region.first_page, region.page_count)
 
 
 def _text(summary):
@@ -105,7 +118,8 @@ def _text(summary):
 
 def _memory_text(memory):
     for region in memory['regions']:
-        yield f"  region {region['base']:#x}: {region['bytes']} bytes, sha256 {region['sha256']}"
+        digest = region['sha256'] or 'needs the parent'
+        yield f"  region {region['base']:#x}: {region['bytes']} bytes, sha256 {digest}"
     counts = ', '.join(f'{count} {name}' for name, count in memory['pages'].items())
     yield f"  pages: {counts}; {memory['encodedBytes']} encoded bytes"
 
@@ -128,6 +142,8 @@ def _parser():
     parser = argparse.ArgumentParser(prog='verify.py', description='Verifies a chkpt checkpoint.')
     parser.add_argument('stream', metavar='STREAM', help='a checkpoint stream, or a directory')
     parser.add_argument('--dir', action='store_true', help='STREAM is a directory of a dir: store')
+    parser.add_argument('--parent', metavar='PARENT', action='append', default=[],
+                        help='an ancestor: a stream, or a directory of a dir: store')
     parser.add_argument('--memory', metavar='OUT', help='write the memory of all regions to OUT')
     output = parser.add_mutually_exclusive_group()
     output.add_argument('--json', action='store_true', help='print the summary as JSON')
@@ -136,11 +152,31 @@ def _parser():
     return parser
 
 
-def _read(arguments):
-    if arguments.dir:
-        return read_directory(arguments.stream)
-    with open(arguments.stream, 'rb') as file:
+def _read(path, is_directory):
+    if is_directory:
+        return read_directory(path)
+    with open(path, 'rb') as file:
         return read_checkpoint(file)
+
+
+def _read_parent(path):
+    try:
+        return _read(path, os.path.isdir(path))
+    except Damage as damage:
+        raise Damage(f'parent {path}: {damage.what}', damage.offset, damage.frame) from None
+
+
+def _read_chain(arguments, stack):
+    """The checkpoint, joined with its ancestors when they are given."""
+    checkpoint = _read(arguments.stream, arguments.dir)
+    stack.callback(checkpoint.close)
+    parents = []
+    for path in arguments.parent:
+        parents.append(_read_parent(path))
+        stack.callback(parents[-1].close)
+    if parents:
+        join_chain(checkpoint, parents)
+    return checkpoint
 
 
 def _print(arguments, parser, checkpoint):
@@ -166,11 +202,12 @@ def main(argv):
     arguments = parser.parse_args(argv)
     with ExitStack() as stack:
         try:
-            checkpoint = _read(arguments)
-            stack.callback(checkpoint.close)
+            checkpoint = _read_chain(arguments, stack)
             if arguments.memory is not None:
                 if checkpoint.memory is None:
                     parser.error('the checkpoint has no memory')
+                if not checkpoint.memory.is_complete:
+                    parser.error('some memory is that of the parent: --parent is wanted')
                 with open(arguments.memory, 'wb') as file:
                     checkpoint.memory.write(file)
         except Damage as damage:

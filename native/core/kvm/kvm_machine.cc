@@ -60,11 +60,18 @@ Status KvmMachine::CreateVm() {
 }
 
 Status KvmMachine::MapMemory() {
+  Status mapped = MapSlots(0);
+  if (mapped.ok()) memory_->MarkUsed();
+  return mapped;
+}
+
+// A slot that is there already gets other flags; its memory stays.
+Status KvmMachine::MapSlots(std::uint32_t flags) {
   std::uint32_t slot = 0;
   for (const Region& region : memory_->regions()) {
     kvm_userspace_memory_region mapped = {
         .slot = slot++,
-        .flags = 0,
+        .flags = flags,
         .guest_phys_addr = region.base,
         .memory_size = region.bytes,
         .userspace_addr = reinterpret_cast<std::uint64_t>(region.host),
@@ -73,7 +80,6 @@ Status KvmMachine::MapMemory() {
       return KvmError("KVM_SET_USER_MEMORY_REGION");
     }
   }
-  memory_->MarkUsed();
   return Ok();
 }
 

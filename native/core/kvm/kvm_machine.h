@@ -82,6 +82,15 @@ class KvmMachine {
   std::span<const std::uint32_t> msrs() const { return msrs_; }
   const KvmSystem& system() const { return *system_; }
 
+  const std::shared_ptr<GuestMemory>& memory() const { return memory_; }
+
+  // For trackers of the dirty log (KVM_MEM_LOG_DIRTY_PAGES of all slots). One of them at a time:
+  // false when there is one already.
+  bool ClaimDirtyLog() { return !dirty_log_claimed_.exchange(true); }
+  void ReleaseDirtyLog() { dirty_log_claimed_ = false; }
+  Status SetDirtyLog(bool on) { return MapSlots(on ? KVM_MEM_LOG_DIRTY_PAGES : 0); }
+  int vm_fd() const { return vm_.get(); }
+
   // Errors of all: kUnsupported while a vCPU runs and for what KVM refuses, kFormat for another
   // size.
   Result<StateBytes> GetVcpu(unsigned core, VcpuPart part) const;
@@ -125,6 +134,7 @@ class KvmMachine {
              KvmOptions options);
   Status CreateVm();
   Status MapMemory();
+  Status MapSlots(std::uint32_t flags);
   Status CreateVcpus();
   void StartThreads();
   void RunThread(unsigned core);
@@ -150,6 +160,7 @@ class KvmMachine {
 
   mutable std::mutex mutex_;  // guards what follows, and `pending` to `end_taken` of the processors
   mutable std::condition_variable changed_;  // any of it
+  std::atomic<bool> dirty_log_claimed_{false};
   std::atomic<bool> paused_{true};
   std::atomic<bool> stopping_{false};
   unsigned running_ = 0;  // threads that may be in the guest

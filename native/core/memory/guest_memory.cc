@@ -287,4 +287,23 @@ void GuestMemory::MarkUsed() {
     std::atomic_ref(region.fresh).store(false, std::memory_order_relaxed);
 }
 
+void GuestMemory::AddWriteLog(std::shared_ptr<DirtyBitmap> log) {
+  CHKPT_CHECK(log->page_count() == page_count_);
+  const std::lock_guard lock(write_logs_mutex_);
+  write_logs_.push_back(std::move(log));
+  has_write_logs_ = true;
+}
+
+void GuestMemory::RemoveWriteLog(const DirtyBitmap* log) {
+  const std::lock_guard lock(write_logs_mutex_);
+  std::erase_if(write_logs_, [log](const auto& each) { return each.get() == log; });
+  has_write_logs_ = !write_logs_.empty();
+}
+
+void GuestMemory::NoteWritten(PageRun run) {
+  if (!has_write_logs_) return;
+  const std::lock_guard lock(write_logs_mutex_);
+  for (const auto& log : write_logs_) log->MarkRun(run);
+}
+
 }  // namespace chkpt

@@ -11,15 +11,18 @@
 // unsynchronised.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "core/base/result.h"
 #include "core/base/units.h"
+#include "core/bitmap/dirty_bitmap.h"
 
 namespace chkpt {
 
@@ -58,6 +61,9 @@ struct Region {
   // kMemfd and kHugetlb at creation (kFile: when the file was created empty); a load or Write()
   // clears it.
   bool fresh = false;
+  // True while pages that are not in memory have a content that comes when they are touched: then
+  // every page counts as present.
+  bool missing = false;
 
   std::uint64_t page_count() const { return bytes / kPageBytes; }
   PageRun pages() const { return {first_page, page_count()}; }
@@ -138,8 +144,20 @@ class GuestMemory {
   // private anonymous, fallocate PUNCH_HOLE on files and memfd, else memset/pwrite).
   Status Zero(PageRun run);
 
+  // See Region::missing; of all regions.
+  void SetMissing(bool missing);
+
   // No region is fresh any more.
   void MarkUsed();
+
+  // From here on Write, CopyIn and Zero mark what they have changed in `log`, after the change: a
+  // mark made before could be taken before the change is there. Any number of logs. Pipelines that
+  // write through Region::host do not come by here: they call NoteWritten.
+  // REQUIRES: log->page_count() == page_count().
+  void AddWriteLog(std::shared_ptr<DirtyBitmap> log);
+  void RemoveWriteLog(const DirtyBitmap* log);
+  // REQUIRES: the run lies in memory.
+  void NoteWritten(PageRun run);
 
  private:
   GuestMemory() = default;
@@ -147,6 +165,10 @@ class GuestMemory {
   void Append(Region region);
   std::vector<Region> regions_;
   std::uint64_t page_count_ = 0;
+
+  std::atomic<bool> has_write_logs_{false};  // so that memory without logs takes no lock
+  std::mutex write_logs_mutex_;
+  std::vector<std::shared_ptr<DirtyBitmap>> write_logs_;
 };
 
 // Reads everything of `fd` at `offset`, retrying EINTR and short reads. Early end of file:

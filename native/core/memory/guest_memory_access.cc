@@ -55,6 +55,20 @@ Status WriteRegion(const Region& region, std::uint64_t offset,
   return done;
 }
 
+Status ZeroRegion(const Region& region, std::uint64_t offset, std::uint64_t bytes) {
+  if (region.backing == Backing::kAnonymous) {
+    DiscardAnonymous(region.host + offset, bytes);
+    return Ok();
+  }
+  if (region.fd >= 0 && PunchHole(region.fd, region.fd_offset + offset, bytes)) return Ok();
+  // Attached memory may be anything, and parts of huge pages of a pool cannot be given back.
+  if (region.host != nullptr) {
+    ZeroGuest(region.host + offset, bytes);
+    return Ok();
+  }
+  return WriteZeros(region.fd, region.fd_offset + offset, bytes);
+}
+
 // Calls `visit(index, offset, done, bytes)` for each piece of a guest-physical range that lies in
 // one region: region index, offset in it, bytes before this piece, bytes of it. Stops at the first
 // error.
@@ -116,7 +130,12 @@ Status GuestMemory::Write(std::uint64_t address, std::span<const std::uint8_t> s
       [&](std::size_t index, std::uint64_t offset, std::size_t done, std::size_t bytes) {
         Region& region = regions_[index];
         std::atomic_ref(region.fresh).store(false, std::memory_order_relaxed);
-        return WriteRegion(region, offset, source.subspan(done, bytes));
+        Status written = WriteRegion(region, offset, source.subspan(done, bytes));
+        // Also after a failure: a file may have been written in part.
+        const std::uint64_t first = region.first_page + offset / kPageBytes;
+        const std::uint64_t last = region.first_page + (offset + bytes - 1) / kPageBytes;
+        NoteWritten({first, last - first + 1});
+        return written;
       });
 }
 
@@ -130,27 +149,25 @@ Status GuestMemory::CopyOut(PageRun run, std::uint8_t* target) const {
 Status GuestMemory::CopyIn(PageRun run, const std::uint8_t* source) {
   if (run.count == 0) return Ok();
   const Region& region = RegionOfRun(*this, run);
-  return WriteRegion(region, OffsetInRegion(region, run.first),
-                     {source, static_cast<std::size_t>(run.count * kPageBytes)});
+  Status written = WriteRegion(region, OffsetInRegion(region, run.first),
+                               {source, static_cast<std::size_t>(run.count * kPageBytes)});
+  NoteWritten(run);
+  return written;
 }
 
 Status GuestMemory::Zero(PageRun run) {
   if (run.count == 0) return Ok();
   const Region& region = RegionOfRun(*this, run);
   if (!region.writable) return ReadOnlyError(region);
-  const std::uint64_t offset = OffsetInRegion(region, run.first);
-  const std::uint64_t bytes = run.count * kPageBytes;
-  if (region.backing == Backing::kAnonymous) {
-    DiscardAnonymous(region.host + offset, bytes);
-    return Ok();
+  Status zeroed = ZeroRegion(region, OffsetInRegion(region, run.first), run.count * kPageBytes);
+  NoteWritten(run);
+  return zeroed;
+}
+
+void GuestMemory::SetMissing(bool missing) {
+  for (Region& region : regions_) {
+    std::atomic_ref(region.missing).store(missing, std::memory_order_release);
   }
-  if (region.fd >= 0 && PunchHole(region.fd, region.fd_offset + offset, bytes)) return Ok();
-  // Attached memory may be anything, and parts of huge pages of a pool cannot be given back.
-  if (region.host != nullptr) {
-    ZeroGuest(region.host + offset, bytes);
-    return Ok();
-  }
-  return WriteZeros(region.fd, region.fd_offset + offset, bytes);
 }
 
 }  // namespace chkpt

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <string>
 
 #include "core/memory/mapping.h"
 
@@ -30,42 +31,18 @@ struct ScanArguments {
 static_assert(sizeof(ScanArguments) == 96 && sizeof(PagemapRange) == 24);
 
 constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanArguments);
-constexpr std::uint64_t kPageIsPresent = 1 << 3;
-constexpr std::uint64_t kPageIsSwapped = 1 << 4;
-constexpr std::uint64_t kPageIsZero = 1
-                                      << 5;  // PAGE_IS_PFNZERO: the shared zero page, small or huge
-
-constexpr std::uint64_t kEntryIsPresent = std::uint64_t{1} << 63;
-constexpr std::uint64_t kEntryIsSwapped = std::uint64_t{1} << 62;
 constexpr std::size_t kEntryPieceCount = 2048;  // 16 KiB of stack, 8 MiB of memory
 
 std::optional<PagemapWalk> Scan(int fd, std::uint64_t start, std::uint64_t end,
                                 bool first_page_only, std::span<PagemapRange> found) {
-  ScanArguments arguments = {};
-  arguments.size = sizeof arguments;
-  arguments.start = start;
-  arguments.end = end;
-  arguments.vec = reinterpret_cast<std::uintptr_t>(found.data());
-  arguments.vec_len = found.size();
-  arguments.max_pages = first_page_only ? 1 : 0;
   // (present or swapped) and not the zero page. No category is returned, so that neighbours join
   // whatever they are.
-  arguments.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
-  arguments.category_mask = kPageIsZero;
-  arguments.category_inverted = kPageIsZero;
-  const int count = ::ioctl(fd, kPagemapScan, &arguments);
-  if (count < 0) return std::nullopt;
-  return PagemapWalk{static_cast<std::size_t>(count), arguments.walk_end};
-}
-
-// Reads the entries of the pages from `start` on, as many as fit. Zero when the kernel fails.
-std::size_t ReadEntries(int fd, std::uint64_t start, std::span<std::uint64_t> entries) {
-  const off_t offset = static_cast<off_t>(start / SystemPageBytes() * sizeof(std::uint64_t));
-  ssize_t done;
-  do {
-    done = ::pread(fd, entries.data(), entries.size_bytes(), offset);
-  } while (done < 0 && errno == EINTR);
-  return done < 0 ? 0 : static_cast<std::size_t>(done) / sizeof(std::uint64_t);
+  return ScanPagemap(fd,
+                     {.required = kPageIsZero,
+                      .inverted = kPageIsZero,
+                      .any_of = kPageIsPresent | kPageIsSwapped,
+                      .page_count_max = first_page_only ? 1u : 0u},
+                     start, end, found);
 }
 
 // Entries do not name the zero page (its frame number needs a privilege): here it counts as
@@ -79,7 +56,7 @@ std::optional<PagemapWalk> WalkEntries(int fd, std::uint64_t start, std::uint64_
     const std::uint64_t wanted =
         std::min<std::uint64_t>((end - walk.end) / page_bytes, kEntryPieceCount);
     const std::size_t count =
-        ReadEntries(fd, walk.end, {entries, static_cast<std::size_t>(wanted)});
+        ReadPagemapEntries(fd, walk.end, {entries, static_cast<std::size_t>(wanted)});
     if (count == 0) return std::nullopt;
     for (std::size_t i = 0; i < count; ++i, walk.end += page_bytes) {
       if ((entries[i] & (kEntryIsPresent | kEntryIsSwapped)) == 0) continue;
@@ -111,7 +88,40 @@ bool FindsOwnPage(PagemapMethod method, int fd) {
 
 }  // namespace
 
-int OpenPagemap() { return ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC); }
+std::optional<PagemapWalk> ScanPagemap(int fd, const PagemapQuery& query, std::uint64_t start,
+                                       std::uint64_t end, std::span<PagemapRange> found) {
+  ScanArguments arguments = {};
+  arguments.size = sizeof arguments;
+  arguments.flags = query.flags;
+  arguments.start = start;
+  arguments.end = end;
+  arguments.vec = reinterpret_cast<std::uintptr_t>(found.data());
+  arguments.vec_len = found.size();
+  arguments.max_pages = query.page_count_max;
+  arguments.category_inverted = query.inverted;
+  arguments.category_mask = query.required;
+  arguments.category_anyof_mask = query.any_of;
+  arguments.return_mask = query.returned;
+  const int count = ::ioctl(fd, kPagemapScan, &arguments);
+  if (count < 0) return std::nullopt;
+  return PagemapWalk{static_cast<std::size_t>(count), arguments.walk_end};
+}
+
+int OpenPagemap() { return OpenPagemapOf(0); }
+
+int OpenPagemapOf(int process) {
+  const std::string name = process == 0 ? "self" : std::to_string(process);
+  return ::open(("/proc/" + name + "/pagemap").c_str(), O_RDONLY | O_CLOEXEC);
+}
+
+std::size_t ReadPagemapEntries(int fd, std::uint64_t start, std::span<std::uint64_t> entries) {
+  const off_t offset = static_cast<off_t>(start / SystemPageBytes() * sizeof(std::uint64_t));
+  ssize_t done;
+  do {
+    done = ::pread(fd, entries.data(), entries.size_bytes(), offset);
+  } while (done < 0 && errno == EINTR);
+  return done < 0 ? 0 : static_cast<std::size_t>(done) / sizeof(std::uint64_t);
+}
 
 PagemapMethod UsableMethod(int fd, PagemapMethod best) {
   if (fd < 0 || best == PagemapMethod::kNone) return PagemapMethod::kNone;

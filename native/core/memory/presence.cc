@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 
 #include "core/memory/file_access.h"
 #include "core/memory/mapping.h"
@@ -42,6 +43,13 @@ void AppendTouched(const Region& region, PageRun range, ByteRange found,
 // Attached memory need not start at a page of the host, and host pages may be larger than guest
 // pages. So addresses are rounded outwards to host pages, and what is found is rounded outwards to
 // guest pages.
+
+// Pages that come when they are touched are no holes.
+Presence PresenceOf(const Region& region) {
+  const bool missing =
+      std::atomic_ref(const_cast<Region&>(region).missing).load(std::memory_order_acquire);
+  return missing ? Presence::kAll : region.presence;
+}
 
 struct HostRange {
   std::uint64_t start = 0;
@@ -167,7 +175,7 @@ std::uint64_t PresenceFinder::NextPresent(const Region& region, std::uint64_t pa
   CHKPT_CHECK(region.first_page <= page && page <= limit && limit <= region.pages().end());
   if (page == limit) return limit;
   const PageRun range = {page, limit - page};
-  switch (region.presence) {
+  switch (PresenceOf(region)) {
     case Presence::kAll: break;
     case Presence::kSeek: return NextInFile(region, range);
     case Presence::kPagemap:
@@ -184,7 +192,7 @@ void PresenceFinder::PresentRuns(const Region& region, PageRun range,
               range.first - region.first_page <= region.page_count() - range.count);
   runs->clear();
   if (range.count == 0) return;
-  switch (region.presence) {
+  switch (PresenceOf(region)) {
     case Presence::kAll: break;
     case Presence::kSeek: return RunsInFile(region, range, &stored_, runs);
     case Presence::kPagemap:

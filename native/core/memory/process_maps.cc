@@ -33,6 +33,13 @@ bool IsAnonymousName(std::string_view name) {
   return name.empty() || name == "[heap]" || name == "[stack]" || name.starts_with("[anon:");
 }
 
+bool IsDevice(std::string_view field, const FilePart& part) {
+  const std::size_t colon = field.find(':');
+  if (colon == std::string_view::npos) return false;
+  return ParseHex(field.substr(0, colon)) == part.device_major &&
+         ParseHex(field.substr(colon + 1)) == part.device_minor;
+}
+
 std::string ReadWholeFile(const char* path) {
   std::string text;
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
@@ -87,6 +94,28 @@ bool ProcessMaps::IsPrivateAnonymous(std::uint64_t address, std::uint64_t bytes)
       std::upper_bound(anonymous_.begin(), anonymous_.end(), address,
                        [](std::uint64_t value, const Range& r) { return value < r.end; });
   return range != anonymous_.end() && range->start <= address && bytes <= range->end - address;
+}
+
+std::optional<std::uint64_t> FindFileMapping(int process, const FilePart& part) {
+  const std::string name = process == 0 ? "self" : std::to_string(process);
+  const std::string text = ReadWholeFile(("/proc/" + name + "/maps").c_str());
+  for (std::string_view left = text; !left.empty();) {
+    std::string_view line = left.substr(0, left.find('\n'));
+    left.remove_prefix(std::min(line.size() + 1, left.size()));
+    const std::string_view range = TakeField(&line);
+    TakeField(&line);  // permissions
+    const std::optional<std::uint64_t> offset = ParseHex(TakeField(&line));
+    if (!IsDevice(TakeField(&line), part)) continue;
+    if (TakeField(&line) != std::to_string(part.inode)) continue;
+    const std::size_t dash = std::min(range.find('-'), range.size());
+    const std::optional<std::uint64_t> start = ParseHex(range.substr(0, dash));
+    const std::optional<std::uint64_t> end =
+        ParseHex(range.substr(std::min(dash + 1, range.size())));
+    if (!offset || !start || !end || *offset > part.offset) continue;
+    const std::uint64_t skipped = part.offset - *offset;
+    if (skipped <= *end - *start && part.bytes <= *end - *start - skipped) return *start + skipped;
+  }
+  return std::nullopt;
 }
 
 }  // namespace chkpt

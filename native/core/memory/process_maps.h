@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -25,5 +26,18 @@ class ProcessMaps {
   };
   std::vector<Range> anonymous_;  // ascending; ranges that touch are one
 };
+
+// A part of a file, as stat(2) names it.
+struct FilePart {
+  std::uint64_t device_major = 0;
+  std::uint64_t device_minor = 0;
+  std::uint64_t inode = 0;
+  std::uint64_t offset = 0;
+  std::uint64_t bytes = 0;
+};
+
+// Address at which a process has mapped all of `part` in one piece; nothing when it has not, or
+// when /proc does not tell. `process` 0 is this one.
+std::optional<std::uint64_t> FindFileMapping(int process, const FilePart& part);
 
 }  // namespace chkpt

@@ -1,0 +1,111 @@
+#include "binding/tracker_wrap.h"
+
+#include <utility>
+
+#include "binding/convert.h"
+#include "binding/memory_wrap.h"
+#include "binding/page_set_wrap.h"
+#include "binding/task.h"
+#include "core/tracking/open_tracker.h"
+
+namespace chkpt::binding {
+namespace {
+
+using SetPointer = std::shared_ptr<DirtyBitmap>;
+
+}  // namespace
+
+void TrackerWrap::Define(Napi::Env env, Napi::Object exports) {
+  exports.Set("DirtyTracker", DefineClass(env, "DirtyTracker",
+                                          {
+                                              InstanceMethod<&TrackerWrap::Arm>("arm"),
+                                              InstanceMethod<&TrackerWrap::Harvest>("harvest"),
+                                              InstanceMethod<&TrackerWrap::Mark>("mark"),
+                                              InstanceMethod<&TrackerWrap::Close>("close"),
+                                          }));
+}
+
+TrackerWrap::TrackerWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrackerWrap>(info) {
+  const std::shared_ptr<GuestMemory> memory = MemoryWrap::MemoryOf(info[0]);
+  if (memory == nullptr) return;
+  const auto kind = ToUint64(info[1]);
+  if (!kind || *kind > static_cast<std::uint64_t>(TrackerKind::kReported) || !info[2].IsObject()) {
+    ThrowType(info.Env(), "a kind of tracker and options expected");
+    return;
+  }
+  const Napi::Object options = info[2].As<Napi::Object>();
+  const auto threads = ToUint64(options.Get("threads"));
+  const auto process = ToUint64(options.Get("process"));
+  if (!threads || *threads < 1 || *threads > 64 || !process || *process > 0x7fffffff) {
+    ThrowType(info.Env(), "1 to 64 threads and a process expected");
+    return;
+  }
+  Result<std::unique_ptr<DirtyTracker>> opened = OpenTracker(
+      static_cast<TrackerKind>(*kind), memory,
+      {.threads = static_cast<unsigned>(*threads), .process = static_cast<int>(*process)});
+  if (!opened.ok()) {
+    Throw(info.Env(), opened.error());
+    return;
+  }
+  tracker_ = std::move(opened.value());
+}
+
+std::shared_ptr<DirtyTracker> TrackerWrap::Open(Napi::Env env) const {
+  if (tracker_ == nullptr) {
+    Throw(env, {.code = ErrorCode::kClosed, .message = "the dirty tracker is closed"});
+  }
+  return tracker_;
+}
+
+Napi::Value TrackerWrap::Arm(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<DirtyTracker> tracker = Open(info.Env());
+  if (tracker == nullptr) return {};
+  return Task<Nothing>::Run(
+      info.Env(),
+      [tracker](const std::atomic<bool>& cancelled) {
+        return tracker->Arm([&cancelled] { return cancelled.load(); });
+      },
+      [](Napi::Env env, const Nothing&) { return env.Undefined(); });
+}
+
+Napi::Value TrackerWrap::Harvest(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<DirtyTracker> tracker = Open(info.Env());
+  if (tracker == nullptr) return {};
+  return Task<SetPointer>::Run(
+      info.Env(),
+      [tracker](const std::atomic<bool>& cancelled) -> Result<SetPointer> {
+        auto set = std::make_shared<DirtyBitmap>(tracker->memory()->page_count());
+        Status done = tracker->Harvest(set.get(), [&cancelled] { return cancelled.load(); });
+        if (!done.ok()) return done.error();
+        return set;
+      },
+      [](Napi::Env env, const SetPointer& set) { return PageSetWrap::Wrap(env, set); });
+}
+
+// mark(first, count)
+Napi::Value TrackerWrap::Mark(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<DirtyTracker> tracker = Open(info.Env());
+  if (tracker == nullptr) return {};
+  const auto first = ToUint64(info[0]);
+  const auto count = ToUint64(info[1]);
+  const std::uint64_t pages = tracker->memory()->page_count();
+  if (!first || !count || *first > pages || *count > pages - *first) {
+    return ThrowType(info.Env(), "a run of pages of the memory expected");
+  }
+  tracker->Mark({*first, *count});
+  return info.Env().Undefined();
+}
+
+// Ending write protection walks page tables: not on this thread.
+Napi::Value TrackerWrap::Close(const Napi::CallbackInfo& info) {
+  auto holder = std::make_shared<std::shared_ptr<DirtyTracker>>(std::exchange(tracker_, nullptr));
+  return Task<Nothing>::Run(
+      info.Env(),
+      [holder](const std::atomic<bool>&) {
+        holder->reset();
+        return Ok();
+      },
+      [](Napi::Env env, const Nothing&) { return env.Undefined(); });
+}
+
+}  // namespace chkpt::binding

@@ -1,0 +1,35 @@
+// DirtyTracker for JavaScript.
+//
+//   new DirtyTracker(memory, kind, {threads, process})   kind: index of TrackerKind
+//   arm(): Promise<void> · harvest(): Promise<PageSet> · mark(first, count) · close():
+//   Promise<void>
+//
+// The constructor throws why this kind cannot be had. close() lets go of the tracker, which work
+// under way still holds.
+#pragma once
+
+#include <napi.h>
+
+#include <memory>
+
+#include "core/tracking/dirty_tracker.h"
+
+namespace chkpt::binding {
+
+class TrackerWrap : public Napi::ObjectWrap<TrackerWrap> {
+ public:
+  static void Define(Napi::Env env, Napi::Object exports);
+  explicit TrackerWrap(const Napi::CallbackInfo& info);
+
+ private:
+  Napi::Value Arm(const Napi::CallbackInfo& info);
+  Napi::Value Harvest(const Napi::CallbackInfo& info);
+  Napi::Value Mark(const Napi::CallbackInfo& info);
+  Napi::Value Close(const Napi::CallbackInfo& info);
+  // Null and a pending exception when closed.
+  std::shared_ptr<DirtyTracker> Open(Napi::Env env) const;
+
+  std::shared_ptr<DirtyTracker> tracker_;
+};
+
+}  // namespace chkpt::binding

@@ -1,0 +1,51 @@
+// Where the bytes of a checkpoint are, for threads that must not wait for anybody else: files, read
+// with pread (never mapped: a file that somebody cuts is an error, not a SIGBUS), or memory.
+//
+// Thread safety: Read from any thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/base/result.h"
+
+namespace chkpt {
+
+class BlockSource {
+ public:
+  virtual ~BlockSource() = default;
+  // All of `target`, from `offset` of the stream on. Errors: kTruncated (the stream ends before),
+  // kIo, kAborted.
+  virtual Status Read(std::uint64_t offset, std::span<std::uint8_t> target) = 0;
+  // Reads under way, and all later ones, end with kAborted. Files and memory need none of it: their
+  // reads end by themselves.
+  virtual void Cancel() {}
+};
+
+// Extents of the stream, one behind the other from offset 0 on.
+class ExtentSource final : public BlockSource {
+ public:
+  struct Extent {
+    std::uint64_t bytes = 0;
+    int fd = -1;                           // -1: in memory
+    std::uint64_t fd_offset = 0;           // where it starts in the file
+    const std::uint8_t* memory = nullptr;  // the caller keeps it alive and unchanged
+  };
+  // Descriptors are duplicated; the caller keeps its own. Errors: kFormat, kIo.
+  static Result<std::unique_ptr<ExtentSource>> Open(std::span<const Extent> extents);
+  ~ExtentSource() override;
+  ExtentSource(const ExtentSource&) = delete;
+  ExtentSource& operator=(const ExtentSource&) = delete;
+
+  std::uint64_t byte_count() const { return starts_.back(); }
+  Status Read(std::uint64_t offset, std::span<std::uint8_t> target) override;
+
+ private:
+  ExtentSource() = default;
+  std::vector<Extent> extents_;
+  std::vector<std::uint64_t> starts_ = {0};  // of each extent, and the end of the last one
+};
+
+}  // namespace chkpt

@@ -1,0 +1,78 @@
+#include "core/lazy/frame_reader.h"
+
+#include "core/codec/page_block.h"
+
+namespace chkpt {
+namespace {
+
+// A PAGE_BLOCK of LZ4 is rarely longer; the rest of one that is costs a second read.
+constexpr std::size_t kFirstReadBytes = kFrameHeaderBytes + kPageBlockPayloadBytesMax;
+
+}  // namespace
+
+Result<VerifiedFrame> FrameReader::CheckHeader(std::uint64_t offset,
+                                               const std::uint8_t* bytes) const {
+  // The sequence number is not known here. It is part of what the digest covers.
+  const StreamPosition position{.uuid = uuid_,
+                                .epoch = epoch_,
+                                .sequence = Load<std::uint64_t>(bytes + 16),
+                                .offset = offset};
+  Result<CheckedFrame> checked = CheckFrameHeader(bytes, position);
+  if (!checked.ok()) {
+    Error error = std::move(checked.error());
+    error.frame = kUnknown;
+    return error;
+  }
+  VerifiedFrame frame;
+  frame.header = checked.value().header;
+  frame.sequence = position.sequence;
+  frame.header_digest = checked.value().header_digest;
+  return frame;
+}
+
+Result<VerifiedFrame> FrameReader::ReadHeader(std::uint64_t offset) const {
+  std::uint8_t bytes[kFrameHeaderBytes];
+  Status read = source_.Read(offset, bytes);
+  if (!read.ok()) return read.error();
+  return CheckHeader(offset, bytes);
+}
+
+Result<VerifiedFrame> FrameReader::Read(std::uint64_t offset,
+                                        std::vector<std::uint8_t>* buffer) const {
+  if (buffer->size() < kFirstReadBytes) buffer->resize(kFirstReadBytes);
+  std::uint8_t* bytes = buffer->data();
+  Status read = source_.Read(offset, {bytes, kFrameHeaderBytes});
+  if (!read.ok()) return read.error();
+  Result<VerifiedFrame> frame = CheckHeader(offset, bytes);
+  if (!frame.ok()) return frame;
+  const std::size_t frame_bytes = static_cast<std::size_t>(frame.value().header.frame_bytes());
+  if (buffer->size() < frame_bytes) buffer->resize(frame_bytes);
+  bytes = buffer->data();
+  read = source_.Read(offset + kFrameHeaderBytes,
+                      {bytes + kFrameHeaderBytes, frame_bytes - kFrameHeaderBytes});
+  if (!read.ok()) return read.error();
+  return Check(offset, {bytes, frame_bytes});
+}
+
+Result<VerifiedFrame> FrameReader::Check(std::uint64_t offset,
+                                         std::span<const std::uint8_t> bytes) const {
+  const Error cut{.code = ErrorCode::kTruncated,
+                  .message = "a frame is longer than its place",
+                  .offset = offset};
+  if (bytes.size() < kFrameHeaderBytes) return cut;
+  Result<VerifiedFrame> frame = CheckHeader(offset, bytes.data());
+  if (!frame.ok()) return frame;
+  const FrameHeader& header = frame.value().header;
+  if (bytes.size() < header.frame_bytes()) return cut;
+  const std::uint64_t padded_bytes = Pad8(header.payload_bytes);
+  if (PayloadDigest(bytes.subspan(kFrameHeaderBytes, padded_bytes)) != header.payload_digest) {
+    return Error{.code = ErrorCode::kDigest,
+                 .message = "frame payload does not match its digest",
+                 .frame = frame.value().sequence,
+                 .offset = offset};
+  }
+  frame.value().payload = bytes.subspan(kFrameHeaderBytes, header.payload_bytes);
+  return frame;
+}
+
+}  // namespace chkpt

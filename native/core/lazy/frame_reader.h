@@ -1,0 +1,48 @@
+// Single frames at any place of a checkpoint, verified: header digest (bound to checkpoint, epoch
+// and place), then payload digest. What an index says about them is a hint only.
+//
+// Thread safety: a FrameReader may be used by any number of threads, each with a buffer of its own.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/format/frame.h"
+#include "core/lazy/block_source.h"
+
+namespace chkpt {
+
+struct VerifiedFrame {
+  FrameHeader header;
+  std::uint64_t sequence = 0;
+  std::uint64_t header_digest = 0;
+  std::span<const std::uint8_t> payload;  // without padding; in the caller's buffer
+};
+
+class FrameReader {
+ public:
+  // `source` outlives the reader.
+  FrameReader(BlockSource& source, const std::array<std::uint8_t, 16>& uuid, std::uint64_t epoch)
+      : source_(source), uuid_(uuid), epoch_(epoch) {}
+
+  // The header at `offset` alone; `payload` is empty. Errors: kDigest, kFormat, kLimit and those of
+  // the source.
+  Result<VerifiedFrame> ReadHeader(std::uint64_t offset) const;
+  // The frame at `offset`, into `*buffer`, which grows as needed.
+  Result<VerifiedFrame> Read(std::uint64_t offset, std::vector<std::uint8_t>* buffer) const;
+  // The frame at the start of `bytes`, which stand at `offset`. kTruncated: there is more of it
+  // behind `bytes`.
+  Result<VerifiedFrame> Check(std::uint64_t offset, std::span<const std::uint8_t> bytes) const;
+
+ private:
+  Result<VerifiedFrame> CheckHeader(std::uint64_t offset, const std::uint8_t* bytes) const;
+
+  BlockSource& source_;
+  const std::array<std::uint8_t, 16> uuid_;
+  const std::uint64_t epoch_;
+};
+
+}  // namespace chkpt

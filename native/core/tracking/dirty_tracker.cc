@@ -1,0 +1,34 @@
+#include "core/tracking/dirty_tracker.h"
+
+#include <utility>
+
+namespace chkpt {
+
+DirtyTracker::DirtyTracker(std::shared_ptr<GuestMemory> memory, bool own_writes)
+    : memory_(std::move(memory)), found_(std::make_shared<DirtyBitmap>(memory_->page_count())) {
+  if (own_writes) memory_->AddWriteLog(found_);
+}
+
+DirtyTracker::~DirtyTracker() { memory_->RemoveWriteLog(found_.get()); }
+
+Status DirtyTracker::Arm(const Cancelled& cancelled) {
+  const std::lock_guard lock(mutex_);
+  armed_ = false;
+  DirtyBitmap old(memory_->page_count());
+  found_->MoveTo(&old);
+  Status reset = Reset(cancelled);
+  armed_ = reset.ok();
+  return reset;
+}
+
+Status DirtyTracker::Harvest(DirtyBitmap* set, const Cancelled& cancelled) {
+  const std::lock_guard lock(mutex_);
+  if (!armed_) {
+    return Error{.code = ErrorCode::kClosed, .message = "the dirty tracker is not armed"};
+  }
+  Status collected = Collect(found_.get(), cancelled);
+  if (collected.ok()) found_->MoveTo(set);
+  return collected;
+}
+
+}  // namespace chkpt

@@ -1,0 +1,85 @@
+// ProtectedRange: one region under asynchronous write protection, and how its page table is read.
+//
+// A page of the host is protected (its entry has the write-protect bit, or is a marker), written
+// (the bit is gone), or has no entry. PAGEMAP_SCAN takes the written ones and protects them in one
+// step. What must be thought about is the page without an entry:
+//
+// private memory  has no content there. So untouched pages get no markers, and a page that had
+//                 content at the last harvest and has no entry now was dropped: told by ContentMap.
+//                 The shared zero page counts as no content.
+// shared memory   may have content in the file: a page that was written and then dropped from the
+//                 page table, by madvise or by reclaim, has no entry, and no trace of the write. So
+//                 every page gets a marker, and a page without an entry counts as written.
+// hugetlb         as private; but a dropped page leaves a marker there.
+//
+// Source: fs/proc/task_mmu.c, Documentation/admin-guide/mm/pagemap.rst (PAGEMAP_SCAN, Linux 6.7).
+//
+// Thread safety: none; the tracker holds a lock.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "core/base/result.h"
+#include "core/bitmap/dirty_bitmap.h"
+#include "core/memory/guest_memory.h"
+#include "core/memory/pagemap.h"
+#include "core/tracking/content_map.h"
+#include "core/tracking/userfault.h"
+
+namespace chkpt {
+
+class ProtectedRange {
+ public:
+  enum class Kind : std::uint8_t { kPrivate, kShared, kHugetlb };
+
+  // What all ranges of a tracker use; must outlive them.
+  struct Tools {
+    int pagemap_fd = -1;
+    // The kernel calls pages without an entry written (6.18 does, 6.7 not everywhere): then a full
+    // range needs no look at what is there.
+    bool holes_are_told = false;
+  };
+
+  // Not registered yet.
+  ProtectedRange(const Region& region, Kind kind, Userfault* userfault, const Tools* tools);
+
+  AddressRange addresses() const { return addresses_; }
+  Status Register() { return userfault_->Register(addresses_); }
+  void Unregister() { userfault_->Unregister(addresses_); }
+
+  // Errors of both: kAborted, kMemoryDetached (somebody replaced the mapping), kIo.
+  Status Arm(const std::function<bool()>& cancelled);
+  Status Harvest(DirtyBitmap* found, const std::function<bool()>& cancelled);
+
+  // Marks the pages of a range of addresses, as far as they are of this region.
+  void Mark(AddressRange range, DirtyBitmap* found) const;
+
+ private:
+  // Calls `visit(range found)` for what `query` finds, and `looked(end)` after each call of the
+  // kernel.
+  template <typename Visit, typename Looked>
+  Status Scan(const PagemapQuery& query, AddressRange range, const std::function<bool()>& cancelled,
+              Visit visit, Looked looked);
+  Status HarvestWritten(AddressRange range, DirtyBitmap* found,
+                        const std::function<bool()>& cancelled);
+  Status HarvestContent(AddressRange range, DirtyBitmap* found,
+                        const std::function<bool()>& cancelled);
+  Status HarvestGaps(DirtyBitmap* found, const std::function<bool()>& cancelled);
+  // `found` is null while arming.
+  void NoteContent(const PagemapRange& range, DirtyBitmap* found);
+  void NoteGap(AddressRange range, DirtyBitmap* found);
+  PageRun HostPages(AddressRange range) const;
+
+  const Region& region_;
+  const Kind kind_;
+  Userfault* const userfault_;
+  const Tools* const tools_;
+  const AddressRange addresses_;  // rounded outwards to pages of the host
+  ContentMap content_;            // by page of the host; not for kShared
+  std::vector<PagemapRange> ranges_;
+  std::vector<PageRun> dropped_;
+};
+
+}  // namespace chkpt

@@ -1,0 +1,51 @@
+// RemovalLog: which ranges of shared or hugetlb memory madvise has dropped, or is about to. There a
+// dropped page comes back as a clean one, so the page table does not tell.
+//
+// The kernel tells before it drops, and madvise waits until it was heard: a thread of this log does
+// nothing but hear. When the drop itself happens is not known, so a range is given again to all who
+// ask within kGrace of the news, and at least to one who asked after.
+//
+// Ownership: owns the thread. The Userfault must outlive it. Thread safety: any.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/tracking/userfault.h"
+
+namespace chkpt {
+
+class RemovalLog {
+ public:
+  static constexpr std::chrono::seconds kGrace{5};
+
+  // Errors: kIo (no descriptor left).
+  static Result<std::unique_ptr<RemovalLog>> Start(Userfault* userfault);
+  // Afterwards a madvise would wait for ever: unregister the ranges first.
+  ~RemovalLog();
+  RemovalLog(const RemovalLog&) = delete;
+  RemovalLog& operator=(const RemovalLog&) = delete;
+
+  // What may have been dropped since the last call.
+  std::vector<AddressRange> Take();
+
+ private:
+  RemovalLog(Userfault* userfault, int stop_fd);
+  void Hear();
+  void DrainEvents();
+
+  struct Removal {
+    AddressRange range;
+    std::chrono::steady_clock::time_point told;
+  };
+  Userfault* const userfault_;
+  const int stop_fd_;
+  std::mutex mutex_;
+  std::vector<Removal> removals_;
+  std::thread thread_;
+};
+
+}  // namespace chkpt

@@ -1,0 +1,51 @@
+// Userfault: one userfaultfd in asynchronous write-protect mode: a write to a protected page is let
+// through by the kernel, which takes the protection off; nobody handles faults.
+//
+// Source: Documentation/admin-guide/mm/userfaultfd.rst, Linux 6.7 (UFFD_FEATURE_WP_ASYNC).
+//
+// Ownership: owns the descriptor; closing it ends all registrations. Thread safety: any.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "core/base/result.h"
+
+namespace chkpt {
+
+// Addresses of this process.
+struct AddressRange {
+  std::uint64_t start = 0;
+  std::uint64_t end = 0;
+};
+
+class Userfault {
+ public:
+  // Tries /dev/userfaultfd, the system call, and the system call for faults of user mode only,
+  // which needs no permission; in asynchronous mode that makes no difference. With `removals` it
+  // tells of madvise(MADV_DONTNEED, MADV_REMOVE) in its ranges: those calls wait until NextRemoval
+  // has taken the news. Errors: kPermission, kUnsupported (kernel older than 6.7), each with what
+  // was tried.
+  static Result<Userfault> Open(bool removals);
+
+  Userfault(Userfault&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
+  Userfault& operator=(Userfault&&) = delete;
+  ~Userfault();
+
+  int fd() const { return fd_; }
+
+  // Errors: kUnsupported (another userfaultfd has the range, or a kind of memory that cannot be
+  // protected), kPermission (mapped read-only).
+  Status Register(AddressRange range);
+  void Unregister(AddressRange range);
+  // Protects every page, also those without memory: they get a marker in the page table.
+  Status Protect(AddressRange range);
+  // Nothing when there is no news. The removal itself comes after this has returned.
+  std::optional<AddressRange> NextRemoval();
+
+ private:
+  explicit Userfault(int fd) : fd_(fd) {}
+  int fd_;
+};
+
+}  // namespace chkpt

@@ -1,0 +1,144 @@
+#include "core/tracking/write_protect_tracker.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "core/memory/mapping.h"
+
+namespace chkpt {
+namespace {
+
+using Kind = ProtectedRange::Kind;
+
+Result<Kind> KindOf(const Region& region) {
+  switch (region.backing) {
+    case Backing::kAnonymous: return Kind::kPrivate;
+    case Backing::kHugetlb: return Kind::kHugetlb;
+    case Backing::kMemfd:
+    case Backing::kMapped: return Kind::kShared;
+    case Backing::kAttached:
+      if (region.presence == Presence::kPagemap) return Kind::kPrivate;
+      return Error{.code = ErrorCode::kUnsupported,
+                   .message =
+                       "attached memory that is not private anonymous cannot be "
+                       "write-protected",
+                   .page = region.first_page};
+    case Backing::kFile: break;
+  }
+  return Error{.code = ErrorCode::kUnsupported,
+               .message = "memory that is not mapped cannot be write-protected",
+               .page = region.first_page};
+}
+
+// Tries on memory of its own whether the kernel calls pages without an entry written: one page of a
+// page table with entries, and a whole table that does not exist.
+bool TryHoles(int pagemap_fd, Userfault* userfault) {
+  const std::uint64_t bytes = 3 * kHugePageBytes;
+  void* mapped = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) return false;
+  ::madvise(mapped, bytes, MADV_NOHUGEPAGE);
+  *static_cast<volatile std::uint8_t*>(mapped) = 1;
+  const std::uint64_t start = reinterpret_cast<std::uintptr_t>(mapped);
+  bool told = false;
+  if (userfault->Register({start, start + bytes}).ok()) {
+    PagemapRange found[1];
+    const auto walk = ScanPagemap(
+        pagemap_fd,
+        {.flags = kPagemapOnlyAsync, .required = kPageIsWritten, .returned = kPageIsWritten}, start,
+        start + bytes, found);
+    told = walk && walk->count == 1 && found[0].start == start && found[0].end == start + bytes;
+  }
+  ::munmap(mapped, bytes);
+  return told;
+}
+
+}  // namespace
+
+WriteProtectTracker::WriteProtectTracker(std::shared_ptr<GuestMemory> memory)
+    : DirtyTracker(std::move(memory), true) {}
+
+Result<std::unique_ptr<DirtyTracker>> WriteProtectTracker::Open(
+    std::shared_ptr<GuestMemory> memory) {
+  std::unique_ptr<WriteProtectTracker> tracker(new WriteProtectTracker(std::move(memory)));
+  Status prepared = tracker->Prepare();
+  if (!prepared.ok()) return prepared.error();
+  Status registered = tracker->RegisterAll();
+  if (!registered.ok()) return registered.error();
+  return std::unique_ptr<DirtyTracker>(std::move(tracker));
+}
+
+WriteProtectTracker::~WriteProtectTracker() {
+  // Before the thread that hears of removals ends, or a madvise would wait for it.
+  for (const auto& range : ranges_) range->Unregister();
+  removals_.reset();
+  if (tools_.pagemap_fd >= 0) ::close(tools_.pagemap_fd);
+}
+
+Status WriteProtectTracker::Prepare() {
+  bool needs_private = false;
+  bool needs_telling = false;
+  for (const Region& region : memory()->regions()) {
+    Result<Kind> kind = KindOf(region);
+    if (!kind.ok()) return kind.error();
+    (kind.value() == Kind::kPrivate ? needs_private : needs_telling) = true;
+  }
+  tools_.pagemap_fd = OpenPagemap();
+  if (tools_.pagemap_fd < 0) return SystemError(errno, "/proc/self/pagemap");
+  for (const bool telling : {false, true}) {
+    if (!(telling ? needs_telling : needs_private)) continue;
+    Result<Userfault> opened = Userfault::Open(telling);
+    if (!opened.ok()) return opened.error();
+    (telling ? telling_userfault_ : private_userfault_).emplace(std::move(opened.value()));
+  }
+  tools_.holes_are_told =
+      TryHoles(tools_.pagemap_fd, private_userfault_ ? &*private_userfault_ : &*telling_userfault_);
+  if (!needs_telling) return Ok();
+  Result<std::unique_ptr<RemovalLog>> removals = RemovalLog::Start(&*telling_userfault_);
+  if (!removals.ok()) return removals.error();
+  removals_ = std::move(removals.value());
+  return Ok();
+}
+
+Status WriteProtectTracker::RegisterAll() {
+  for (const Region& region : memory()->regions()) {
+    const Kind kind = KindOf(region).value();
+    auto range = std::make_unique<ProtectedRange>(
+        region, kind, kind == Kind::kPrivate ? &*private_userfault_ : &*telling_userfault_,
+        &tools_);
+    Status registered = range->Register();
+    if (!registered.ok()) {
+      registered.error().page = region.first_page;
+      return registered;
+    }
+    ranges_.push_back(std::move(range));
+  }
+  return Ok();
+}
+
+Status WriteProtectTracker::Reset(const Cancelled& cancelled) {
+  for (const auto& range : ranges_) {
+    Status armed = range->Arm(cancelled);
+    if (!armed.ok()) return armed;
+  }
+  return Ok();
+}
+
+Status WriteProtectTracker::Collect(DirtyBitmap* found, const Cancelled& cancelled) {
+  if (removals_ != nullptr) {
+    for (const AddressRange& removed : removals_->Take()) {
+      for (const auto& range : ranges_) range->Mark(removed, found);
+    }
+  }
+  for (const auto& range : ranges_) {
+    Status harvested = range->Harvest(found, cancelled);
+    if (!harvested.ok()) return harvested;
+  }
+  return Ok();
+}
+
+}  // namespace chkpt

@@ -1,0 +1,41 @@
+// WriteProtectTracker: userfaultfd in asynchronous write-protect mode and PAGEMAP_SCAN (Linux 6.7),
+// for mapped memory of this process. See ProtectedRange for how, docs/dirty-tracking.md for what it
+// cannot see.
+//
+// Ownership: owns the descriptors, the registrations and, for shared and hugetlb memory, one thread
+// that hears of madvise. One tracker of this kind for one memory.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/tracking/dirty_tracker.h"
+#include "core/tracking/protected_range.h"
+#include "core/tracking/removal_log.h"
+
+namespace chkpt {
+
+class WriteProtectTracker final : public DirtyTracker {
+ public:
+  // Errors: kUnsupported (kernel, kind of memory, registered by another), kPermission.
+  static Result<std::unique_ptr<DirtyTracker>> Open(std::shared_ptr<GuestMemory> memory);
+  ~WriteProtectTracker() override;
+
+  TrackerKind kind() const override { return TrackerKind::kWriteProtect; }
+
+ private:
+  explicit WriteProtectTracker(std::shared_ptr<GuestMemory> memory);
+  Status Prepare();
+  Status RegisterAll();
+  Status Reset(const Cancelled& cancelled) override;
+  Status Collect(DirtyBitmap* found, const Cancelled& cancelled) override;
+
+  ProtectedRange::Tools tools_;
+  std::optional<Userfault> private_userfault_;
+  std::optional<Userfault> telling_userfault_;
+  std::unique_ptr<RemovalLog> removals_;
+  std::vector<std::unique_ptr<ProtectedRange>> ranges_;
+};
+
+}  // namespace chkpt

@@ -1,0 +1,350 @@
+// One suite for every kind of tracker on every kind of memory, and the oracle.
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <optional>
+#include <thread>
+
+#include "core/memory/presence.h"
+#include "core/tracking/digest_tracker.h"
+#include "core/tracking/reported_tracker.h"
+#include "core/tracking/write_protect_tracker.h"
+#include "memory_fixtures.h"
+#include "tracker_oracle.h"
+
+namespace chkpt {
+namespace {
+
+bool Never() { return false; }
+
+using Tracker = std::unique_ptr<DirtyTracker>;
+
+Result<Tracker> OpenTracker(TrackerKind kind, const Memory& memory) {
+  switch (kind) {
+    case TrackerKind::kWriteProtect: return WriteProtectTracker::Open(memory);
+    case TrackerKind::kDigest: return DigestTracker::Open(memory, 2);
+    default: return Tracker(std::make_unique<ReportedTracker>(memory));
+  }
+}
+
+const char* const kKindNames[] = {"KvmLog",    "KvmRing", "WriteProtect",
+                                  "SoftDirty", "Digest",  "Reported"};
+
+// Memory of somebody else, not aligned to huge pages.
+class Borrowed {
+ public:
+  explicit Borrowed(std::uint64_t bytes) : bytes_(bytes + kPageBytes) {
+    base_ = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  }
+  ~Borrowed() { ::munmap(base_, bytes_); }
+  std::uint8_t* host() const { return static_cast<std::uint8_t*>(base_) + kPageBytes; }
+
+ private:
+  const std::uint64_t bytes_;
+  void* base_;
+};
+
+enum class Place { kSmallPages, kHugePages, kMemfd, kMapped, kAttached, kHugetlb, kFile };
+const char* const kPlaceNames[] = {"SmallPages", "HugePages", "Memfd", "Mapped",
+                                   "Attached",   "Hugetlb",   "File"};
+
+class DirtyTrackerTest : public testing::TestWithParam<std::tuple<TrackerKind, Place>> {
+ protected:
+  TrackerKind kind() const { return std::get<0>(GetParam()); }
+  Place place() const { return std::get<1>(GetParam()); }
+
+  Memory Make(const std::vector<RegionSpec>& specs) {
+    const std::uint64_t bytes = specs.back().base + specs.back().bytes;
+    switch (place()) {
+      case Place::kSmallPages: return MustAllocate(specs, Backing::kAnonymous, false);
+      case Place::kHugePages: return MustAllocate(specs, Backing::kAnonymous);
+      case Place::kMemfd: return MustAllocate(specs, Backing::kMemfd);
+      case Place::kHugetlb: return MustAllocate(specs, Backing::kHugetlb);
+      case Place::kMapped:
+      case Place::kFile: {
+        file_.emplace(bytes);
+        std::vector<GuestMemory::FileSpec> files;
+        for (const RegionSpec& spec : specs) files.push_back({spec, file_->fd(), spec.base, true});
+        return place() == Place::kMapped ? GuestMemory::Map(files).value()
+                                         : GuestMemory::OpenFiles(files, false).value();
+      }
+      case Place::kAttached: {
+        borrowed_.emplace(bytes);
+        std::vector<GuestMemory::AttachSpec> attach;
+        for (const RegionSpec& spec : specs) {
+          attach.push_back({spec, borrowed_->host() + spec.base, spec.bytes});
+        }
+        return GuestMemory::Attach(attach).value();
+      }
+    }
+    return nullptr;
+  }
+
+  // Opens the tracker and arms it; skips the test, with the reason, where it cannot be had.
+  void SetUp() override {
+    if (place() == Place::kHugetlb) {
+      pool_.emplace(8);
+      if (HugePagePool::FreeCount() < 8) GTEST_SKIP() << "no pool of huge pages here";
+    }
+    memory_ = Make({{0, 4 * kMiB}, {8 * kMiB, 2 * kMiB}, {16 * kMiB, 6 * kMiB}});
+    ASSERT_NE(memory_, nullptr);
+    Open();
+  }
+
+  void Open() {
+    tracker_.reset();
+    Result<Tracker> opened = OpenTracker(kind(), memory_);
+    if (!opened.ok()) GTEST_SKIP() << opened.error().message;
+    tracker_ = std::move(opened.value());
+  }
+
+  void Arm() { ASSERT_TRUE(tracker_->Arm(Never).ok()); }
+
+  // Writes as a guest does, past GuestMemory where that is possible.
+  void WriteTo(std::uint64_t page, std::uint8_t value) {
+    const Region& region = memory_->regions()[memory_->RegionOfPage(page)];
+    const std::uint64_t offset = (page - region.first_page) * kPageBytes + page % kPageBytes;
+    if (region.host != nullptr) {
+      CopyGuest(region.host + offset, &value, 1);
+    } else {
+      ASSERT_TRUE(memory_->Write(region.base + offset, {&value, 1}).ok());
+    }
+    if (kind() == TrackerKind::kReported) tracker_->Mark({page, 1});
+  }
+
+  void Drop(PageRun run, int advice) {
+    const Region& region = memory_->regions()[memory_->RegionOfPage(run.first)];
+    ASSERT_EQ(::madvise(region.host + (run.first - region.first_page) * kPageBytes,
+                        run.count * kPageBytes, advice),
+              0);
+    if (kind() == TrackerKind::kReported) tracker_->Mark(run);
+  }
+
+  std::vector<PageRun> Harvest() {
+    DirtyBitmap set(memory_->page_count());
+    Status harvested = tracker_->Harvest(&set, Never);
+    EXPECT_TRUE(harvested.ok()) << (harvested.ok() ? "" : harvested.error().message);
+    std::vector<PageRun> runs(static_cast<std::size_t>(memory_->page_count()));
+    runs.resize(set.Runs(0, runs));
+    return runs;
+  }
+
+  // Exactly these pages; where the host has huge pages (hugetlb, or the first touch of a huge page)
+  // up to all of theirs.
+  void ExpectTold(const std::vector<PageRun>& pages) {
+    const std::vector<PageRun> told = Harvest();
+    const bool is_huge = place() == Place::kHugetlb || place() == Place::kHugePages;
+    if (!is_huge || kind() != TrackerKind::kWriteProtect) {
+      EXPECT_EQ(told, pages);
+      return;
+    }
+    DirtyBitmap set(memory_->page_count());
+    DirtyBitmap legal(memory_->page_count());
+    for (const PageRun& run : told) set.MarkRun(run);
+    for (const PageRun& run : pages) {
+      for (std::uint64_t page = run.first; page < run.end(); ++page) {
+        EXPECT_TRUE(set.IsMarked(page)) << page;
+        legal.MarkRun({page / kChunkPages * kChunkPages, kChunkPages});
+      }
+    }
+    const std::uint64_t legal_count = legal.CountMarked();
+    set.MergeTo(&legal);
+    EXPECT_EQ(legal.CountMarked(), legal_count) << "pages of other huge pages";
+  }
+
+  std::optional<HugePagePool> pool_;
+  std::optional<TestFile> file_;
+  std::optional<Borrowed> borrowed_;
+  Memory memory_;
+  Tracker tracker_;
+};
+
+const std::vector<PageRun> kNone;
+
+TEST_P(DirtyTrackerTest, WrittenPagesOfAllRegionsAreToldOnceAndAgainWhenWrittenAgain) {
+  for (const std::uint64_t page : {0, 7, 1024, 2000, 3071}) WriteTo(page, 1);
+  Arm();
+  EXPECT_EQ(Harvest(), kNone) << "clean after arm";
+  // Content, and untouched pages; the ends of regions.
+  for (const std::uint64_t page : {7, 8, 1023, 1024, 1535, 1536, 3071}) WriteTo(page, 2);
+  ExpectTold({{7, 2}, {1023, 2}, {1535, 2}, {3071, 1}});
+  EXPECT_EQ(Harvest(), kNone);
+  for (const std::uint64_t page : {8, 2000}) WriteTo(page, 3);
+  ExpectTold({{8, 1}, {2000, 1}});
+}
+
+TEST_P(DirtyTrackerTest, ArmForgetsWhatWasWrittenBefore) {
+  Arm();
+  WriteTo(5, 1);
+  Arm();
+  EXPECT_EQ(Harvest(), kNone);
+}
+
+TEST_P(DirtyTrackerTest, HarvestBeforeArmIsAnError) {
+  DirtyBitmap set(memory_->page_count());
+  EXPECT_EQ(CodeOf(tracker_->Harvest(&set, Never)), ErrorCode::kClosed);
+}
+
+TEST_P(DirtyTrackerTest, DroppedPagesAreToldAlsoWhenTheyAreReadAgain) {
+  if (place() == Place::kFile) GTEST_SKIP() << "a file is not dropped";
+  const int advice =
+      place() == Place::kMemfd || place() == Place::kMapped ? MADV_REMOVE : MADV_DONTNEED;
+  for (std::uint64_t page = 0; page < 3072; ++page) WriteTo(page, 1);
+  Arm();
+  Drop({0, 1024}, advice);
+  EXPECT_EQ(Harvest(), (std::vector<PageRun>{{0, 1024}}));
+  Drop({1024, 512}, advice);
+  Drop({2048, 512}, advice);
+  for (std::uint64_t page = 1024; page < 1536; ++page) {
+    std::uint8_t byte = 1;
+    const Region& region = memory_->regions()[memory_->RegionOfPage(page)];
+    CopyGuest(&byte, region.host + (page - region.first_page) * kPageBytes, 1);
+    ASSERT_EQ(byte, 0);
+  }
+  DirtyBitmap told(memory_->page_count());
+  for (const PageRun& run : Harvest()) told.MarkRun(run);
+  for (std::uint64_t page = 1024; page < 1536; ++page) ASSERT_TRUE(told.IsMarked(page)) << page;
+  for (std::uint64_t page = 2048; page < 2560; ++page) ASSERT_TRUE(told.IsMarked(page)) << page;
+}
+
+TEST_P(DirtyTrackerTest, WhatIsWrittenAndThenDroppedFromThePageTableIsTold) {
+  if (place() != Place::kMemfd && place() != Place::kMapped) GTEST_SKIP() << "for shared memory";
+  Arm();
+  for (const std::uint64_t page : {0, 1, 600, 2000}) WriteTo(page, 7);
+  Drop({0, 1024}, MADV_DONTNEED);
+  Drop({1536, 1536}, MADV_DONTNEED);
+  DirtyBitmap told(memory_->page_count());
+  for (const PageRun& run : Harvest()) told.MarkRun(run);
+  for (const std::uint64_t page : {0, 1, 600, 2000}) EXPECT_TRUE(told.IsMarked(page)) << page;
+}
+
+TEST_P(DirtyTrackerTest, WhatTheMemoryItselfWritesAndZeroesIsTold) {
+  for (std::uint64_t page = 0; page < 3072; ++page) WriteTo(page, 1);
+  Arm();
+  const Bytes bytes = RandomBytes(kPageBytes + 1, 1);
+  ASSERT_TRUE(memory_->Write(5 * kPageBytes - 1, bytes).ok());
+  ASSERT_TRUE(memory_->CopyIn({100, 1}, bytes.data()).ok());
+  ASSERT_TRUE(memory_->Zero({2048, 512}).ok());
+  ExpectTold({{4, 2}, {100, 1}, {2048, 512}});
+}
+
+TEST_P(DirtyTrackerTest, UntouchedMemoryIsNotMadePresent) {
+  WriteTo(3, 1);
+  PresenceFinder finder;
+  const auto present = [&] {
+    std::uint64_t count = 0;
+    std::vector<PageRun> runs;
+    for (const Region& region : memory_->regions()) {
+      finder.PresentRuns(region, region.pages(), &runs);
+      for (const PageRun& run : runs) count += run.count;
+    }
+    return count;
+  };
+  const std::uint64_t before = present();
+  Arm();
+  Harvest();
+  Harvest();
+  EXPECT_EQ(present(), before);
+}
+
+TEST_P(DirtyTrackerTest, ReadingUntouchedMemoryMakesNothingDirty) {
+  if (place() == Place::kFile) GTEST_SKIP() << "a read of a file leaves nothing";
+  Arm();
+  std::uint8_t byte;
+  for (const std::uint64_t page : {0, 700})
+    CopyGuest(&byte, memory_->regions()[0].host + page * kPageBytes, 1);
+  if (place() == Place::kHugetlb && kind() == TrackerKind::kWriteProtect) {
+    GTEST_SKIP() << "hugetlb has no zero page";
+  }
+  EXPECT_EQ(Harvest(), kNone);
+}
+
+TEST_P(DirtyTrackerTest, ACancelledHarvestLosesNothing) {
+  Arm();
+  for (const std::uint64_t page : {1, 1030, 3000}) WriteTo(page, 9);
+  for (int calls = 0; calls < 6; ++calls) {
+    int left = calls;
+    DirtyBitmap set(memory_->page_count());
+    Status harvested = tracker_->Harvest(&set, [&left] { return left-- <= 0; });
+    if (harvested.ok()) {
+      EXPECT_EQ(set.CountMarked() > 0, true);
+      tracker_->Mark({1, 1});
+      tracker_->Mark({1030, 1});
+      tracker_->Mark({3000, 1});
+      break;
+    }
+    EXPECT_EQ(harvested.error().code, ErrorCode::kAborted);
+    EXPECT_EQ(set.CountMarked(), 0U);
+  }
+  DirtyBitmap told(memory_->page_count());
+  for (const PageRun& run : Harvest()) told.MarkRun(run);
+  for (const std::uint64_t page : {1, 1030, 3000}) EXPECT_TRUE(told.IsMarked(page)) << page;
+}
+
+TEST_P(DirtyTrackerTest, CloseGivesEverythingBackAndAnotherCanBeOpened) {
+  const int before = CountDescriptors();
+  for (int round = 0; round < 3; ++round) {
+    Open();
+    Arm();
+    WriteTo(static_cast<std::uint64_t>(round), static_cast<std::uint8_t>(round + 1));
+    ExpectTold({{static_cast<std::uint64_t>(round), 1}});
+  }
+  EXPECT_EQ(CountDescriptors(), before);
+  Result<Tracker> second = OpenTracker(kind(), memory_);
+  if (kind() == TrackerKind::kWriteProtect) {
+    EXPECT_EQ(CodeOf(std::move(second)), ErrorCode::kUnsupported) << "one for one memory";
+  } else {
+    EXPECT_TRUE(second.ok());
+  }
+  Arm();
+  WriteTo(9, 1);
+  ExpectTold({{9, 1}});  // the first one is not disturbed
+}
+
+TEST_P(DirtyTrackerTest, SparseMemoryAboveFourGibibytesIsTracked) {
+  if (place() == Place::kHugetlb || place() == Place::kAttached) GTEST_SKIP() << "not sparse";
+  tracker_.reset();
+  memory_ = Make({{0, 3 * kGiB}, {4 * kGiB, 3 * kGiB}});
+  ASSERT_NE(memory_, nullptr);
+  Open();
+  const std::uint64_t last = memory_->page_count() - 1;
+  for (const std::uint64_t page : {std::uint64_t{1}, last}) WriteTo(page, 1);
+  Arm();
+  WriteTo(last, 2);
+  WriteTo(1'000'000, 2);
+  ExpectTold({{1'000'000, 1}, {last, 1}});
+}
+
+// Migrations in small: see tracker_oracle.h. A lost page is a lost write.
+TEST_P(DirtyTrackerTest, NoPageIsLostWhileThreadsWriteAndAdvise) {
+  if (place() == Place::kFile) GTEST_SKIP() << "writers write to mapped memory";
+  if (kind() == TrackerKind::kReported) GTEST_SKIP() << "nobody reports here";
+  tracker_.reset();
+  memory_ = Make({{0, 2 * kMiB}, {4 * kMiB, 2 * kMiB}});
+  ASSERT_NE(memory_, nullptr);
+  Open();
+  OracleOptions options;
+  options.writes = kind() == TrackerKind::kDigest ? 200'000 : 2'000'000;
+  options.batch_writes = options.writes / 5;
+  // Digests compare two moments, so what runs in between is not theirs to see.
+  options.harvests = kind() == TrackerKind::kDigest ? 0 : 2;
+  const OracleReport report = TrackerOracle(tracker_.get(), options).Run();
+  EXPECT_FALSE(report.failed);
+  EXPECT_EQ(report.missed_pages, 0U);
+  EXPECT_GT(report.told_pages, 0U);
+  EXPECT_GT(report.advices, 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, DirtyTrackerTest,
+    testing::Combine(
+        testing::Values(TrackerKind::kWriteProtect, TrackerKind::kDigest, TrackerKind::kReported),
+        testing::Values(Place::kSmallPages, Place::kHugePages, Place::kMemfd, Place::kMapped,
+                        Place::kAttached, Place::kHugetlb, Place::kFile)),
+    [](const auto& given) {
+      return std::string(kKindNames[static_cast<int>(std::get<0>(given.param))]) +
+             kPlaceNames[static_cast<int>(std::get<1>(given.param))];
+    });
+
+}  // namespace
+}  // namespace chkpt

@@ -1,0 +1,146 @@
+/**
+ * Guest memory whose pages come from a checkpoint when they are touched: the native lazy loader behind promises.
+ *
+ * Native threads serve the pages; JavaScript only hears of the stages. It may touch missing pages too: its thread then waits a
+ * moment, as a guest does.
+ */
+import { CheckpointError } from '../errors/index.ts';
+import {
+  awaitNative,
+  callNative,
+  fromNative,
+  type NativeLazyLayer,
+  type NativeLazyLoader,
+  nativeAddon,
+} from '../native/index.ts';
+import type { GuestMemory, MissingPages } from './guest-memory.ts';
+
+export interface LazyPagesOptions {
+  /** The checkpoint, and the ones it builds on: newest first. */
+  readonly layers: readonly NativeLazyLayer[];
+  /** Threads of the background fill, 1 to 64. */
+  readonly fillThreads: number;
+  /** 0: no limit. */
+  readonly fillBytesPerSecond: number;
+  /** How long the fill waits before it begins, milliseconds. */
+  readonly fillDelayMs: number;
+  /** Block numbers, u32 little-endian, to fetch first. */
+  readonly replay: Uint8Array;
+  /** Damaged pages are a SIGBUS, not a pattern (Linux 6.6). */
+  readonly poison: boolean;
+}
+
+/** How far a lazy load is. Blocks are 64 KiB of guest memory that is not all zeros. */
+export interface LazyCounts {
+  readonly blocks: number;
+  /** Of them, not there yet. */
+  readonly missing: number;
+  /** Faults served, of zero pages too. */
+  readonly faults: number;
+  /** Blocks that came because the guest asked for them. */
+  readonly faultBlocks: number;
+}
+
+/** Threads that serve faults: a fault of a second core does not wait for the first one's block. */
+const handlerThreads = 2;
+
+export class LazyPages implements MissingPages {
+  readonly #memory: GuestMemory;
+  readonly #native: NativeLazyLoader;
+  #isLoading = false;
+  #failure: unknown;
+  #final: { readonly counts: LazyCounts; readonly workingSet: Uint8Array } | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(memory: GuestMemory, native: NativeLazyLoader) {
+    this.#memory = memory;
+    this.#native = native;
+  }
+
+  /**
+   * Reads and verifies the block indexes; the memory is untouched. Rejects with `CHKPT_UNSUPPORTED` or `CHKPT_PERMISSION` where
+   * this memory cannot be loaded lazily, and with every error of kind `damaged`.
+   */
+  static async prepare(memory: GuestMemory, options: LazyPagesOptions): Promise<LazyPages> {
+    const native = callNative(
+      () => new (nativeAddon().LazyLoader)(memory.native, { handlerThreads, ...options }),
+    );
+    try {
+      await awaitNative(native.wait(1));
+      return new LazyPages(memory, native);
+    } catch (error) {
+      await native.close();
+      throw error;
+    }
+  }
+
+  get isLoading(): boolean {
+    return this.#isLoading;
+  }
+
+  /** Drops what is in memory; from when it resolves on the guest may run. */
+  async start(): Promise<void> {
+    await this.#memory.replaceMissingPages(this);
+    this.#isLoading = true;
+    this.#native.arm();
+    await awaitNative(this.#native.wait(3));
+  }
+
+  /**
+   * Resolves when all pages are there and memory is ordinary again, to the header digests of all frames. Rejects with what went
+   * wrong; then pages that could not be loaded still do not read as zeros.
+   */
+  async resident(): Promise<Uint8Array> {
+    try {
+      await awaitNative(this.#native.wait(4));
+      const digests = this.#native.digests();
+      this.#final = { counts: this.#native.counts(), workingSet: this.#native.workingSet() };
+      await this.close();
+      return digests;
+    } finally {
+      this.#isLoading = false;
+    }
+  }
+
+  /** The content of memory is not to be trusted, whoever found out. */
+  fail(error: unknown): void {
+    this.#failure ??= error;
+  }
+
+  /** Makes the load end: `resident()` rejects with `CHKPT_ABORTED`. */
+  abort(): void {
+    this.#native.abort();
+  }
+
+  /** The machine knows: threads that wait for a damaged page may go on, and be stopped. */
+  release(): void {
+    this.#native.release();
+  }
+
+  counts(): LazyCounts {
+    return this.#final?.counts ?? this.#native.counts();
+  }
+
+  /** Block numbers, u32 little-endian, in the order of their first fault. */
+  workingSet(): Uint8Array {
+    return this.#final?.workingSet ?? this.#native.workingSet();
+  }
+
+  get isClosed(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  check(): void {
+    if (this.#failure === undefined && this.#native.hasFailed()) {
+      // This thread was let go before it could hear of it.
+      const what = 'a page of guest memory could not be loaded';
+      throw new CheckpointError('CHKPT_VM_FAILED', what);
+    }
+    if (this.#failure !== undefined) throw fromNative(this.#failure);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#native.close();
+    return this.#closing;
+  }
+}
