@@ -13,6 +13,7 @@ import { Operation, type Progress } from './operation.ts';
 import {
   type ChainMember,
   type ChainOptions,
+  checkPlace,
   describeMember,
   findAncestors,
   parentState,
@@ -63,6 +64,8 @@ export function flattenCheckpoint(
     const newest = await describeMember(source, options);
     const ancestors = await findAncestors(newest, options);
     const to = toStore(target);
+    // The members between the two would be left without it.
+    for (const ancestor of ancestors) checkPlace(ancestor, to);
     const digest = await checkpointDigest();
     const { uuid, createdMs = newest.createdMs, signal } = options;
     const from = await openInStore(newest.store, { mode: 'load', digest, signal });

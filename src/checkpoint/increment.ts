@@ -15,9 +15,9 @@ import { digestsOfChain } from './load-chain.ts';
 import {
   type ChainMember,
   type CheckpointName,
+  checkPlace,
   describeMember,
   findAncestors,
-  isSamePlace,
   parentLink,
 } from './parent.ts';
 import type { VirtualMachine } from './virtual-machine.ts';
@@ -159,14 +159,6 @@ async function digestsOf(
   const ancestors = await findAncestors(parent, options);
   for (const ancestor of ancestors) checkPlace(ancestor, target);
   return await digestsOfChain([parent, ...ancestors], options);
-}
-
-/** What it builds on would be gone. */
-function checkPlace({ store, uuid }: ChainMember, target: Store): void {
-  if (!isSamePlace(store.url, target.url)) return;
-  throw new CheckpointError('CHKPT_PARENT_CYCLE', 'a checkpoint cannot take the place of its own parent', {
-    details: { store: store.url, actual: uuid },
-  });
 }
 
 function checkRegions(parent: ChainMember, memory: GuestMemory): void {

@@ -217,9 +217,14 @@ export function parentLink(parent: string, child: string): string {
   return `${parseStoreUrl(parent).scheme}:${path.startsWith('../') ? path : `./${path}`}`;
 }
 
-/** True when both are one file or folder, however it is named. */
-export function isSamePlace(url: string, other: string): boolean {
-  return url === other || (realPathOf(url) ?? url) === (realPathOf(other) ?? other);
+/** Throws `CHKPT_PARENT_CYCLE` when `target` is where `parent` is, under whatever name: what builds on it would have nothing left. */
+export function checkPlace(parent: ChainMember, target: Store): void {
+  const { url } = parent.store;
+  const isSame = url === target.url || (realPathOf(url) ?? url) === (realPathOf(target.url) ?? target.url);
+  if (!isSame) return;
+  throw new CheckpointError('CHKPT_PARENT_CYCLE', 'a checkpoint cannot take the place of its own parent', {
+    details: { store: url, actual: parent.uuid },
+  });
 }
 
 /** The URL behind a link of the checkpoint at `child`. */

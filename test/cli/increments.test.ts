@@ -212,7 +212,9 @@ describe('a chain that has moved', () => {
     copyFileSync(`${chain}/0`, `${cwd}/all/.base`);
     await ok(['save', '--memory', `${chain}/1.img`, '--parent', '.base', 'link/1'], `${cwd}/all`);
     await ok(['save', '--memory', `${chain}/2.img`, '--parent', 'link/1', '2'], `${cwd}/all`);
+    await ok(['save', '--memory', `${chain}/2.img`, '--parent', '.base', 'beside'], `${cwd}/all`);
     renameSync(`${cwd}/all`, `${cwd}/moved`);
+    await ok(['verify', 'moved/beside'], cwd);
     await ok(['load', `${cwd}/moved/2`, '--memory', 'out'], cwd);
     expect(isSameFile(`${cwd}/out`, `${chain}/2.img`)).toBe(true);
     await ok(['verify', 'moved/link/1'], cwd);
@@ -294,12 +296,13 @@ describe('a chain that is not whole', () => {
   });
 });
 
-test('neither a save nor a load takes the place of what it builds on, however that is named', async () => {
+test('no save, load or flatten takes the place of what it builds on, however that is named', async () => {
   const cwd = copyChain();
   symlinkSync('.', `${cwd}/here`);
   const save = ['save', '--memory', `${chain}/0.img`, '--parent', '2'];
   await expectFailure([...save, './2'], 1, /CHKPT_PARENT_CYCLE: /, cwd);
   await expectFailure([...save, 'here/0'], 1, /CHKPT_PARENT_CYCLE: .*store file:.*\/0[,)]/, cwd);
+  await expectFailure(['flatten', '2', 'here/0'], 1, /CHKPT_PARENT_CYCLE: /, cwd);
   await expectFailure(['load', '2', '--memory', 'here/0'], 2, /here\/0 is the checkpoint itself/, cwd);
   const state = ['load', '2', '--memory', 'out', '--state', 'a.b=./1', '--parent', '1'];
   await expectFailure(state, 2, /\.\/1 is the checkpoint itself/, cwd);
