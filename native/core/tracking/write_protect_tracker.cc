@@ -62,10 +62,10 @@ bool TryHoles(int pagemap_fd, Userfault* userfault) {
 WriteProtectTracker::WriteProtectTracker(std::shared_ptr<GuestMemory> memory)
     : DirtyTracker(std::move(memory), true) {}
 
-Result<std::unique_ptr<DirtyTracker>> WriteProtectTracker::Open(
-    std::shared_ptr<GuestMemory> memory) {
+Result<std::unique_ptr<DirtyTracker>> WriteProtectTracker::Open(std::shared_ptr<GuestMemory> memory,
+                                                                bool trust_holes) {
   std::unique_ptr<WriteProtectTracker> tracker(new WriteProtectTracker(std::move(memory)));
-  Status prepared = tracker->Prepare();
+  Status prepared = tracker->Prepare(trust_holes);
   if (!prepared.ok()) return prepared.error();
   Status registered = tracker->RegisterAll();
   if (!registered.ok()) return registered.error();
@@ -79,7 +79,7 @@ WriteProtectTracker::~WriteProtectTracker() {
   if (tools_.pagemap_fd >= 0) ::close(tools_.pagemap_fd);
 }
 
-Status WriteProtectTracker::Prepare() {
+Status WriteProtectTracker::Prepare(bool trust_holes) {
   bool needs_private = false;
   bool needs_telling = false;
   for (const Region& region : memory()->regions()) {
@@ -96,6 +96,7 @@ Status WriteProtectTracker::Prepare() {
     (telling ? telling_userfault_ : private_userfault_).emplace(std::move(opened.value()));
   }
   tools_.holes_are_told =
+      trust_holes &&
       TryHoles(tools_.pagemap_fd, private_userfault_ ? &*private_userfault_ : &*telling_userfault_);
   if (!needs_telling) return Ok();
   Result<std::unique_ptr<RemovalLog>> removals = RemovalLog::Start(&*telling_userfault_);

@@ -19,14 +19,16 @@ namespace chkpt {
 class WriteProtectTracker final : public DirtyTracker {
  public:
   // Errors: kUnsupported (kernel, kind of memory, registered by another), kPermission.
-  static Result<std::unique_ptr<DirtyTracker>> Open(std::shared_ptr<GuestMemory> memory);
+  // `trust_holes` false takes the way for older kernels (tests of it).
+  static Result<std::unique_ptr<DirtyTracker>> Open(std::shared_ptr<GuestMemory> memory,
+                                                    bool trust_holes = true);
   ~WriteProtectTracker() override;
 
   TrackerKind kind() const override { return TrackerKind::kWriteProtect; }
 
  private:
   explicit WriteProtectTracker(std::shared_ptr<GuestMemory> memory);
-  Status Prepare();
+  Status Prepare(bool trust_holes);
   Status RegisterAll();
   Status Reset(const Cancelled& cancelled) override;
   Status Collect(DirtyBitmap* found, const Cancelled& cancelled) override;
