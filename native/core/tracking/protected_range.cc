@@ -38,7 +38,7 @@ Error ScanError(int error) {
 
 }  // namespace
 
-ProtectedRange::ProtectedRange(const Region& region, Kind kind, Userfault* userfault,
+ProtectedRange::ProtectedRange(const Region& region, Kind kind, WriteProtector* userfault,
                                const Tools* tools)
     : region_(region),
       kind_(kind),

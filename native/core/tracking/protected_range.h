@@ -26,7 +26,7 @@
 #include "core/memory/guest_memory.h"
 #include "core/memory/pagemap.h"
 #include "core/tracking/content_map.h"
-#include "core/tracking/userfault.h"
+#include "core/tracking/write_protector.h"
 
 namespace chkpt {
 
@@ -43,7 +43,7 @@ class ProtectedRange {
   };
 
   // Not registered yet.
-  ProtectedRange(const Region& region, Kind kind, Userfault* userfault, const Tools* tools);
+  ProtectedRange(const Region& region, Kind kind, WriteProtector* userfault, const Tools* tools);
 
   AddressRange addresses() const { return addresses_; }
   Status Register() { return userfault_->Register(addresses_); }
@@ -74,7 +74,7 @@ class ProtectedRange {
 
   const Region& region_;
   const Kind kind_;
-  Userfault* const userfault_;
+  WriteProtector* const userfault_;
   const Tools* const tools_;
   const AddressRange addresses_;  // rounded outwards to pages of the host
   ContentMap content_;            // by page of the host; not for kShared

@@ -20,13 +20,13 @@ bool Touch(const AddressRange& a, const AddressRange& b) {
 
 }  // namespace
 
-Result<std::unique_ptr<RemovalLog>> RemovalLog::Start(Userfault* userfault) {
+Result<std::unique_ptr<RemovalLog>> RemovalLog::Start(WriteProtector* userfault) {
   const int stop_fd = ::eventfd(0, EFD_CLOEXEC);
   if (stop_fd < 0) return SystemError(errno, "eventfd");
   return std::unique_ptr<RemovalLog>(new RemovalLog(userfault, stop_fd));
 }
 
-RemovalLog::RemovalLog(Userfault* userfault, int stop_fd)
+RemovalLog::RemovalLog(WriteProtector* userfault, int stop_fd)
     : userfault_(userfault), stop_fd_(stop_fd) {
   thread_ = std::thread([this] { Hear(); });
 }

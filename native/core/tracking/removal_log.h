@@ -5,7 +5,7 @@
 // nothing but hear. When the drop itself happens is not known, so a range is given again to all who
 // ask within kGrace of the news, and at least to one who asked after.
 //
-// Ownership: owns the thread. The Userfault must outlive it. Thread safety: any.
+// Ownership: owns the thread. The WriteProtector must outlive it. Thread safety: any.
 #pragma once
 
 #include <chrono>
@@ -14,7 +14,7 @@
 #include <thread>
 #include <vector>
 
-#include "core/tracking/userfault.h"
+#include "core/tracking/write_protector.h"
 
 namespace chkpt {
 
@@ -23,7 +23,7 @@ class RemovalLog {
   static constexpr std::chrono::seconds kGrace{5};
 
   // Errors: kIo (no descriptor left).
-  static Result<std::unique_ptr<RemovalLog>> Start(Userfault* userfault);
+  static Result<std::unique_ptr<RemovalLog>> Start(WriteProtector* userfault);
   // Afterwards a madvise would wait for ever: unregister the ranges first.
   ~RemovalLog();
   RemovalLog(const RemovalLog&) = delete;
@@ -33,7 +33,7 @@ class RemovalLog {
   std::vector<AddressRange> Take();
 
  private:
-  RemovalLog(Userfault* userfault, int stop_fd);
+  RemovalLog(WriteProtector* userfault, int stop_fd);
   void Hear();
   void DrainEvents();
 
@@ -41,7 +41,7 @@ class RemovalLog {
     AddressRange range;
     std::chrono::steady_clock::time_point told;
   };
-  Userfault* const userfault_;
+  WriteProtector* const userfault_;
   const int stop_fd_;
   std::mutex mutex_;
   std::vector<Removal> removals_;

@@ -36,7 +36,7 @@ Result<Kind> KindOf(const Region& region) {
 
 // Tries on memory of its own whether the kernel calls pages without an entry written: one page of a
 // page table with entries, and a whole table that does not exist.
-bool TryHoles(int pagemap_fd, Userfault* userfault) {
+bool TryHoles(int pagemap_fd, WriteProtector* userfault) {
   const std::uint64_t bytes = 3 * kHugePageBytes;
   void* mapped = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -91,15 +91,15 @@ Status WriteProtectTracker::Prepare(bool trust_holes) {
   if (tools_.pagemap_fd < 0) return SystemError(errno, "/proc/self/pagemap");
   for (const bool telling : {false, true}) {
     if (!(telling ? needs_telling : needs_private)) continue;
-    Result<Userfault> opened = Userfault::Open(telling);
+    Result<WriteProtector> opened = WriteProtector::Open(telling);
     if (!opened.ok()) return opened.error();
-    (telling ? telling_userfault_ : private_userfault_).emplace(std::move(opened.value()));
+    (telling ? telling_protector_ : private_protector_).emplace(std::move(opened.value()));
   }
   tools_.holes_are_told =
       trust_holes &&
-      TryHoles(tools_.pagemap_fd, private_userfault_ ? &*private_userfault_ : &*telling_userfault_);
+      TryHoles(tools_.pagemap_fd, private_protector_ ? &*private_protector_ : &*telling_protector_);
   if (!needs_telling) return Ok();
-  Result<std::unique_ptr<RemovalLog>> removals = RemovalLog::Start(&*telling_userfault_);
+  Result<std::unique_ptr<RemovalLog>> removals = RemovalLog::Start(&*telling_protector_);
   if (!removals.ok()) return removals.error();
   removals_ = std::move(removals.value());
   return Ok();
@@ -109,7 +109,7 @@ Status WriteProtectTracker::RegisterAll() {
   for (const Region& region : memory()->regions()) {
     const Kind kind = KindOf(region).value();
     auto range = std::make_unique<ProtectedRange>(
-        region, kind, kind == Kind::kPrivate ? &*private_userfault_ : &*telling_userfault_,
+        region, kind, kind == Kind::kPrivate ? &*private_protector_ : &*telling_protector_,
         &tools_);
     Status registered = range->Register();
     if (!registered.ok()) {

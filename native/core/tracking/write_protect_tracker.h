@@ -34,8 +34,8 @@ class WriteProtectTracker final : public DirtyTracker {
   Status Collect(DirtyBitmap* found, const Cancelled& cancelled) override;
 
   ProtectedRange::Tools tools_;
-  std::optional<Userfault> private_userfault_;
-  std::optional<Userfault> telling_userfault_;
+  std::optional<WriteProtector> private_protector_;
+  std::optional<WriteProtector> telling_protector_;
   std::unique_ptr<RemovalLog> removals_;
   std::vector<std::unique_ptr<ProtectedRange>> ranges_;
 };

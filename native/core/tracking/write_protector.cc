@@ -1,4 +1,4 @@
-#include "core/tracking/userfault.h"
+#include "core/tracking/write_protector.h"
 
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -52,10 +52,10 @@ Result<int> OpenDescriptor() {
 
 }  // namespace
 
-Result<Userfault> Userfault::Open(bool removals) {
+Result<WriteProtector> WriteProtector::Open(bool removals) {
   Result<int> fd = OpenDescriptor();
   if (!fd.ok()) return fd.error();
-  Userfault userfault(fd.value());
+  WriteProtector userfault(fd.value());
   uffdio_api api = {};
   api.api = UFFD_API;
   api.features = kFeatureAsync | kFeatureUnpopulated | kFeatureShared;
@@ -68,11 +68,11 @@ Result<Userfault> Userfault::Open(bool removals) {
   return userfault;
 }
 
-Userfault::~Userfault() {
+WriteProtector::~WriteProtector() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-Status Userfault::Register(AddressRange range) {
+Status WriteProtector::Register(AddressRange range) {
   uffdio_register request = {};
   request.range = {range.start, range.end - range.start};
   request.mode = UFFDIO_REGISTER_MODE_WP;
@@ -93,12 +93,12 @@ Status Userfault::Register(AddressRange range) {
   return SystemError(error, "UFFDIO_REGISTER");
 }
 
-void Userfault::Unregister(AddressRange range) {
+void WriteProtector::Unregister(AddressRange range) {
   uffdio_range request = {range.start, range.end - range.start};
   ::ioctl(fd_, UFFDIO_UNREGISTER, &request);
 }
 
-Status Userfault::Protect(AddressRange range) {
+Status WriteProtector::Protect(AddressRange range) {
   uffdio_writeprotect request = {};
   request.range = {range.start, range.end - range.start};
   request.mode = UFFDIO_WRITEPROTECT_MODE_WP;
@@ -110,7 +110,7 @@ Status Userfault::Protect(AddressRange range) {
   return Ok();
 }
 
-std::optional<AddressRange> Userfault::NextRemoval() {
+std::optional<AddressRange> WriteProtector::NextRemoval() {
   uffd_msg message;
   for (;;) {
     const ssize_t done = ::read(fd_, &message, sizeof message);

@@ -1,5 +1,5 @@
-// Userfault: one userfaultfd in asynchronous write-protect mode: a write to a protected page is let
-// through by the kernel, which takes the protection off; nobody handles faults.
+// WriteProtector: one userfaultfd in asynchronous write-protect mode: a write to a protected page
+// is let through by the kernel, which takes the protection off; nobody handles faults.
 //
 // Source: Documentation/admin-guide/mm/userfaultfd.rst, Linux 6.7 (UFFD_FEATURE_WP_ASYNC).
 //
@@ -19,18 +19,18 @@ struct AddressRange {
   std::uint64_t end = 0;
 };
 
-class Userfault {
+class WriteProtector {
  public:
   // Tries /dev/userfaultfd, the system call, and the system call for faults of user mode only,
   // which needs no permission; in asynchronous mode that makes no difference. With `removals` it
   // tells of madvise(MADV_DONTNEED, MADV_REMOVE) in its ranges: those calls wait until NextRemoval
   // has taken the news. Errors: kPermission, kUnsupported (kernel older than 6.7), each with what
   // was tried.
-  static Result<Userfault> Open(bool removals);
+  static Result<WriteProtector> Open(bool removals);
 
-  Userfault(Userfault&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
-  Userfault& operator=(Userfault&&) = delete;
-  ~Userfault();
+  WriteProtector(WriteProtector&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
+  WriteProtector& operator=(WriteProtector&&) = delete;
+  ~WriteProtector();
 
   int fd() const { return fd_; }
 
@@ -44,7 +44,7 @@ class Userfault {
   std::optional<AddressRange> NextRemoval();
 
  private:
-  explicit Userfault(int fd) : fd_(fd) {}
+  explicit WriteProtector(int fd) : fd_(fd) {}
   int fd_;
 };
 
