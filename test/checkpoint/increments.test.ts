@@ -252,7 +252,8 @@ describe('a lazy load of an increment', () => {
       console.log(`not lazy: ${lazy.reason}`);
     } else {
       // Some pages are touched before they come by themselves.
-      for (let page = 0; page < target.pageCount; page += 97) expect(target.read(page)).toEqual(vm.read(page));
+      for (let page = 0; page < target.pageCount; page += 97)
+        expect(target.read(page)).toEqual(vm.read(page));
       await lazy.load.resident;
     }
     expect(await target.memory.digest()).toBe(await vm.memory.digest());
