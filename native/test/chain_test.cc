@@ -87,6 +87,7 @@ Status LoadChain(const std::vector<Saved>& members, const std::shared_ptr<GuestM
 TEST(ChainTest, WhatWasSavedLastComesBackFromAnyDepthWhateverCodecTargetAndThreads) {
   std::size_t second_reads = 0;
   for (const std::uint64_t seed : {1u, 2u, 3u, 4u}) {
+    if (kThrift > 1 && seed > 1) break;
     for (const bool lz4 : {false, true}) {
       Chain chain(seed);
       const EncodeOptions encode{.codec = lz4 ? BlockCodec::kLz4 : BlockCodec::kRaw,
@@ -157,7 +158,7 @@ TEST(ChainTest, ForgottenPagesAreStoredAgain) {
 TEST(ChainTest, ThousandIncrementsLoadDirectly) {
   Chain chain(9, {{0, 4 << 20}});
   chain.Add({.threads = 1});
-  for (int i = 1; i < 1000; ++i) {
+  for (int i = 1; i < 1000 / kThrift; ++i) {
     const auto changed = chain.Change(2);
     chain.Add({.changed = changed});
   }

@@ -278,16 +278,22 @@ TEST_P(DirtyTrackerTest, UntouchedMemoryIsNotMadePresent) {
   EXPECT_EQ(present(), before);
 }
 
-TEST_P(DirtyTrackerTest, ReadingUntouchedMemoryMakesNothingDirty) {
+// Kernels and hosts without a shared zero page give the reader a page of its own, which nobody has
+// protected: more may be told than was written, but only where somebody was.
+TEST_P(DirtyTrackerTest, ReadingUntouchedMemoryMakesNothingElseDirty) {
   if (place() == Place::kFile) GTEST_SKIP() << "a read of a file leaves nothing";
   Arm();
-  std::uint8_t byte;
-  for (const std::uint64_t page : {0, 700})
-    CopyGuest(&byte, memory_->regions()[0].host + page * kPageBytes, 1);
-  if (place() == Place::kHugetlb && kind() == TrackerKind::kWriteProtect) {
-    GTEST_SKIP() << "hugetlb has no zero page";
+  DirtyBitmap allowed(memory_->page_count());
+  for (const std::uint64_t page : {0, 700}) {
+    volatile std::uint8_t* const place = memory_->regions()[0].host + page * kPageBytes;
+    static_cast<void>(*place);
+    if (kind() == TrackerKind::kWriteProtect) allowed.MarkRun({page / 512 * 512, 512});
   }
-  EXPECT_EQ(Harvest(), kNone);
+  for (const PageRun& run : Harvest()) {
+    for (std::uint64_t page = run.first; page < run.end(); ++page) {
+      EXPECT_TRUE(allowed.IsMarked(page)) << page;
+    }
+  }
 }
 
 TEST_P(DirtyTrackerTest, ACancelledHarvestLosesNothing) {

@@ -91,7 +91,7 @@ TEST(PipelineTest, EveryFlippedByteIsAnErrorThatNamesItsFrame) {
   CloseStream(&s);
   // One pool: under sanitizers a new mapping costs more than the load.
   const auto buffers = std::make_shared<BufferPool>();
-  for (std::size_t i = 0; i < memory_bytes; i += 1 + i % 13) {
+  for (std::size_t i = 0; i < memory_bytes; i += kThrift * (1 + i % 13)) {
     std::vector<std::uint8_t> damaged = s.stream;
     damaged[i] ^= static_cast<std::uint8_t>(1 << (i % 8));
     auto target = Allocate({{0, 40 * kPageBytes}});
