@@ -2,42 +2,18 @@
 import { statSync } from 'node:fs';
 import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import { pageBytes } from '../../src/limits.ts';
-import { type DirtyTracker, PageSet } from '../../src/memory/index.ts';
+import { trackMemory } from '../../src/memory/index.ts';
 import { type Bench, timed } from '../bench.ts';
 import type { Guest } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
 
 const changedShare = 0.01;
 
-/** Tells what it was told, as a VMM with a dirty log of its own does. */
-class ToldTracker implements DirtyTracker {
-  readonly kind = 'reported';
-  readonly reason = 'the benchmark tells';
-  readonly #told: PageSet;
-
-  constructor(pageCount: number) {
-    this.#told = new PageSet(pageCount);
-  }
-
-  mark(page: number): void {
-    this.#told.markRun(page, 1);
-  }
-
-  async arm(): Promise<void> {
-    this.#told.take();
-  }
-
-  async harvest(): Promise<PageSet> {
-    return this.#told.take();
-  }
-
-  async close(): Promise<void> {}
-}
-
 export async function measureIncrement(bench: Bench, guest: Guest): Promise<void> {
   if (!bench.wants('save.increment', 'save.increment.size')) return;
   const { facts, memory, vm } = guest;
-  const tracker = new ToldTracker(memory.pageCount);
+  // Knows what is written through the memory, as a VMM with a dirty log of its own does.
+  await using tracker = trackMemory(memory, { kind: 'reported' });
   const tracked = { ...vm, dirtyTracker: tracker };
   const threads = Math.max(...bench.options.threads);
   const names = ['increment-0', 'increment-1', 'increment-2', 'whole'];
@@ -45,7 +21,7 @@ export async function measureIncrement(bench: Bench, guest: Guest): Promise<void
   let latest = 0;
   await saveVm(tracked, urlOf('increment-0'), { threads });
   const increment = async (): Promise<Cost> => {
-    changePages(guest, tracker);
+    changePages(guest);
     const parent = urlOf(names[latest] as string);
     latest = (latest + 1) % 3;
     const name = names[latest] as string;
@@ -72,7 +48,7 @@ export async function measureIncrement(bench: Bench, guest: Guest): Promise<void
 }
 
 /** One byte of every hundredth page that holds anything, scattered: the guest stays what it is. */
-function changePages({ memory, facts }: Guest, tracker: ToldTracker): void {
+function changePages({ memory, facts }: Guest): void {
   const step = Math.round(1 / changedShare);
   const byte = new Uint8Array(1);
   for (let page = Math.floor(Math.random() * step); page < facts.bytes / pageBytes; page += step) {
@@ -80,6 +56,5 @@ function changePages({ memory, facts }: Guest, tracker: ToldTracker): void {
     memory.read(address, byte);
     byte[0] = ((byte[0] ?? 0) + 1) & 0xff;
     memory.write(address, byte);
-    tracker.mark(page);
   }
 }

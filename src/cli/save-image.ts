@@ -9,6 +9,7 @@ import { abortedOr } from '../checkpoint/save-vm.ts';
 import { tellTotals } from '../checkpoint/tell-totals.ts';
 import { headerContext, headerOf, headerState } from '../checkpoint/vm-header.ts';
 import { devicesContext, memoryContext, tableTags } from '../checkpoint/vm-plan.ts';
+import { noPages } from '../format/page-sequence.ts';
 import {
   type GuestMemory,
   type MemoryTotals,
@@ -49,17 +50,6 @@ export interface ImageSaved {
   readonly tracker: TrackerReport | undefined;
 }
 
-/** Of a checkpoint without memory. */
-export const noTotals: MemoryTotals = {
-  pages: 0,
-  zeroPages: 0,
-  fillPages: 0,
-  storedPages: 0,
-  samePages: 0,
-  parentPages: 0,
-  encodedBytes: 0,
-};
-
 /**
  * Throws what the store and the memory throw; then nothing was published. With a parent also `CHKPT_PARENT_*`, `CHKPT_VM_REGIONS`.
  */
@@ -89,7 +79,7 @@ async function saveOpened(save: ImageSave, memory: GuestMemory | undefined): Pro
     await saveHeader(checkpoint, save, increment.link(store.url));
     await saveStates(checkpoint, save);
     const changes = await increment.take();
-    const totals = memory === undefined ? noTotals : await saveMemory(checkpoint, memory, changes, save);
+    const totals = memory === undefined ? noPages : await saveMemory(checkpoint, memory, changes, save);
     const memoryBytes = Number(memory?.byteLength ?? 0n);
     onProgress({ phase: 'commit', doneBytes: memoryBytes, totalBytes: memoryBytes });
     const summary = await checkpoint.commit();
@@ -136,7 +126,7 @@ async function saveMemory(
   const totalBytes = Number(memory.byteLength);
   let doneBytes = 0;
   let writtenBytes = 0;
-  let totals = noTotals;
+  let totals = noPages;
   const tell = (): void => onProgress({ phase: 'memory', doneBytes, totalBytes, writtenBytes });
   const encoder = new PageEncoder(memory, {
     ...changes,

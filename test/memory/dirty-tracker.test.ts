@@ -36,21 +36,20 @@ function lackOf(kind: TrackerKind): string | undefined {
 
 for (const kind of ['write-protect', 'soft-dirty', 'digest', 'reported'] as const) {
   const lack = lackOf(kind);
-  if (lack !== undefined) {
-    it.skip(`${kind}: ${lack}`);
-    continue;
-  }
-  dirtyTrackerSuite(kind, () => {
-    const memory = GuestMemory.allocate(regions, { hugePages: false });
-    return {
-      memory,
-      open: () => trackMemory(memory, { kind, threads: 2 }),
-      write: (tracker, page, value) => {
-        const address = page < 256 ? page * 4096 : 16 * mebibyte + (page - 256) * 4096;
-        memory.write(address, Uint8Array.of(value));
-        if (kind === 'reported') (tracker as MemoryTracker).mark(page, 1);
-      },
-    };
+  if (lack !== undefined) console.warn(`${kind} trackers are not tested: ${lack}`);
+  describe.skipIf(lack !== undefined)('on this machine', () => {
+    dirtyTrackerSuite(kind, () => {
+      const memory = GuestMemory.allocate(regions, { hugePages: false });
+      return {
+        memory,
+        open: () => trackMemory(memory, { kind, threads: 2 }),
+        write: (tracker, page, value) => {
+          const address = page < 256 ? page * 4096 : 16 * mebibyte + (page - 256) * 4096;
+          memory.write(address, Uint8Array.of(value));
+          if (kind === 'reported') (tracker as MemoryTracker).mark(page, 1);
+        },
+      };
+    });
   });
 }
 

@@ -8,7 +8,7 @@ import type { ParsedLine } from '../parse-line.ts';
 import { createProgress } from '../progress.ts';
 import { qemuSocketOf, saveQemu } from '../qemu-guest.ts';
 import { RamImages } from '../ram-images.ts';
-import { noTotals, saveImage } from '../save-image.ts';
+import { saveImage } from '../save-image.ts';
 import { skipOf } from '../skip-argument.ts';
 import { parseStateArguments, placeStates } from '../state-argument.ts';
 import { readStates } from '../state-files.ts';
@@ -38,7 +38,7 @@ async function runQemu({ line, common, output, signal }: Invocation, socket: str
     const work = { socket, store, parents, skip, options: common, signal, onProgress };
     const saved = await saveQemu(work, { id: line.last('id'), copyMemory: line.has('copy-memory') });
     progress.stop();
-    const { elapsedMs, pausedMs, totals = noTotals } = saved;
+    const { elapsedMs, pausedMs, totals = noPages } = saved;
     const told = { ...saved, totals, store: store.url };
     if (common.json) await output.json({ ...documentOf(told), elapsedMs, pausedMs });
     else if (!common.quiet) {

@@ -1,5 +1,5 @@
-/** A machine that is nothing but memory, and a tracker that is told what the test writes. */
-import { type DirtyTracker, GuestMemory, PageSet, type VirtualMachine } from '../../../src/index.ts';
+/** A machine that is nothing but memory, and a tracker that is told what is written through it. */
+import { GuestMemory, type MemoryTracker, trackMemory, type VirtualMachine } from '../../../src/index.ts';
 
 const mebibyte = 1024 ** 2;
 const firstBytes = 12 * mebibyte;
@@ -21,40 +21,20 @@ export function randomNumbers(seed: number): (below: number) => number {
   };
 }
 
-class ToldTracker implements DirtyTracker {
-  readonly kind = 'reported';
-  readonly reason = 'the test tells';
-  readonly told: PageSet;
-
-  constructor(pageCount: number) {
-    this.told = new PageSet(pageCount);
-  }
-
-  async arm(): Promise<void> {
-    this.told.take();
-  }
-
-  async harvest(): Promise<PageSet> {
-    return this.told.take();
-  }
-
-  async close(): Promise<void> {}
-}
-
 export class ScribbledVm implements VirtualMachine {
   readonly id = 'scribbled';
   readonly cpu = { vendor: 'test', model: 'test' };
   readonly cores = [];
   readonly devices = [];
   readonly memory: GuestMemory;
-  readonly dirtyTracker: ToldTracker | undefined;
+  readonly dirtyTracker: MemoryTracker | undefined;
   readonly #random: (below: number) => number;
   running = false;
   failure: Error | undefined;
 
   constructor(seed: number, tracked: boolean, regions = twoRegions) {
     this.memory = GuestMemory.allocate(regions);
-    this.dirtyTracker = tracked ? new ToldTracker(this.pageCount) : undefined;
+    this.dirtyTracker = tracked ? trackMemory(this.memory, { kind: 'reported' }) : undefined;
     this.#random = randomNumbers(seed);
   }
 
@@ -69,7 +49,6 @@ export class ScribbledVm implements VirtualMachine {
 
   write(page: number, bytes: Uint8Array): void {
     this.memory.write(addressOf(page), bytes);
-    this.dirtyTracker?.told.markRun(page, 1);
   }
 
   read(page: number): Uint8Array {
