@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <vector>
 
 #include "core/base/bytes.h"
 #include "core/base/check.h"
@@ -65,9 +66,10 @@ PageDigest PageDigests::Fill(std::uint64_t word) const {
 }
 
 void PageDigests::Forget(const DirtyBitmap& pages) {
-  for (std::uint64_t page = 0; page < std::min(page_count_, pages.page_count()); ++page) {
-    if (pages.IsMarked(page)) entries_[page] = {};
-  }
+  std::vector<std::uint64_t> words(pages.word_count());
+  pages.Copy(words);
+  RunIterator runs(words, std::min(page_count_, pages.page_count()));
+  for (PageRun run; runs.Next(&run);) std::fill_n(entries_ + run.first, run.count, PageDigest{});
 }
 
 void PageDigests::Differing(const PageDigests& other, DirtyBitmap* pages) const {

@@ -1,6 +1,7 @@
 /** `chkpt save`: RAM images and device state, or a QEMU guest, into a store. */
 import { basename } from 'node:path';
 import type { TrackerReport } from '../../checkpoint/increment.ts';
+import { noPages } from '../../format/page-sequence.ts';
 import type { MemoryTotals, SkipPart } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
 import { type MemoryArgument, parseMemoryArguments } from '../memory-argument.ts';
