@@ -14,6 +14,7 @@ const layers = [
   ['context'],
   ['memory'],
   ['checkpoint'],
+  ['migration'],
   ['index'],
   ['adapters'],
   ['cli'],
