@@ -17,7 +17,7 @@ namespace chkpt {
 namespace {
 
 constexpr std::size_t kMisalignmentMax = 64;
-constexpr std::uint8_t kCanary = 0xC5;
+constexpr std::uint8_t kGuardByte = 0xC5;
 
 using Page = std::array<std::uint8_t, kPageBytes>;
 
@@ -61,8 +61,8 @@ class PageKernelsTest : public testing::TestWithParam<const PageKernels*> {
 
   // Checks copy_classify and classify of `page` against the model, at the given misalignments.
   void Check(const Page& page, std::size_t source_shift, std::size_t target_shift) {
-    std::vector<std::uint8_t> source(kPageBytes + 2 * kMisalignmentMax, kCanary);
-    std::vector<std::uint8_t> target(kPageBytes + 2 * kMisalignmentMax, kCanary);
+    std::vector<std::uint8_t> source(kPageBytes + 2 * kMisalignmentMax, kGuardByte);
+    std::vector<std::uint8_t> target(kPageBytes + 2 * kMisalignmentMax, kGuardByte);
     std::vector<std::uint8_t> expected = target;
     std::memcpy(source.data() + source_shift, page.data(), kPageBytes);
     std::memcpy(expected.data() + target_shift, page.data(), kPageBytes);

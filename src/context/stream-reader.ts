@@ -24,7 +24,7 @@ import type { StreamHeader } from '../format/stream-header.ts';
 import { checkContextClose, parseTagFrame, parseTagMoreFrame } from '../format/tag-frame.ts';
 import { hexOf } from '../format/uuid.ts';
 import { checkValue, type ValueType } from '../format/value.ts';
-import { contextCountMax, tagCountMax, valueBytesMax } from '../limits.ts';
+import { contextCountMax, pageBytes, tagCountMax, valueBytesMax } from '../limits.ts';
 import type { StoreReader } from '../store/store.ts';
 import type { AlignedAllocator } from '../util/aligned-buffer.ts';
 import { GrowingBytes } from '../util/growing-bytes.ts';
@@ -96,6 +96,11 @@ interface OpenContext {
   readonly tags: Set<string>;
 }
 
+/** A small checkpoint needs no large buffer: a page more than it has, so that its end is found by the same read. */
+function readBytesFor(byteLength: number | undefined): number {
+  return Math.min(readBytesDefault, (byteLength ?? readBytesDefault) + pageBytes);
+}
+
 export class StreamReader {
   readonly #reader: StoreReader;
   readonly #options: StreamReaderOptions;
@@ -116,7 +121,8 @@ export class StreamReader {
   constructor(reader: StoreReader, options: StreamReaderOptions) {
     this.#reader = reader;
     this.#options = options;
-    this.#queue = new FrameQueue(options.digest, options.bufferBytes ?? readBytesDefault, options.allocator);
+    const bufferBytes = options.bufferBytes ?? readBytesFor(reader.byteLength);
+    this.#queue = new FrameQueue(options.digest, bufferBytes, options.allocator);
   }
 
   /** Bytes of the stream taken so far. */
