@@ -14,6 +14,14 @@ export function storeOf(url: string): Store {
   return store;
 }
 
+/** Throws `CHKPT_USAGE` when a checkpoint and a document would share standard output. */
+export function refuseSharedOutput(store: Store, { json }: { readonly json: boolean }): void {
+  const { scheme, rest } = parseStoreUrl(store.url);
+  if (json && scheme === 'fd' && (rest === '-' || rest === '1')) {
+    throw usageError('--json and the checkpoint cannot both go to standard output');
+  }
+}
+
 /** The stores of `--parent`, in the order given. Throws as `storeOf`. */
 export function parentsOf(line: ParsedLine): Store[] {
   return line.all('parent').map(storeOf);

@@ -1,4 +1,5 @@
 /** The registry that chkpt uses, with the stores that come with it. */
+import { descriptorStoreFactory } from './descriptor-store.ts';
 import { directoryStoreFactory } from './directory-store.ts';
 import { fileStoreFactory } from './file-store.ts';
 import { memoryStoreFactory } from './memory-store.ts';
@@ -12,6 +13,7 @@ defaultStoreRegistry.register('mem', memoryStoreFactory());
 defaultStoreRegistry.register('null', nullStoreFactory);
 defaultStoreRegistry.register('file', fileStoreFactory());
 defaultStoreRegistry.register('dir', directoryStoreFactory());
+defaultStoreRegistry.register('fd', descriptorStoreFactory);
 
 /**
  * Makes a store of your own known to every function and command that takes a URL. See

@@ -3,11 +3,12 @@ import { flattenCheckpoint } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
-import { storeOf } from '../store-argument.ts';
+import { refuseSharedOutput, storeOf } from '../store-argument.ts';
 import { countOf, formatBytes, formatDuration } from '../units.ts';
 
 export async function run({ line, common, output, signal }: Invocation): Promise<void> {
   const [store, target] = [storeOf(line.operand(0)), storeOf(line.operand(1))];
+  refuseSharedOutput(target, common);
   const progress = createProgress('flattening', common);
   try {
     const { threads, uuid, createdMs } = common;

@@ -13,7 +13,7 @@ import { saveImage } from '../save-image.ts';
 import { skipOf } from '../skip-argument.ts';
 import { parseStateArguments, placeStates } from '../state-argument.ts';
 import { readStates } from '../state-files.ts';
-import { parentsOf, refuseStoreFile, storeOf } from '../store-argument.ts';
+import { parentsOf, refuseSharedOutput, refuseStoreFile, storeOf } from '../store-argument.ts';
 import { formatBytes, formatDuration, formatRate, ratioOf } from '../units.ts';
 import { usageError } from '../usage-error.ts';
 
@@ -32,6 +32,7 @@ export async function run(invocation: Invocation): Promise<void> {
 async function runQemu({ line, common, output, signal }: Invocation, socket: string): Promise<void> {
   const skip = skipOf(line);
   const store = storeOf(line.operand(0));
+  refuseSharedOutput(store, common);
   const parents = parentsOf(line);
   const progress = createProgress('saving', common);
   try {
@@ -56,6 +57,7 @@ async function runImages({ line, common, output, signal }: Invocation): Promise<
   const memory = memoryOf(line, skip);
   const stateInputs = placeStates(parseStateArguments(line.all('state')));
   const store = storeOf(line.operand(0));
+  refuseSharedOutput(store, common);
   const parents = parentsOf(line);
   refuseStoreFile(
     store.url,
