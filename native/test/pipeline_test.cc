@@ -7,6 +7,7 @@ namespace {
 
 TEST(PipelineTest, WhatIsSavedComesBackByteForByteWhateverCodecThreadsAndPieces) {
   for (const std::uint64_t seed : {1u, 2u, 3u}) {
+    if (kThrift > 1 && seed > 1) break;
     auto memory = Allocate(kThreeRegions);
     FillRandomly(*memory, seed);
     const std::uint64_t digest = DigestOf(*memory);
@@ -45,7 +46,7 @@ TEST(PipelineTest, TheBytesDoNotDependOnTheNumberOfThreadsOrSlabs) {
   auto reference = Save(memory, {.threads = 1});
   ASSERT_TRUE(reference.ok());
   for (const unsigned threads : {2u, 3u, 8u}) {
-    for (int round = 0; round < 5; ++round) {
+    for (int round = 0; round < 5 / kThrift; ++round) {
       auto saved = Save(memory, {.threads = threads, .slab_count = threads + 1});
       ASSERT_TRUE(saved.ok());
       EXPECT_EQ(saved.value().stream, reference.value().stream);
@@ -91,7 +92,7 @@ TEST(PipelineTest, EveryFlippedByteIsAnErrorThatNamesItsFrame) {
   CloseStream(&s);
   // One pool: under sanitizers a new mapping costs more than the load.
   const auto buffers = std::make_shared<BufferPool>();
-  for (std::size_t i = 0; i < memory_bytes; i += kThrift * (1 + i % 13)) {
+  for (std::size_t i = 0; i < memory_bytes; i += kThrift * kThrift * (1 + i % 13)) {
     std::vector<std::uint8_t> damaged = s.stream;
     damaged[i] ^= static_cast<std::uint8_t>(1 << (i % 8));
     auto target = Allocate({{0, 40 * kPageBytes}});
@@ -125,7 +126,7 @@ TEST(PipelineTest, TruncationAtAnyByteIsAnError) {
   FillRandomly(*memory, 5);
   auto saved = Save(memory, {.threads = 1});
   const std::vector<std::uint8_t>& stream = saved.value().stream;
-  for (std::size_t cut = 0; cut < stream.size(); cut += 1 + cut % 97) {
+  for (std::size_t cut = 0; cut < stream.size(); cut += kThrift * (1 + cut % 97)) {
     auto loaded = Load(Allocate({{0, 40 * kPageBytes}}), std::span(stream).first(cut), 2, 1 << 20);
     EXPECT_FALSE(loaded.ok()) << cut;
   }
