@@ -39,6 +39,7 @@ async function testMachine(options: Partial<QemuStartOptions> = {}): Promise<Tes
     },
     waitForWork: () => untilSteps(vm, Math.max(counterOf(vm), stampedPages) + 1),
     isOfOneMoment: () => isOfOneMoment(vm),
+    trackChanges: () => vm.trackChanges(),
     close: () => vm.close(),
   };
 }
@@ -177,6 +178,11 @@ describe.skipIf(missing !== undefined)('qemu', () => {
     await loadVm(target, space.store('sound'));
     await target.resume();
     expect(target.running).toBe(true);
+  });
+
+  test('a tracker that cannot see another process is refused', async () => {
+    await using vm = await start();
+    expect(() => vm.trackChanges({ kind: 'write-protect' as 'digest' })).toThrow(TypeError);
   });
 
   test('a QEMU that cannot start says why', async () => {
