@@ -51,6 +51,7 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
   readonly #gate = new RunGate(this);
   readonly #tracker = new TrackerPlace();
   #running = false;
+  #generation: string | undefined;
 
   private constructor(
     { id, cpu, cores, drives }: SyntheticConfiguration,
@@ -133,7 +134,17 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
     });
   }
 
+  /** Generation id of a machine that was loaded as a clone. */
+  get generation(): string | undefined {
+    return this.#generation;
+  }
+
+  setGeneration(generation: string): void {
+    this.#generation = generation;
+  }
+
   beginLoad(): void {
+    this.#generation = undefined;
     this.#gate.beginLoad();
   }
 
