@@ -33,6 +33,8 @@ export interface IdentityReport {
   readonly earlier?: Claim | undefined;
 }
 
+type IdentifiedMachine = Pick<VirtualMachine, 'id' | 'setGeneration'>;
+
 /** One for each load: `prepare`, then `take` before the machine may run, then `undo` if it must not. */
 export interface MachineIdentity {
   /** Throws `CHKPT_CONTINUED`, and what the store's claims or the machine throw. */
@@ -46,7 +48,7 @@ export interface MachineIdentity {
  * `CHKPT_CONTINUED`, and errors of the store.
  */
 export async function prepareIdentity(
-  vm: VirtualMachine,
+  vm: IdentifiedMachine,
   store: Store,
   uuid: string,
   options: IdentityOptions,
@@ -56,9 +58,13 @@ export async function prepareIdentity(
   if (as !== 'continue') return { take: async () => ({}), undo: async () => undefined };
   const { claims } = store;
   if (claims === undefined) {
-    throw new CheckpointError('CHKPT_UNSUPPORTED', 'this store cannot record that a checkpoint is continued', {
-      details: { store: store.url },
-    });
+    throw new CheckpointError(
+      'CHKPT_UNSUPPORTED',
+      'this store cannot record that a checkpoint is continued',
+      {
+        details: { store: store.url },
+      },
+    );
   }
   const identity = new Continuation(vm, store, claims, uuid, force);
   await identity.check();
@@ -73,7 +79,7 @@ export function checkIdentityOptions({ as, force }: IdentityOptions): void {
   if (force !== undefined && typeof force !== 'boolean') throw new TypeError('force must be true or false');
 }
 
-function prepareClone(vm: VirtualMachine, force: boolean): MachineIdentity {
+function prepareClone(vm: IdentifiedMachine, force: boolean): MachineIdentity {
   if (vm.setGeneration === undefined && !force) {
     throw new CheckpointError(
       'CHKPT_UNSUPPORTED',
@@ -97,7 +103,7 @@ class Continuation implements MachineIdentity {
   readonly #force: boolean;
   #isOurs = false;
 
-  constructor(vm: VirtualMachine, store: Store, claims: StoreClaims, uuid: string, force: boolean) {
+  constructor(vm: IdentifiedMachine, store: Store, claims: StoreClaims, uuid: string, force: boolean) {
     this.#store = store;
     this.#claims = claims;
     this.#claim = { uuid, by: `machine ${vm.id}, process ${process.pid} on ${hostname()}` };

@@ -80,7 +80,7 @@ const channel = tracingChannel('chkpt:load');
  * An incremental checkpoint is loaded with its parents, newest first, each page once; each is verified as a whole.
  *
  * Rejects with `CHKPT_VM_RUNNING`, `CHKPT_PARENT_MISSING`, an error of kind `mismatch` (the machine is unchanged), or any error of kind `damaged`
- * or `io`; with `CHKPT_CONTINUED` or `CHKPT_UNSUPPORTED` for what `as` asks for (docs/loading.md); and with `CHKPT_VM_FAILED` when an earlier load left a mixture that this one, with its `skip`, would not replace.
+ * or `io`; with `CHKPT_CONTINUED` or `CHKPT_UNSUPPORTED` for what `as` asks for (docs/clones.md); and with `CHKPT_VM_FAILED` when an earlier load left a mixture that this one, with its `skip`, would not replace.
  */
 export function loadVm(
   vm: VirtualMachine,

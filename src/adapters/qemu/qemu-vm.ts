@@ -53,6 +53,8 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
   /** Processors are part of QEMU's device state. */
   readonly cores: readonly Core[] = [];
   readonly devices: readonly Device[];
+  /** For a QEMU that chkpt has started with a `vmgenid` device, which tells its guest. */
+  readonly setGeneration?: (generation: string) => void;
   readonly #identity: QemuIdentity;
   readonly #options: QemuVmOptions;
   readonly #process: QemuProcess | undefined;
@@ -81,6 +83,11 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
     this.id = options.id ?? identity.name ?? 'qemu';
     this.cpu = { vendor: identity.architecture, model: identity.facts.cpu.type };
     this.devices = [this.#device()];
+    if (process?.hasGeneration) {
+      this.setGeneration = (generation) => {
+        process.generation = generation;
+      };
+    }
     this.#qmp = this.#watch(qmp);
     this.#running = status === 'running';
     this.#isWaiting = status === waitingStatus;
@@ -187,6 +194,7 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
   beginLoad(): void {
     this.#gate.beginLoad();
     this.#loaded = undefined;
+    if (this.#process !== undefined) this.#process.generation = undefined;
   }
 
   /** Gives QEMU the device state, in a new process where chkpt has started it. */
