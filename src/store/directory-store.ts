@@ -61,7 +61,7 @@ class DirectoryStore implements Store {
         details,
       });
     }
-    const claims = await this.claims.entries();
+    const claims = this.claims.among(await this.#collector.manifests.entries());
     try {
       await fileSystem.unlink(`${this.#path}/${manifestName}`);
       await fileSystem.fsyncDirectory(this.#path);

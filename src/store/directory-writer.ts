@@ -48,16 +48,16 @@ export async function openDirectoryWriter(save: DirectorySave): Promise<StoreWri
   const isNew = await makeFolder(save);
   const work = workName(options.uuid, processes.pid);
   const details = { store, path: `${path}/${work}` };
+  let entries: readonly string[] = [];
   try {
-    if (!isNew) await collector.collect();
+    if (!isNew) entries = await collector.collect();
     await fileSystem.mkdir(details.path, folderMode);
   } catch (error) {
     if (isNew) await fileSystem.rmdir(path).catch(() => undefined);
     throw openFailure(error, details);
   }
-  // Now, not after the commit: then there may be claims on what somebody else has saved here since.
-  const claims = isNew ? [] : await save.claims.entries(options.uuid);
-  return new DirectoryWriter(save, work, isNew, claims);
+  // Claims as of now, not after the commit: then there may be some on what somebody else has saved here since.
+  return new DirectoryWriter(save, work, isNew, save.claims.among(entries, options.uuid));
 }
 
 function openFailure(error: unknown, details: { store: string; path: string }): CheckpointError {

@@ -79,9 +79,8 @@ export class FileClaims implements StoreClaims {
     await this.#flushFolder();
   }
 
-  /** Files of the claims that are here now, except the one on `uuid`; nothing when that cannot be told. */
-  async entries(uuid?: string): Promise<string[]> {
-    const entries = await this.#fileSystem.readdir(this.#folder).catch(() => []);
+  /** Those of the entries of the folder that are claims of this place, except the one on `uuid`. */
+  among(entries: readonly string[], uuid?: string): string[] {
     return entries.filter((entry) => {
       const found = entry.startsWith(this.#prefix)
         ? namePattern.exec(entry.slice(this.#prefix.length))?.[1]

@@ -47,9 +47,8 @@ class FileStore implements Store {
 
   async openWriter(options: StoreWriteOptions): Promise<StoreWriter> {
     await this.#refuseSpecialFile();
-    await this.#temporaries.collect();
-    // Now, not after the commit: then there may be claims on what somebody else has saved here since.
-    const claims = await this.claims.entries(options.uuid);
+    // Claims as of now, not after the commit: then there may be some on what somebody else has saved here since.
+    const claims = this.claims.among(await this.#temporaries.collect(), options.uuid);
     const { fileSystem, processes } = this.#environment;
     const entry = this.#temporaries.names.make(options.uuid, processes.pid, 'tmp');
     const file = await TemporaryFile.create(fileSystem, this.#temporaries.pathOf(entry), this.url);
@@ -74,7 +73,7 @@ class FileStore implements Store {
     await this.#refuseSpecialFile();
     const { fileSystem } = this.#environment;
     try {
-      const claims = await this.claims.entries();
+      const claims = this.claims.among(await this.#temporaries.entries());
       await fileSystem.unlink(this.#path);
       await fileSystem.fsyncDirectory(dirname(this.#path));
       await this.claims.remove(claims);

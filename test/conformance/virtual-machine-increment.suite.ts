@@ -55,6 +55,7 @@ export function describeIncrements(bench: Bench): void {
     expect(next).not.toBe(tracker);
     await next?.arm();
     await machine.close();
+    expect(machine.vm.dirtyTracker).toBeUndefined();
     await expect(next?.harvest()).rejects.toMatchObject({ code: 'CHKPT_CLOSED' });
     expect(() => machine.trackChanges?.()).toThrow(expect.objectContaining({ code: 'CHKPT_CLOSED' }));
   });
