@@ -94,8 +94,10 @@ export class MachineTracker implements DirtyTracker {
     // The old one first: a range of memory can have one tracker of some kinds.
     await this.#tracker.close();
     await this.#tracked.release?.();
-    this.#tracked = this.#find();
-    this.#tracker = trackMemory(this.#tracked.memory, this.#tracked.options);
+    // When there is none now, the next call looks again.
+    const tracked = this.#find();
+    this.#tracker = trackMemory(tracked.memory, tracked.options);
+    this.#tracked = tracked;
     return true;
   }
 
