@@ -1,15 +1,17 @@
 /**
  * Saves of a booted Linux in v86, beside v86's own `save_state` whose result is written to the same disk.
  *
- *   npm run bench:v86 -- [--memory MIB] [--runs N] [--scratch FOLDER]
+ *   npm run bench:v86 -- [--memory MIB] [--runs N] [--scratch FOLDER] [--only saves|increments] [--seconds N] [--rate N]
  *
- * Both flush what they wrote. The guest stands still for all of it; loads are timed too, into a fresh emulator.
+ * Both flush what they wrote. The guest stands still for all of it; loads are timed too, into a fresh emulator. Increments of the
+ * same guest while it runs follow: v86-increments.ts.
  */
 import { execFileSync } from 'node:child_process';
 import { closeSync, fsyncSync, mkdtempSync, openSync, rmSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
+import type { SerialLine } from './guests/serial-line.ts';
 import { createGuest, type Guest, serialLineOf, whyNoGuest } from './guests/v86.ts';
 import { interleave } from './interleave.ts';
 import { linkPackage } from './package-link.ts';
@@ -18,12 +20,16 @@ import { summarize } from './statistics.ts';
 linkPackage();
 const { loadVm, saveVm } = await import('../src/index.ts');
 const { V86Vm } = await import('../src/adapters/v86/index.ts');
+const { measureIncrements } = await import('./v86-increments.ts');
 
 const { values } = parseArgs({
   options: {
     memory: { type: 'string', default: '512' },
     runs: { type: 'string', default: '5' },
     scratch: { type: 'string', default: '/tmp' },
+    only: { type: 'string' },
+    seconds: { type: 'string', default: '10' },
+    rate: { type: 'string', default: '5' },
   },
 });
 const mebibyte = 1024 ** 2;
@@ -33,14 +39,13 @@ const memoryBytes = Number(values.memory) * mebibyte;
 const work =
   'seq 1 400000 > /tmp/text; sort -r /tmp/text > /tmp/sorted; gzip -k /tmp/text; for i in 1 2 3 4 5 6; do cp /bin/busybox /tmp/b$i; done';
 
-async function bootedGuest(): Promise<Guest> {
+async function bootedGuest(): Promise<{ guest: Guest; line: SerialLine }> {
   const guest = await createGuest({ memoryBytes, linux: true });
   const line = serialLineOf(guest);
   await guest.run();
   await line.waitFor(/^TICK 1/);
   await line.command(work);
-  await guest.stop();
-  return guest;
+  return { guest, line };
 }
 
 function writeFlushed(path: string, bytes: Uint8Array): void {
@@ -61,42 +66,54 @@ if (missing !== undefined) {
   console.log(`skipped: ${missing}`);
   process.exit(3);
 }
-const folder = mkdtempSync(join(values.scratch, 'chkpt-v86-'));
-try {
-  const guest = await bootedGuest();
-  const own = join(folder, 'state');
-  const checkpoint = join(folder, 'checkpoint');
-  const { baselines, subjects } = await interleave({
-    runs: Number(values.runs),
-    baselines: [
-      {
-        name: 'save_state',
-        run: () => timed(async () => writeFlushed(own, new Uint8Array(await guest.save_state())), own),
-      },
-    ],
-    subjects: [
-      {
-        name: 'saveVm',
-        // A new wrapper each time: it takes the state of the devices anew.
-        run: () =>
-          timed(async () => {
-            const vm = await V86Vm.wrap(guest);
-            await saveVm(vm, `file:${checkpoint}`);
-            await vm.close();
-          }, checkpoint),
-      },
-    ],
-  });
-  const target = await V86Vm.wrap(await createGuest({ memoryBytes, linux: true }));
-  const loads: number[] = [];
-  for (let run = 0; run < Number(values.runs); run += 1)
-    loads.push((await loadVm(target, `file:${checkpoint}`)).elapsedMs / 1000);
-  report(baselines.get('save_state') ?? [], subjects.get('saveVm') ?? [], own, loads);
-  await guest.destroy();
-} finally {
-  rmSync(folder, { recursive: true, force: true });
+const { guest, line } = await bootedGuest();
+if (values.only !== 'increments') {
+  await guest.stop();
+  await measureSaves(guest);
+  await guest.run();
 }
-process.exit(0);
+if (values.only !== 'saves') {
+  const [seconds, rate] = [Number(values.seconds), Number(values.rate)];
+  await measureIncrements(guest, line, { memoryBytes, seconds, rate, folder: '/dev/shm' });
+}
+await guest.destroy();
+process.exit();
+
+async function measureSaves(guest: Guest): Promise<void> {
+  const folder = mkdtempSync(join(values.scratch, 'chkpt-v86-'));
+  try {
+    const own = join(folder, 'state');
+    const checkpoint = join(folder, 'checkpoint');
+    const { baselines, subjects } = await interleave({
+      runs: Number(values.runs),
+      baselines: [
+        {
+          name: 'save_state',
+          run: () => timed(async () => writeFlushed(own, new Uint8Array(await guest.save_state())), own),
+        },
+      ],
+      subjects: [
+        {
+          name: 'saveVm',
+          // A new wrapper each time: it takes the state of the devices anew.
+          run: () =>
+            timed(async () => {
+              const vm = await V86Vm.wrap(guest);
+              await saveVm(vm, `file:${checkpoint}`);
+              await vm.close();
+            }, checkpoint),
+        },
+      ],
+    });
+    const target = await V86Vm.wrap(await createGuest({ memoryBytes, linux: true }));
+    const loads: number[] = [];
+    for (let run = 0; run < Number(values.runs); run += 1)
+      loads.push((await loadVm(target, `file:${checkpoint}`)).elapsedMs / 1000);
+    report(baselines.get('save_state') ?? [], subjects.get('saveVm') ?? [], own, loads);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
 
 function report(
   baseline: readonly { seconds: number; bytes?: number }[],

@@ -4,6 +4,7 @@
 
 export { type DiffOptions, type DiffReport, diffCheckpoints, type RegionDiff } from './checkpoint/diff.ts';
 export { type FlattenOptions, type FlattenReport, flattenCheckpoint } from './checkpoint/flatten.ts';
+export type { IdentityOptions, IdentityReport, LoadAs } from './checkpoint/identity.ts';
 export { type KeepLastOptions, type KeepLastReport, keepLast } from './checkpoint/keep-last.ts';
 export type {
   LazyLoad,
@@ -109,6 +110,7 @@ export {
 } from './memory/index.ts';
 export { hasNativeAddon } from './native/index.ts';
 export {
+  type Claim,
   type CommitSummary,
   defaultMemoryStoreSpace,
   MemoryStoreSpace,
@@ -119,6 +121,7 @@ export {
   type Segment,
   type SegmentSummary,
   type Store,
+  type StoreClaims,
   type StoreExtent,
   type StoreFactory,
   type StoreReader,

@@ -93,6 +93,20 @@ test('contexts.mjs shows every tag that it saved, and that the whole is sound', 
   expect(stdout).toMatch(/root digest [0-9a-f]{64}\n$/);
 });
 
+test('increments.mjs stores little of what is large, loads its chain, and leaves one whole checkpoint', async () => {
+  const folder = makeProject();
+  const files = readdirSync(folder);
+  const { code, stdout, stderr } = await run(folder, ['increments.mjs', folder]);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  const bytesOf = (name: string): number =>
+    Number(new RegExp(`^${name}: .* (\\d+) bytes`, 'm').exec(stdout)?.[1]);
+  for (const number of [1, 2, 3]) expect(bytesOf(`increment ${number}`)).toBeLessThan(bytesOf('base') / 2);
+  expect(stdout).toMatch(/^loaded from a chain of 5: equal$/m);
+  expect(stdout).toMatch(/^(loaded lazily as well|not loaded lazily: .+)$/m);
+  expect(stdout).toMatch(/^flattened 5 into one: equal$/m);
+  expect(readdirSync(folder)).toEqual([...files, '4.chkpt'].sort());
+});
+
 describe('demo.mjs', () => {
   test('proves what it says, draws for people only on a terminal, and leaves nothing behind', async () => {
     const folder = makeProject();
@@ -175,7 +189,7 @@ describe('qemu.mjs', () => {
   });
 });
 
-test.each(['kvm.mjs', 'qemu.mjs', 'v86.mjs'])('%s has less than 60 lines', (name) => {
+test.each(['increments.mjs', 'kvm.mjs', 'qemu.mjs', 'v86.mjs'])('%s has less than 60 lines', (name) => {
   expect(readFileSync(`${root}/examples/${name}`, 'utf8').trimEnd().split('\n').length).toBeLessThan(60);
 });
 

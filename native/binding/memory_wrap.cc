@@ -1,5 +1,6 @@
 #include "binding/memory_wrap.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "binding/addon_data.h"
@@ -46,6 +47,7 @@ void MemoryWrap::Define(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&MemoryWrap::Presence>("presence"),
                       InstanceMethod<&MemoryWrap::FillGuestLike>("fillGuestLike"),
                       InstanceMethod<&MemoryWrap::CheckStamps>("checkStamps"),
+                      InstanceMethod<&MemoryWrap::SharesBytesWith>("sharesBytesWith"),
                       InstanceMethod<&MemoryWrap::Close>("close"),
                   });
   AddonData::Of(env).memory_constructor = Napi::Persistent(constructor);
@@ -245,6 +247,23 @@ Napi::Value MemoryWrap::CheckStamps(const Napi::CallbackInfo& info) {
         object.Set("highestCounter", Number(env, check.highest_counter));
         return object;
       });
+}
+
+// sharesBytesWith(other): whether both attach the same bytes of this process. Asked of buffers that
+// were detached too: WebAssembly memory gets another buffer when it grows, mostly at the same
+// place.
+Napi::Value MemoryWrap::SharesBytesWith(const Napi::CallbackInfo& info) {
+  const Napi::Value other = info[0];
+  if (!other.IsObject() || !other.As<Napi::Object>().CheckTypeTag(&kMemoryTag))
+    return ThrowType(info.Env(), "not a native guest memory");
+  const std::vector<Attached>& theirs =
+      Napi::ObjectWrap<MemoryWrap>::Unwrap(other.As<Napi::Object>())->attached_;
+  const bool same =
+      !attached_.empty() && std::equal(attached_.begin(), attached_.end(), theirs.begin(),
+                                       theirs.end(), [](const Attached& a, const Attached& b) {
+                                         return a.data == b.data && a.bytes == b.bytes;
+                                       });
+  return Napi::Boolean::New(info.Env(), same);
 }
 
 // close(): Promise<void> | undefined. Giving back many gigabytes takes a while: not on this thread.

@@ -33,6 +33,7 @@ class MemoryWrap : public Napi::ObjectWrap<MemoryWrap> {
   Napi::Value Presence(const Napi::CallbackInfo& info);
   Napi::Value FillGuestLike(const Napi::CallbackInfo& info);
   Napi::Value CheckStamps(const Napi::CallbackInfo& info);
+  Napi::Value SharesBytesWith(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
 
   struct Attached {

@@ -44,7 +44,7 @@ export class RunGate {
   resume(start: () => void | Promise<void>): Promise<void> {
     return this.#queue.run(async () => {
       const { id } = this.#machine;
-      if (this.#closed) throw new CheckpointError('CHKPT_CLOSED', `machine ${id} is closed`);
+      this.checkOpen();
       if (this.#failure !== undefined) {
         throw new CheckpointError('CHKPT_VM_FAILED', `machine ${id} must not run`, { cause: this.#failure });
       }
@@ -64,6 +64,11 @@ export class RunGate {
       this.checkPaused();
       return work();
     });
+  }
+
+  /** Throws `CHKPT_CLOSED`. */
+  checkOpen(): void {
+    if (this.#closed) throw new CheckpointError('CHKPT_CLOSED', `machine ${this.#machine.id} is closed`);
   }
 
   /** Throws `CHKPT_VM_RUNNING`. */

@@ -79,7 +79,7 @@ export function flattenCheckpoint(
           report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes });
         await copyContexts(newest, ancestors, { from, to: saving, memory, options, onPages });
         report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
-        const { root, bytes } = await saving.commit();
+        const { root, bytes } = await commitClaimed(saving, newest, to);
         return {
           url: to.url,
           uuid: saving.uuid,
@@ -101,6 +101,23 @@ export function flattenCheckpoint(
       await memory?.close();
     }
   }, options.onProgress);
+}
+
+/** It is the same machine: who goes on with it, goes on with this one. */
+async function commitClaimed(
+  saving: SaveCheckpoint,
+  { store, uuid }: ChainMember,
+  to: Store,
+): ReturnType<SaveCheckpoint['commit']> {
+  const claim = await store.claims?.find(uuid);
+  // Before the commit: there is no moment in which it could be continued a second time.
+  if (claim !== undefined) await to.claims?.take({ ...claim, uuid: saving.uuid });
+  try {
+    return await saving.commit();
+  } catch (error) {
+    if (claim !== undefined) await to.claims?.withdraw(saving.uuid).catch(() => undefined);
+    throw error;
+  }
 }
 
 interface Copy {

@@ -18,6 +18,13 @@ import { PageDecoder } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
 import { ChangeLog } from './change-log.ts';
 import { checkpointDigest } from './digest.ts';
+import {
+  checkIdentityOptions,
+  type IdentityOptions,
+  type IdentityReport,
+  type MachineIdentity,
+  prepareIdentity,
+} from './identity.ts';
 import { checkLazyOptions, type LazyOptions, type LazyOutcome } from './lazy-options.ts';
 import { chainOf, loadChainMemory } from './load-chain.ts';
 import { PreparedLazyLoad, prepareLazyLoad } from './load-lazy.ts';
@@ -29,7 +36,7 @@ import type { SkipPart, StateContext, StatePart, VirtualMachine } from './virtua
 import { checkHeader, headerContext, headerState, type IgnoredMismatch, type VmHeader } from './vm-header.ts';
 import { type DeviceRow, devicesContext, planOf, tableTags, type VmPlan } from './vm-plan.ts';
 
-export interface LoadVmOptions {
+export interface LoadVmOptions extends IdentityOptions {
   /** Parts not to load. A part that was skipped when the checkpoint was saved must be skipped here too. */
   readonly skip?: readonly SkipPart[] | undefined;
   /** Differences to accept. */
@@ -49,7 +56,7 @@ export interface LoadVmOptions {
 }
 
 /** What a load did. */
-export interface LoadReport {
+export interface LoadReport extends IdentityReport {
   readonly url: string;
   readonly uuid: string;
   /** Root digest, hexadecimal, verified; of a lazy load it is what END says, verified when all is resident. */
@@ -73,7 +80,7 @@ const channel = tracingChannel('chkpt:load');
  * An incremental checkpoint is loaded with its parents, newest first, each page once; each is verified as a whole.
  *
  * Rejects with `CHKPT_VM_RUNNING`, `CHKPT_PARENT_MISSING`, an error of kind `mismatch` (the machine is unchanged), or any error of kind `damaged`
- * or `io`; and with `CHKPT_VM_FAILED` when an earlier load left a mixture that this one, with its `skip`, would not replace.
+ * or `io`; with `CHKPT_CONTINUED` or `CHKPT_UNSUPPORTED` for what `as` asks for (docs/clones.md); and with `CHKPT_VM_FAILED` when an earlier load left a mixture that this one, with its `skip`, would not replace.
  */
 export function loadVm(
   vm: VirtualMachine,
@@ -101,6 +108,7 @@ async function load(
   checkReady(vm, skip);
   const plan = planOf(vm, skip);
   const lazyOptions = checkLazyOptions(options.lazy);
+  checkIdentityOptions(options);
   const checkpoint = await openInStore(store, {
     mode: 'load',
     digest: await checkpointDigest(),
@@ -110,6 +118,7 @@ async function load(
   const memoryBytes = plan.hasMemory ? Number(vm.memory?.byteLength ?? 0n) : 0;
   let touched = false;
   let lazy: PreparedLazyLoad | undefined;
+  let identity: MachineIdentity | undefined;
   try {
     report({ phase: 'state', memoryBytesDone: 0, memoryBytes });
     const header = await loadHeader(checkpoint);
@@ -117,6 +126,7 @@ async function load(
     const apply = await readStates(checkpoint, plan);
     // Before anything of the machine is touched.
     const members = plan.hasMemory ? await chainOf(checkpoint, store, options) : [];
+    identity = await prepareIdentity(vm, store, checkpoint.uuid, options);
     checkAborted(signal, store.url);
     const memory = plan.hasMemory ? vm.memory : undefined;
     const prepared =
@@ -129,7 +139,10 @@ async function load(
     if (lazy !== undefined) await lazy.start();
     const summary = lazy?.summary ?? (await loadMemory(vm, checkpoint, members, plan, options, report));
     for (const set of apply) await set();
+    const identified = await identity.take();
     await vm.endLoad();
+    // From here on it may run.
+    identity = undefined;
     if (plan.hasMemory && vm.dirtyTracker !== undefined) {
       const log = ChangeLog.of(vm.dirtyTracker);
       if (lazy !== undefined) log.reset();
@@ -145,6 +158,7 @@ async function load(
       checkpointBytes: summary.bytes,
       parents: members.slice(1).map(({ uuid }) => uuid),
       elapsedMs: performance.now() - begin,
+      ...identified,
       lazy:
         prepared instanceof PreparedLazyLoad
           ? { active: true, load: prepared.run(begin, signal) }
@@ -154,6 +168,7 @@ async function load(
     const failure = withDetails(abortedOr(error, signal), { store: store.url });
     await lazy?.cancel(failure);
     if (touched) await vm.endLoad(failure instanceof Error ? failure : new Error(String(failure)));
+    await identity?.undo();
     throw failure;
   } finally {
     await checkpoint.close();

@@ -69,6 +69,12 @@ export interface VirtualMachine {
   /** From now on state is being replaced. Throws `CHKPT_VM_RUNNING` when the machine was let run meanwhile. */
   beginLoad(): void;
   /**
+   * This machine begins as the equal of another one: what must differ between the two (entropy, network addresses) is for its guest to
+   * renew. `generation` is new for each load, text form of a random UUID, as the VM Generation ID of hypervisors. Called after all state
+   * was set and before `endLoad`. Optional: without it a load as `clone` is refused unless forced.
+   */
+  setGeneration?(generation: string): void | Promise<void>;
+  /**
    * Everything was replaced, or, with an error, the machine holds a mixture and must not run. When it throws or rejects
    * the load has failed, and it is called again with that error. After a lazy load it may be called with an error while the
    * guest runs, when a page could not be fetched; `pause` follows.

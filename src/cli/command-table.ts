@@ -150,8 +150,8 @@ export const commands: readonly CommandSpec[] = [
     name: 'load',
     summary: 'write the RAM images and state of a checkpoint to files, or into a QEMU',
     usages: [
-      'STORE [--memory OUTFILE[@BASE]]… [--state CONTEXT.TAG=FILE]… [--skip PART]… [--parent URL]…',
-      'STORE --qemu SOCKET [--paused] [--skip PART]… [--parent URL]…',
+      'STORE [--memory OUTFILE[@BASE]]… [--state CONTEXT.TAG=FILE]… [--skip PART]… [OPTION]…',
+      'STORE --qemu SOCKET [--paused] [--skip PART]… [OPTION]…',
     ],
     operands: ['STORE'],
     options: [
@@ -184,6 +184,18 @@ export const commands: readonly CommandSpec[] = [
       },
       { name: 'paused', summary: 'with --qemu: leave the guest standing still' },
       parentOption,
+      {
+        name: 'as',
+        value: 'WHAT',
+        choices: ['continue', 'clone'],
+        summary:
+          'continue: the machine that was saved goes on, once; clone: another one that begins as it was',
+      },
+      {
+        name: 'force',
+        summary:
+          'with --as: continue a second time, or clone a machine that cannot be told that it is a clone',
+      },
     ],
     common: ['threads', 'json', 'quiet'],
     notes: [
@@ -198,6 +210,7 @@ export const commands: readonly CommandSpec[] = [
       ['chkpt load dir:/ckpt/vm --memory low.img@0 --memory high.img@4G', 'two regions'],
       ['chkpt load vm.chkpt --skip memory --state pic.irr=irr.bin', 'device state only'],
       ['chkpt load vm.chkpt --qemu new.qmp', 'into a QEMU that waits'],
+      ['chkpt load vm.chkpt --qemu new.qmp --as continue', 'and no second time'],
     ],
     isInterruptible: true,
     load: () => import('./commands/load.ts'),

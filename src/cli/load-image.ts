@@ -4,6 +4,7 @@
  * The stream is read once, forward, and those of its parents behind it, if it is an increment. Memory goes to temporaries as it comes; no file gets its name, and standard output gets
  * nothing, before the end of each stream has proved that the whole checkpoint is sound.
  */
+import { type MachineIdentity, prepareIdentity } from '../checkpoint/identity.ts';
 import { chainOf, loadChainMemory } from '../checkpoint/load-chain.ts';
 import type { ChainMember } from '../checkpoint/parent.ts';
 import { abortedOr } from '../checkpoint/save-vm.ts';
@@ -14,6 +15,8 @@ import {
   decodeSkip,
   GuestMemory,
   hasNativeAddon,
+  type IdentityOptions,
+  type IdentityReport,
   type LoadCheckpoint,
   openCheckpoint,
   PageDecoder,
@@ -40,6 +43,7 @@ export interface ImageLoad {
   readonly memory: readonly MemoryArgument[];
   readonly states: readonly StateArgument[];
   readonly skip: readonly SkipPart[];
+  readonly identity: IdentityOptions;
   readonly options: CommonOptions;
   readonly output: Output;
   readonly signal: AbortSignal;
@@ -58,6 +62,7 @@ export interface ImageLoaded {
   readonly checkpointBytes: number;
   /** UUIDs of the parents that were read, nearest first. */
   readonly parents: readonly string[];
+  readonly identity: IdentityReport;
 }
 
 /** Throws `CHKPT_USAGE` when the files do not fit the checkpoint, `CHKPT_SKIPPED`, everything that a load throws. */
@@ -66,11 +71,15 @@ export async function loadImage(load: ImageLoad): Promise<ImageLoaded> {
   const skipMemory = hasNativeAddon() ? new PageDecoder(undefined, { threads: options.threads }) : true;
   const checkpoint = await openCheckpoint(store, { mode: 'load', signal, skipMemory });
   const files = new OutputFiles(checkpoint.uuid, store.url);
+  let machine: MachineIdentity | undefined;
   try {
     const header = await readHeader(checkpoint);
     const regions = regionsToLoad(header, load);
     const members = regions.length === 0 ? [] : await chainOf(checkpoint, store, load);
     refuseMembers(members, load);
+    // Whoever starts the machine gives it the generation id that the report tells.
+    const vm = { id: header.vm.id, setGeneration: () => undefined };
+    machine = await prepareIdentity(vm, store, checkpoint.uuid, load.identity);
     const valueFiles = await createValueFiles(load.states, files);
     const summary =
       regions.length === 0
@@ -80,11 +89,15 @@ export async function loadImage(load: ImageLoad): Promise<ImageLoaded> {
     const memoryBytes = regions.reduce((sum, region) => sum + Number(region.bytes), 0);
     const values = await findValues(checkpoint, load.states, header, store.url);
     load.onProgress({ phase: 'commit', doneBytes: memoryBytes, totalBytes: memoryBytes });
+    const identity = await machine.take();
     await writeValues(values, valueFiles, files, output);
     await files.publish(signal);
+    machine = undefined;
     const parents = members.slice(1).map(({ uuid }) => uuid);
-    return { uuid: checkpoint.uuid, root, header, regions, values, memoryBytes, checkpointBytes, parents };
+    const loaded = { uuid: checkpoint.uuid, root, header, regions, values };
+    return { ...loaded, memoryBytes, checkpointBytes, parents, identity };
   } catch (error) {
+    await machine?.undo();
     throw abortedOr(error, signal);
   } finally {
     await files.discard();

@@ -1,6 +1,7 @@
 /** `--qemu SOCKET`: a QEMU guest saved where it runs, or loaded into a QEMU that waits for it. */
 import { QemuVm } from '../adapters/qemu/index.ts';
 import {
+  type IdentityOptions,
   type LoadReport,
   loadVm,
   type Progress,
@@ -52,12 +53,15 @@ export async function saveQemu(
 }
 
 /** REQUIRES of the caller: the store is what the user named, so the identity of the machine is not compared. */
-export async function loadQemu(work: QemuWork, isPaused: boolean): Promise<LoadReport> {
+export async function loadQemu(
+  work: QemuWork,
+  { isPaused, identity }: { readonly isPaused: boolean; readonly identity: IdentityOptions },
+): Promise<LoadReport> {
   await using vm = await QemuVm.connect(work.socket);
   const { skip, signal, parents } = work;
   const { threads } = work.options;
   const report = await loadVm(vm, work.store, {
-    ...{ threads, skip, signal, parents },
+    ...{ threads, skip, signal, parents, ...identity },
     ignore: ['id'],
     onProgress: viewOf(work),
   });

@@ -167,6 +167,12 @@ export const errorTable = {
     advice: 'pause the machine first',
   },
 
+  CHKPT_CONTINUED: {
+    kind: 'state',
+    when: 'A checkpoint that is to be continued once was continued before, or was replaced while it was loaded.',
+    advice: 'load the newest checkpoint, load this one as a clone, or force it if that machine is gone',
+  },
+
   // QEMU.
   CHKPT_QMP_CLOSED: {
     kind: 'io',

@@ -248,6 +248,14 @@ export class GuestMemory implements AsyncDisposable {
     return this.hold(awaitNative(this.native.presence()));
   }
 
+  /**
+   * True when both attach the same bytes of this process, whatever has become of their buffers: WebAssembly memory that grows gets
+   * another buffer, and mostly stays where it is. Throws `CHKPT_CLOSED`.
+   */
+  sharesBytesWith(other: GuestMemory): boolean {
+    return this.native.sharesBytesWith(other.native);
+  }
+
   /** Work that uses this memory: `close()` waits for it. */
   async hold<T>(work: Promise<T>): Promise<T> {
     this.#inFlight.add(work);

@@ -31,6 +31,8 @@ export interface NativeMemory {
   presence(): Promise<number>;
   fillGuestLike(seed: bigint, threads: number): Promise<void>;
   checkStamps(): Promise<NativeStampCheck>;
+  /** Both attach the same bytes of this process; also when their buffers were detached. */
+  sharesBytesWith(other: NativeMemory): boolean;
   close(): Promise<void> | undefined;
 }
 

@@ -44,8 +44,11 @@ export class DirectoryCollector {
     this.manifests = new FileTemporaries(environment, path, manifestName);
   }
 
-  /** Removes what nobody uses any more; `finished` are manifests of our own save that is over. */
-  async collect(finished: readonly string[] = []): Promise<void> {
+  /**
+   * Removes what nobody uses any more; `finished` are manifests of our own save that is over. Resolves to what was in the folder
+   * before.
+   */
+  async collect(finished: readonly string[] = []): Promise<readonly string[]> {
     const entries = await this.manifests.entries();
     await this.#collectWork(entries);
     const markers = await this.#markers(entries, finished);
@@ -55,6 +58,7 @@ export class DirectoryCollector {
       if (isDone) await this.manifests.remove(marker.entry);
       else this.manifests.postpone(marker.entry);
     }
+    return entries;
   }
 
   /** What MANIFEST.json names now. */

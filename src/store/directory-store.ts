@@ -14,6 +14,7 @@ import { DirectoryCollector } from './directory-collector.ts';
 import { openDirectoryReader } from './directory-reader.ts';
 import { openDirectoryWriter } from './directory-writer.ts';
 import { hostEnvironment, type StoreEnvironment } from './environment.ts';
+import { FileClaims } from './file-claims.ts';
 import { errnoOf } from './file-system.ts';
 import { manifestName } from './manifest-file.ts';
 import type { Store, StoreFactory, StoreReader, StoreWriteOptions, StoreWriter } from './store.ts';
@@ -26,6 +27,7 @@ export function directoryStoreFactory(environment: StoreEnvironment = hostEnviro
 
 class DirectoryStore implements Store {
   readonly url: string;
+  readonly claims: FileClaims;
   readonly #path: string;
   readonly #environment: StoreEnvironment;
   readonly #collector: DirectoryCollector;
@@ -35,12 +37,14 @@ class DirectoryStore implements Store {
     this.#path = path;
     this.#environment = environment;
     this.#collector = new DirectoryCollector(environment, path, url);
+    this.claims = new FileClaims(environment.fileSystem, path, undefined, url);
   }
 
   openWriter(options: StoreWriteOptions): Promise<StoreWriter> {
     return openDirectoryWriter({
       environment: this.#environment,
       collector: this.#collector,
+      claims: this.claims,
       path: this.#path,
       store: this.url,
       options,
@@ -57,6 +61,7 @@ class DirectoryStore implements Store {
         details,
       });
     }
+    const claims = this.claims.among(await this.#collector.manifests.entries());
     try {
       await fileSystem.unlink(`${this.#path}/${manifestName}`);
       await fileSystem.fsyncDirectory(this.#path);
@@ -64,6 +69,7 @@ class DirectoryStore implements Store {
       if (errnoOf(error) !== 'ENOENT') throw fromSystemError(error, 'cannot remove the checkpoint', details);
     }
     if (named !== 'none') await this.#collector.removeGeneration(named.generation);
+    await this.claims.remove(claims);
     // Other files in it are not ours.
     await fileSystem.rmdir(this.#path).catch(() => undefined);
   }

@@ -13,6 +13,7 @@ import { encodeName } from '../format/names.ts';
 import { type DirectoryCollector, workName } from './directory-collector.ts';
 import type { StoreEnvironment } from './environment.ts';
 import { flushFailure, saveFailure, throwIfAborted } from './failure.ts';
+import type { FileClaims } from './file-claims.ts';
 import { errnoOf } from './file-system.ts';
 import { type Manifest, type ManifestSegment, segmentCountMax, serializeManifest } from './manifest.ts';
 import { manifestName } from './manifest-file.ts';
@@ -30,6 +31,7 @@ const generationCountMax = 1000;
 export interface DirectorySave {
   readonly environment: StoreEnvironment;
   readonly collector: DirectoryCollector;
+  readonly claims: FileClaims;
   /** Folder of the checkpoint. */
   readonly path: string;
   readonly store: string;
@@ -46,14 +48,16 @@ export async function openDirectoryWriter(save: DirectorySave): Promise<StoreWri
   const isNew = await makeFolder(save);
   const work = workName(options.uuid, processes.pid);
   const details = { store, path: `${path}/${work}` };
+  let entries: readonly string[] = [];
   try {
-    if (!isNew) await collector.collect();
+    if (!isNew) entries = await collector.collect();
     await fileSystem.mkdir(details.path, folderMode);
   } catch (error) {
     if (isNew) await fileSystem.rmdir(path).catch(() => undefined);
     throw openFailure(error, details);
   }
-  return new DirectoryWriter(save, work, isNew);
+  // Claims as of now, not after the commit: then there may be some on what somebody else has saved here since.
+  return new DirectoryWriter(save, work, isNew, save.claims.among(entries, options.uuid));
 }
 
 function openFailure(error: unknown, details: { store: string; path: string }): CheckpointError {
@@ -80,6 +84,8 @@ class DirectoryWriter implements StoreWriter {
   readonly #work: string;
   /** This save made the folder of the checkpoint. */
   readonly #isNew: boolean;
+  /** Claims on what was here when the save began. */
+  readonly #oldClaims: readonly string[];
   readonly #segments: ManifestSegment[] = [];
   #segment: Segment | undefined;
   #file: TemporaryFile | undefined;
@@ -88,7 +94,8 @@ class DirectoryWriter implements StoreWriter {
   #generation: string | undefined;
   #isPublished = false;
 
-  constructor(save: DirectorySave, work: string, isNew: boolean) {
+  constructor(save: DirectorySave, work: string, isNew: boolean, oldClaims: readonly string[]) {
+    this.#oldClaims = oldClaims;
     this.#save = save;
     this.#work = work;
     this.#isNew = isNew;
@@ -169,6 +176,7 @@ class DirectoryWriter implements StoreWriter {
       await collector.removeGeneration(replaced.generation);
     }
     await collector.collect([older]);
+    await this.#save.claims.remove(this.#oldClaims);
   }
 
   async abort(): Promise<void> {

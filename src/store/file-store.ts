@@ -9,6 +9,7 @@ import { basename, dirname } from 'node:path';
 import { CheckpointError, type ErrorDetails, fromSystemError } from '../errors/index.ts';
 import { hostEnvironment, type StoreEnvironment } from './environment.ts';
 import { saveFailure, throwIfAborted } from './failure.ts';
+import { FileClaims } from './file-claims.ts';
 import { errnoOf, type FileStatus } from './file-system.ts';
 import { FileTemporaries } from './file-temporaries.ts';
 import { publish } from './publish.ts';
@@ -31,6 +32,7 @@ export function fileStoreFactory(environment: StoreEnvironment = hostEnvironment
 
 class FileStore implements Store {
   readonly url: string;
+  readonly claims: FileClaims;
   readonly #path: string;
   readonly #environment: StoreEnvironment;
   readonly #temporaries: FileTemporaries;
@@ -40,17 +42,20 @@ class FileStore implements Store {
     this.#path = path;
     this.#environment = environment;
     this.#temporaries = new FileTemporaries(environment, dirname(path), basename(path));
+    this.claims = new FileClaims(environment.fileSystem, dirname(path), basename(path), url);
   }
 
   async openWriter(options: StoreWriteOptions): Promise<StoreWriter> {
     await this.#refuseSpecialFile();
-    await this.#temporaries.collect();
+    // Claims as of now, not after the commit: then there may be some on what somebody else has saved here since.
+    const claims = this.claims.among(await this.#temporaries.collect(), options.uuid);
     const { fileSystem, processes } = this.#environment;
     const entry = this.#temporaries.names.make(options.uuid, processes.pid, 'tmp');
     const file = await TemporaryFile.create(fileSystem, this.#temporaries.pathOf(entry), this.url);
     return new FileStoreWriter({
       environment: this.#environment,
       temporaries: this.#temporaries,
+      dropClaims: () => this.claims.remove(claims),
       file,
       entry,
       path: this.#path,
@@ -68,8 +73,10 @@ class FileStore implements Store {
     await this.#refuseSpecialFile();
     const { fileSystem } = this.#environment;
     try {
+      const claims = this.claims.among(await this.#temporaries.entries());
       await fileSystem.unlink(this.#path);
       await fileSystem.fsyncDirectory(dirname(this.#path));
+      await this.claims.remove(claims);
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return;
       throw fromSystemError(error, 'cannot remove the checkpoint', { store: this.url, path: this.#path });
@@ -96,6 +103,8 @@ class FileStore implements Store {
 interface FileSave {
   readonly environment: StoreEnvironment;
   readonly temporaries: FileTemporaries;
+  /** Removes the claims on what was here when the save began. */
+  readonly dropClaims: () => Promise<void>;
   readonly file: TemporaryFile;
   /** Name of the temporary in its folder. */
   readonly entry: string;
@@ -138,6 +147,7 @@ class FileStoreWriter implements StoreWriter {
     );
     this.#isPublished = true;
     await temporaries.remove(older);
+    await this.#save.dropClaims();
   }
 
   async abort(): Promise<void> {

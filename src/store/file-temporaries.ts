@@ -57,8 +57,11 @@ export class FileTemporaries {
     return found;
   }
 
-  async collect(): Promise<void> {
-    for (const { entry } of await this.leftBehind(await this.entries())) await this.remove(entry);
+  /** Removes those that nobody uses any more. Resolves to what was in the folder before. */
+  async collect(): Promise<readonly string[]> {
+    const entries = await this.entries();
+    for (const { entry } of await this.leftBehind(entries)) await this.remove(entry);
+    return entries;
   }
 
   /** What is in the folder; nothing when that cannot be told. */

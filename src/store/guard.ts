@@ -13,6 +13,7 @@
  * Bytes pass through untouched and uncopied. Rules broken by the caller are `TypeError` or `RangeError` and
  * do not harm the save; a call after the end is `CHKPT_CLOSED`.
  */
+import type { StoreClaims } from './claims.ts';
 import { fromStore, storeFailure, throwIfAborted } from './failure.ts';
 import { GuardedRandomReader, GuardedReader } from './guarded-reader.ts';
 import { GuardedWriter } from './guarded-writer.ts';
@@ -31,6 +32,7 @@ export function guardStore(store: Store, url: string): Store {
 class GuardedStore implements Store {
   readonly url: string;
   readonly remove?: () => Promise<void>;
+  readonly claims?: StoreClaims;
   readonly #inner: Store;
 
   constructor(inner: Store, url: string) {
@@ -40,6 +42,7 @@ class GuardedStore implements Store {
     if (remove !== undefined) {
       this.remove = () => this.#attempt('remove', undefined, () => remove.call(inner));
     }
+    if (inner.claims !== undefined) this.claims = this.#guardClaims(inner.claims);
   }
 
   async openWriter(options: StoreWriteOptions): Promise<StoreWriter> {
@@ -67,6 +70,18 @@ class GuardedStore implements Store {
     }
     const Guard = inner.readAt === undefined ? GuardedReader : GuardedRandomReader;
     return new Guard(inner, byteLength, signal, this.url);
+  }
+
+  #guardClaims(claims: StoreClaims): StoreClaims {
+    const guarded = <T>(call: string, uuid: unknown, work: () => Promise<T>): Promise<T> => {
+      if (!isUuid(uuid)) throw new TypeError('not the text form of a UUID');
+      return this.#attempt(call, undefined, work);
+    };
+    return {
+      find: async (uuid) => await guarded('claims.find', uuid, () => claims.find(uuid)),
+      take: async (claim) => await guarded('claims.take', claim?.uuid, () => claims.take(claim)),
+      withdraw: async (uuid) => await guarded('claims.withdraw', uuid, () => claims.withdraw(uuid)),
+    };
   }
 
   async #attempt<T>(call: string, signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {

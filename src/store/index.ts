@@ -1,3 +1,4 @@
+export type { Claim, StoreClaims } from './claims.ts';
 export { defaultStoreRegistry, openStore, registeredSchemes, registerStore } from './default-registry.ts';
 export { directoryStoreFactory } from './directory-store.ts';
 export { hostEnvironment, type ProcessTable, type StoreEnvironment } from './environment.ts';

@@ -6,13 +6,23 @@
  * opened.
  */
 import { CheckpointError } from '../errors/index.ts';
+import type { StoreClaims } from './claims.ts';
 import { guardStore } from './guard.ts';
 import { copyPieces, MemoryChunks, type MemoryObject } from './memory-chunks.ts';
-import type { Store, StoreExtent, StoreFactory, StoreReader, StoreWriter } from './store.ts';
+import { MemoryClaims } from './memory-claims.ts';
+import type {
+  Store,
+  StoreExtent,
+  StoreFactory,
+  StoreReader,
+  StoreWriteOptions,
+  StoreWriter,
+} from './store.ts';
 import { urlError } from './url.ts';
 
 export class MemoryStoreSpace {
   readonly #objects = new Map<string, MemoryObject>();
+  readonly #claims = new MemoryClaims();
 
   /** Names of the committed checkpoints, in order of their first commit. */
   names(): string[] {
@@ -37,17 +47,19 @@ export class MemoryStoreSpace {
   put(name: string, bytes: Uint8Array): void {
     const chunks = new MemoryChunks();
     chunks.append(bytes);
+    this.#claims.keepOnly(name, undefined);
     this.#objects.set(name, chunks.seal());
   }
 
   /** Frees a checkpoint. False when there is none of this name. */
   delete(name: string): boolean {
+    this.#claims.keepOnly(name, undefined);
     return this.#objects.delete(name);
   }
 
   /** The store that keeps its checkpoint here under `name`. */
   store(name: string, url = `mem:${name}`): Store {
-    return guardStore(new MemoryStore(this.#objects, name, url), url);
+    return guardStore(new MemoryStore(this.#objects, this.#claims, name, url), url);
   }
 }
 
@@ -64,20 +76,28 @@ export function memoryStoreFactory(space: MemoryStoreSpace = defaultMemoryStoreS
 
 class MemoryStore implements Store {
   readonly url: string;
+  readonly claims: StoreClaims;
   readonly #objects: Map<string, MemoryObject>;
+  readonly #allClaims: MemoryClaims;
   readonly #name: string;
 
-  constructor(objects: Map<string, MemoryObject>, name: string, url: string) {
+  constructor(objects: Map<string, MemoryObject>, claims: MemoryClaims, name: string, url: string) {
     this.#objects = objects;
+    this.#allClaims = claims;
     this.#name = name;
     this.url = url;
+    this.claims = claims.at(name);
   }
 
-  async openWriter(): Promise<StoreWriter> {
-    return new MemoryWriter(this.url, (object) => this.#objects.set(this.#name, object));
+  async openWriter({ uuid }: StoreWriteOptions): Promise<StoreWriter> {
+    return new MemoryWriter(this.url, (object) => {
+      this.#objects.set(this.#name, object);
+      this.#allClaims.keepOnly(this.#name, uuid);
+    });
   }
 
   async remove(): Promise<void> {
+    this.#allClaims.keepOnly(this.#name, undefined);
     this.#objects.delete(this.#name);
   }
 

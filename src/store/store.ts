@@ -5,6 +5,7 @@
  * Third-party stores implement `Store` and register with `registerStore`. Every implementation passes
  * `test/conformance/store.suite.ts`.
  */
+import type { StoreClaims } from './claims.ts';
 
 /** Facts about the checkpoint that is about to be written. */
 export interface StoreWriteOptions {
@@ -109,6 +110,11 @@ export interface Store {
    * on reading. Optional.
    */
   remove?(): Promise<void>;
+  /**
+   * Who goes on with the checkpoints that are or were here, for `loadVm` with `as: 'continue'`. Claims go with their checkpoint, when
+   * another one replaces it or it is removed. Optional.
+   */
+  readonly claims?: StoreClaims | undefined;
 }
 
 /** Makes a store from the part of the URL behind `scheme:`. Throws `CHKPT_STORE_URL` when that part is not valid. */

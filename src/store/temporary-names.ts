@@ -32,8 +32,7 @@ export class TemporaryNames {
   readonly #prefix: string;
 
   constructor(name: string) {
-    const stem = Buffer.byteLength(name) <= stemBytesMax ? name : digestOf(name);
-    this.#prefix = `.${stem}.`;
+    this.#prefix = `.${stemOf(name)}.`;
   }
 
   make(uuid: string, pid: number, role: TemporaryRole): string {
@@ -52,6 +51,11 @@ export class TemporaryNames {
 
 export function isUuid(text: unknown): text is string {
   return typeof text === 'string' && uuidPattern.test(text);
+}
+
+/** NAME, or a digest of it where it is so long that nothing can be appended. */
+export function stemOf(name: string): string {
+  return Buffer.byteLength(name) <= stemBytesMax ? name : digestOf(name);
 }
 
 function digestOf(name: string): string {

@@ -39,6 +39,7 @@ async function testMachine(options: Partial<QemuStartOptions> = {}): Promise<Tes
     },
     waitForWork: () => untilSteps(vm, Math.max(counterOf(vm), stampedPages) + 1),
     isOfOneMoment: () => isOfOneMoment(vm),
+    trackChanges: () => vm.trackChanges(),
     close: () => vm.close(),
   };
 }
@@ -177,6 +178,28 @@ describe.skipIf(missing !== undefined)('qemu', () => {
     await loadVm(target, space.store('sound'));
     await target.resume();
     expect(target.running).toBe(true);
+  });
+
+  test('a clone gets a generation id of its own, a machine that goes on keeps the one of its arguments', async () => {
+    const guid = '11111111-2222-4333-8444-555555555555';
+    const parameters = machine(['-device', `vmgenid,guid=${guid},id=generation`]);
+    await using source = await start({ arguments: parameters });
+    await using target = await start({ arguments: parameters });
+    await saveVm(source, space.store('generation'));
+    const { generation } = await loadVm(target, space.store('generation'), { as: 'clone' });
+    expect(generation).not.toBe(guid);
+    expect(await target.qmp.execute('query-vm-generation-id')).toEqual({ guid: generation });
+    await loadVm(target, space.store('generation'), { as: 'continue' });
+    expect(await target.qmp.execute('query-vm-generation-id')).toEqual({ guid });
+    await using mute = await start();
+    await expect(loadVm(mute, space.store('generation'), { as: 'clone' })).rejects.toMatchObject({
+      code: 'CHKPT_VM_DEVICES',
+    });
+  });
+
+  test('a tracker that cannot see another process is refused', async () => {
+    await using vm = await start();
+    expect(() => vm.trackChanges({ kind: 'write-protect' as 'digest' })).toThrow(TypeError);
   });
 
   test('a QEMU that cannot start says why', async () => {

@@ -39,6 +39,7 @@ async function testMachine(options: SyntheticVmOptions = {}): Promise<TestMachin
       const { damaged, highestCounter } = await vm.checkStamps();
       return damaged === 0 && BigInt(highestCounter) === vm.ticks;
     },
+    trackChanges: () => vm.trackChanges(),
     close: () => vm.close(),
   };
 }

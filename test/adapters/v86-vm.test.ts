@@ -9,6 +9,7 @@ import { captureState } from '../../src/adapters/v86/emulator.ts';
 import { V86Vm } from '../../src/adapters/v86/index.ts';
 import { encodeEntry } from '../../src/adapters/v86/state-tags.ts';
 import { inspectCheckpoint, loadVm, MemoryStoreSpace, saveVm } from '../../src/index.ts';
+import { pagesOf } from '../conformance/dirty-tracker.suite.ts';
 import {
   describeVirtualMachine,
   type MachineFactory,
@@ -46,6 +47,7 @@ async function testMachine(options: GuestOptions = {}, id?: string): Promise<Tes
     vm,
     digest: () => digestOf(guest, vm),
     waitForWork: () => setTimeout(300),
+    trackChanges: () => vm.trackChanges(),
     close: async () => {
       await vm.pause();
       await vm.close();
@@ -124,6 +126,32 @@ describe.skipIf(missing !== undefined)('v86', () => {
     expect(await vm.memory.digest()).toBe(digest);
     await vm.close();
     await guest.destroy();
+  });
+
+  test('a tracker goes on when memory has grown in place, and tells all when it lies elsewhere', async () => {
+    const guest = await createGuest({ network: 'none' });
+    const vm = await V86Vm.wrap(guest);
+    const other = await createGuest({ network: 'none' });
+    try {
+      const tracker = vm.trackChanges();
+      await tracker.arm();
+      vm.memory.write(3 * 4096, Uint8Array.of(1));
+      const before = vm.memory;
+      guest.v86.cpu.wasm_memory.grow(16);
+      expect(vm.memory).not.toBe(before);
+      vm.memory.write(5 * 4096, Uint8Array.of(1));
+      expect(pagesOf(await tracker.harvest())).toEqual([3, 5]);
+      // V8 has not moved a memory here: another emulator's stands for one that it did.
+      Object.defineProperty(guest.v86, 'cpu', { value: other.v86.cpu });
+      vm.memory.write(7 * 4096, Uint8Array.of(1));
+      expect((await tracker.harvest()).count()).toBe(vm.memory.pageCount);
+      vm.memory.write(9 * 4096, Uint8Array.of(1));
+      expect(pagesOf(await tracker.harvest())).toEqual([9]);
+      await vm.close();
+    } finally {
+      await guest.destroy();
+      await other.destroy();
+    }
   });
 
   test('is refused when it is no emulator, or not ready', async () => {

@@ -7,6 +7,7 @@ import { CheckpointError } from '../../src/errors/index.ts';
 import type { Segment, Store, StoreReader } from '../../src/store/index.ts';
 import { isSame, load, noise, sampleStream, save, writeSegments } from '../store/support/sample-stream.ts';
 import { detached, outOfBounds } from '../support/lost-memory.ts';
+import { describeClaims } from './store-claims.suite.ts';
 
 /** One place for one checkpoint, fresh for each test. */
 export interface StoreSubject {
@@ -21,6 +22,8 @@ export interface StoreTraits {
   readonly randomAccess: boolean;
   /** The store has `remove`. Default true. */
   readonly removes?: boolean;
+  /** The store has `claims`. Default true. */
+  readonly claims?: boolean;
 }
 
 /** Registers the tests for one store. `makeSubject` is called by each of them. */
@@ -35,6 +38,7 @@ export function describeStore(
     describeRules(makeSubject);
     if (traits.randomAccess) describeRandomAccess(makeSubject);
     if (traits.removes ?? true) describeRemoval(makeSubject);
+    if (traits.claims ?? true) describeClaims(makeSubject);
   });
 }
 

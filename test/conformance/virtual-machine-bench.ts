@@ -13,6 +13,8 @@ export interface TestMachine {
    * A save that did not wait for the guest gives a machine where it is false. Absent where a guest has nothing of the kind.
    */
   isOfOneMoment?(): Promise<boolean>;
+  /** Gives the machine its dirty tracker. Absent where the adapter has none. */
+  trackChanges?(): void;
   close(): Promise<void>;
 }
 

@@ -14,6 +14,7 @@ import {
 import { readAll } from '../support/altered-store.ts';
 import { type Bench, fixed, type MakeStore, type TestMachine, usedMachine } from './virtual-machine-bench.ts';
 import { describeDamagedLoads } from './virtual-machine-damage.suite.ts';
+import { describeIncrements } from './virtual-machine-increment.suite.ts';
 
 export type { MakeStore, TestMachine } from './virtual-machine-bench.ts';
 
@@ -55,6 +56,7 @@ export function describeVirtualMachine(name: string, factory: MachineFactory, st
     describeMismatch(bench, factory);
     describeAbort(bench);
     describeDamagedLoads(bench);
+    describeIncrements(bench);
   });
 }
 

@@ -92,6 +92,28 @@ describe('guest memory', () => {
     );
   });
 
+  it('knows attached memory again after it has grown, and no other', async () => {
+    const { WebAssembly } = globalThis as never as {
+      WebAssembly: { Memory: new (o: object) => { buffer: ArrayBuffer; grow(pages: number): number } };
+    };
+    const [wasm, other] = [
+      new WebAssembly.Memory({ initial: 1, maximum: 4 }),
+      new WebAssembly.Memory({ initial: 1, maximum: 4 }),
+    ];
+    const before = GuestMemory.attach([{ memory: wasm, bytes: 65536 }]);
+    wasm.grow(1);
+    const after = GuestMemory.attach([{ memory: wasm, bytes: 65536 }]);
+    expect(before.sharesBytesWith(after)).toBe(true);
+    expect(after.sharesBytesWith(GuestMemory.attach([{ memory: wasm }]))).toBe(false);
+    expect(after.sharesBytesWith(GuestMemory.attach([{ memory: wasm, offset: 4096, bytes: 65536 }]))).toBe(
+      false,
+    );
+    expect(after.sharesBytesWith(GuestMemory.attach([{ memory: other }]))).toBe(false);
+    await using own = GuestMemory.allocate([{ base: 0, bytes: 65536 }]);
+    expect(own.sharesBytesWith(own)).toBe(false);
+    expect(() => own.native.sharesBytesWith({} as never)).toThrow(TypeError);
+  });
+
   it('rejects every use after close with CHKPT_CLOSED and closes twice', async () => {
     const closed = GuestMemory.allocate([{ base: 0, bytes: 4096 }]);
     await closed.close();

@@ -33,6 +33,8 @@ export class QemuProcess {
   #exited: Promise<void> = Promise.resolve();
   /** The end of what the process has said on its standard error. */
   #output = '';
+  /** Generation id for the `vmgenid` device of the processes to come; undefined: the one in the arguments. */
+  generation: string | undefined;
 
   private constructor(command: QemuCommand, folder: string) {
     this.#command = command;
@@ -54,6 +56,11 @@ export class QemuProcess {
     } catch (error) {
       throw fromSystemError(error, `cannot make guest memory in ${folder}`, { path: folder });
     }
+  }
+
+  /** QEMU tells its guest a generation id. */
+  get hasGeneration(): boolean {
+    return this.#command.arguments.some(isGenerationDevice);
   }
 
   get output(): string {
@@ -109,7 +116,11 @@ export class QemuProcess {
     const escaped = this.#folder.replaceAll(',', ',,');
     const backend = `memory-backend-file,id=${backendId},size=${memoryBytes},mem-path=${escaped}/ram,share=on`;
     return [
-      ...this.#command.arguments,
+      ...this.#command.arguments.map((text, index, all) =>
+        this.generation !== undefined && isGenerationDevice(text, index, all)
+          ? [...text.split(',').filter((part) => !part.startsWith('guid=')), `guid=${this.generation}`].join()
+          : text,
+      ),
       ...['-m', `${memoryBytes}b`],
       ...['-object', backend],
       ...['-machine', `memory-backend=${backendId}`],
@@ -134,4 +145,8 @@ export class QemuProcess {
       }
     }
   }
+}
+
+function isGenerationDevice(text: string, index: number, all: readonly string[]): boolean {
+  return /^-?-device$/.test(all[index - 1] ?? '') && /^(driver=)?vmgenid(,|$)/.test(text);
 }

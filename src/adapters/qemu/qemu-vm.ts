@@ -11,8 +11,10 @@ import {
   type GuestMemory,
   type StateOf,
   statePart,
+  type TrackOptions,
   type VirtualMachine,
 } from '../../index.ts';
+import { type MachineTracker, type TrackedMemory, TrackerPlace } from '../machine-tracker.ts';
 import { RunGate } from '../run-gate.ts';
 import { fieldsOf } from './answer.ts';
 import { captureDeviceState, restoreDeviceState } from './device-state.ts';
@@ -34,6 +36,12 @@ export interface QemuVmOptions extends QmpOptions {
   readonly anyVersion?: boolean | undefined;
 }
 
+/** `write-protect` sees this process only, and it is another one that writes. */
+export interface QemuTrackOptions extends Omit<TrackOptions, 'process' | 'kind'> {
+  /** Default: `soft-dirty`, and `digest` where the kernel has no such bits. */
+  readonly kind?: 'soft-dirty' | 'digest' | 'reported';
+}
+
 export interface QemuStartOptions extends QemuVmOptions, QemuCommand {}
 
 const waitingStatus = 'inmigrate';
@@ -45,10 +53,13 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
   /** Processors are part of QEMU's device state. */
   readonly cores: readonly Core[] = [];
   readonly devices: readonly Device[];
+  /** For a QEMU that chkpt has started with a `vmgenid` device, which tells its guest. */
+  readonly setGeneration?: (generation: string) => void;
   readonly #identity: QemuIdentity;
   readonly #options: QemuVmOptions;
   readonly #process: QemuProcess | undefined;
   readonly #gate = new RunGate(this);
+  readonly #tracker = new TrackerPlace();
   #qmp: QmpClient;
   #running: boolean;
   /** QEMU was started with `-incoming defer` and has not got its state yet. */
@@ -72,6 +83,11 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
     this.id = options.id ?? identity.name ?? 'qemu';
     this.cpu = { vendor: identity.architecture, model: identity.facts.cpu.type };
     this.devices = [this.#device()];
+    if (process?.hasGeneration) {
+      this.setGeneration = (generation) => {
+        process.generation = generation;
+      };
+    }
     this.#qmp = this.#watch(qmp);
     this.#running = status === 'running';
     this.#isWaiting = status === waitingStatus;
@@ -133,6 +149,23 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
     return this.#gate.failure;
   }
 
+  get dirtyTracker(): MachineTracker | undefined {
+    return this.#tracker.current;
+  }
+
+  /**
+   * Tells increments what changed, from the next save or load on; also `dirtyTracker`. Closed with this object. Throws `TypeError` for
+   * a second one, `CHKPT_CLOSED`, and what `trackMemory` does.
+   */
+  trackChanges(options: QemuTrackOptions = {}): MachineTracker {
+    this.#gate.checkOpen();
+    const kind: string = options.kind ?? 'soft-dirty';
+    if (!['soft-dirty', 'digest', 'reported'].includes(kind)) {
+      throw new TypeError(`${kind} cannot see what QEMU writes`);
+    }
+    return this.#tracker.open(() => this.#track(options));
+  }
+
   pause(): Promise<void> {
     return this.#gate.pause(async () => {
       try {
@@ -161,6 +194,7 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
   beginLoad(): void {
     this.#gate.beginLoad();
     this.#loaded = undefined;
+    if (this.#process !== undefined) this.#process.generation = undefined;
   }
 
   /** Gives QEMU the device state, in a new process where chkpt has started it. */
@@ -182,12 +216,28 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
     return this.#gate.close(async () => {
       await this.#qmp.close();
       await this.#process?.remove();
+      await this.#tracker.close();
       await this.memory.close();
     });
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  #track(options: QemuTrackOptions): TrackedMemory {
+    const process = this.#processId;
+    const whose = process === undefined ? { kind: 'digest' as const } : { process };
+    return {
+      memory: this.memory,
+      options: { ...whose, ...options },
+      isCurrent: (kind) => kind !== 'soft-dirty' || process === this.#processId,
+    };
+  }
+
+  /** Another one after a load into a QEMU that chkpt has started. */
+  get #processId(): number | undefined {
+    return this.#options.processId ?? this.#qmp.processId;
   }
 
   /** A connection that was lost must not leave the guest standing still. */

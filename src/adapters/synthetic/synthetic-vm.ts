@@ -8,9 +8,10 @@
  *
  * Owns memory and threads; `close()` gives both back. Calls may overlap: they run one after the other.
  */
-import { type Core, type Device, GuestMemory, type VirtualMachine } from '../../index.ts';
+import { type Core, type Device, GuestMemory, type TrackOptions, type VirtualMachine } from '../../index.ts';
 import { checkThreads } from '../../memory/index.ts';
 import { awaitNative, callNative, type NativeStampWriter, nativeAddon } from '../../native/index.ts';
+import { type MachineTracker, TrackerPlace } from '../machine-tracker.ts';
 import { RunGate } from '../run-gate.ts';
 import { DiskController } from './disk-controller.ts';
 import { digestMachine } from './machine-digest.ts';
@@ -48,7 +49,9 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
   readonly #clocked: readonly Clocked[];
   readonly #writer: NativeStampWriter;
   readonly #gate = new RunGate(this);
+  readonly #tracker = new TrackerPlace();
   #running = false;
+  #generation: string | undefined;
 
   private constructor(
     { id, cpu, cores, drives }: SyntheticConfiguration,
@@ -106,6 +109,19 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
     return this.#writer.pagesWritten();
   }
 
+  get dirtyTracker(): MachineTracker | undefined {
+    return this.#tracker.current;
+  }
+
+  /**
+   * Tells increments what changed, from the next save or load on; also `dirtyTracker`. Closed with the machine. Throws `TypeError` for
+   * a second one, `CHKPT_CLOSED`, and what `trackMemory` does.
+   */
+  trackChanges(options: TrackOptions = {}): MachineTracker {
+    this.#gate.checkOpen();
+    return this.#tracker.open(() => ({ memory: this.memory, options, isCurrent: () => true }));
+  }
+
   pause(): Promise<void> {
     return this.#gate.pause(() => this.#pause());
   }
@@ -118,7 +134,17 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
     });
   }
 
+  /** Generation id of a machine that was loaded as a clone. */
+  get generation(): string | undefined {
+    return this.#generation;
+  }
+
+  setGeneration(generation: string): void {
+    this.#generation = generation;
+  }
+
   beginLoad(): void {
+    this.#generation = undefined;
     this.#gate.beginLoad();
   }
 
@@ -141,6 +167,7 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
     return this.#gate.close(async () => {
       await this.#pause();
       await this.#writer.stop();
+      await this.#tracker.close();
       await this.memory.close();
     });
   }

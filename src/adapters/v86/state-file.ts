@@ -2,6 +2,8 @@
  * The state file of v86, format 6: four little-endian Int32 (magic, version, bytes of the file, bytes of the JSON), JSON
  * `{buffer_infos: [{offset, length}], state}`, then the buffers, each at a multiple of 4. `state` is nested arrays; a typed
  * array in it is `{__state_type__, buffer_id}`. Source: v86, src/state.js.
+ *
+ * What is parsed shares its memory with the file, which must not change any more.
  */
 import { CheckpointError } from '../../index.ts';
 
@@ -64,13 +66,25 @@ export function parseStateFile(file: Uint8Array): EmulatorState {
     const place = buffers[id];
     if (!Object.hasOwn(arrayTypes, type) || place === undefined)
       throw unknownState(`a value of type ${type}`);
-    const start = base + place.offset;
-    // A copy: it is aligned for every element, and does not keep the whole file.
-    return new arrayTypes[type](file.slice(start, start + place.length).buffer);
+    return viewOf(file, arrayTypes[type], base + place.offset, place.length);
   };
   const entries = toNode(state);
   if (!Array.isArray(entries)) throw unknownState('its root');
   return { version, entries: entries as readonly StateNode[] };
+}
+
+/** In place where it is aligned: most of the file is the memory of a few devices, and each save would copy it. */
+function viewOf(
+  file: Uint8Array,
+  type: (typeof arrayTypes)[keyof typeof arrayTypes],
+  start: number,
+  byteCount: number,
+): StateArray {
+  const position = file.byteOffset + start;
+  const isAligned = position % type.BYTES_PER_ELEMENT === 0;
+  if (isAligned && start + byteCount <= file.length)
+    return new type(file.buffer as ArrayBuffer, position, byteCount / type.BYTES_PER_ELEMENT);
+  return new type(file.slice(start, start + byteCount).buffer);
 }
 
 export function encodeStateFile({ version, entries }: EmulatorState): ArrayBuffer {

@@ -13,9 +13,11 @@ import {
   type StateContext,
   type StatePart,
   statePart,
+  type TrackOptions,
   type TypedTags,
   type VirtualMachine,
 } from '../../index.ts';
+import { type MachineTracker, type TrackedMemory, TrackerPlace } from '../machine-tracker.ts';
 import { RunGate } from '../run-gate.ts';
 import {
   captureState,
@@ -47,6 +49,9 @@ export class V86Vm implements VirtualMachine, AsyncDisposable {
   /** Entries that a load has brought. */
   readonly #loaded = new Map<number, StateNode>();
   #memory: { readonly buffer: unknown; readonly memory: GuestMemory } | undefined;
+  readonly #tracker = new TrackerPlace();
+  /** What the tracker watches: stays open also when `memory` is another one. */
+  #trackedMemory: GuestMemory | undefined;
 
   private constructor(emulator: V86Emulator, id: string, state: EmulatorState) {
     this.id = id;
@@ -100,10 +105,23 @@ export class V86Vm implements VirtualMachine, AsyncDisposable {
     const { buffer } = place.memory;
     const old = this.#memory;
     if (old !== undefined && old.buffer === buffer) return old.memory;
-    void old?.memory.close();
+    if (old?.memory !== this.#trackedMemory) void old?.memory.close();
     const memory = GuestMemory.attach([place]);
     this.#memory = { buffer, memory };
     return memory;
+  }
+
+  get dirtyTracker(): MachineTracker | undefined {
+    return this.#tracker.current;
+  }
+
+  /**
+   * Tells increments what changed, from the next save or load on; also `dirtyTracker`. Closed with this object. Throws `TypeError` for
+   * a second one, `CHKPT_CLOSED`, and what `trackMemory` does.
+   */
+  trackChanges(options: TrackOptions = {}): MachineTracker {
+    this.#gate.checkOpen();
+    return this.#tracker.open(() => this.#track(options));
   }
 
   get running(): boolean {
@@ -148,6 +166,7 @@ export class V86Vm implements VirtualMachine, AsyncDisposable {
   /** Lets go of the emulator, which runs on if it runs. */
   close(): Promise<void> {
     return this.#gate.close(async () => {
+      await this.#tracker.close();
       await this.#memory?.memory.close();
       this.#memory = undefined;
     });
@@ -155,6 +174,22 @@ export class V86Vm implements VirtualMachine, AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  #track(options: TrackOptions): TrackedMemory {
+    const { memory } = this;
+    this.#trackedMemory = memory;
+    return {
+      memory,
+      options,
+      // What is written by `memory.write` after a growth is unknown to a tracker that is only told.
+      isCurrent: (kind) =>
+        memory === this.memory || (kind !== 'reported' && memory.sharesBytesWith(this.memory)),
+      release: async () => {
+        this.#trackedMemory = undefined;
+        if (memory !== this.#memory?.memory) await memory.close();
+      },
+    };
   }
 
   #part(context: string, index: number, prefix: string): StatePart<never> {

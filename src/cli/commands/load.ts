@@ -1,5 +1,6 @@
 /** `chkpt load`: the RAM images and values of a checkpoint into files, or into a QEMU. */
 import { resolve } from 'node:path';
+import { identityDocument, identityNote, identityOf } from '../identity-argument.ts';
 import type { Invocation } from '../invocation.ts';
 import { type ImageLoaded, loadImage } from '../load-image.ts';
 import { parseMemoryArguments } from '../memory-argument.ts';
@@ -23,11 +24,12 @@ async function runQemu({ line, common, output, signal }: Invocation, socket: str
   const store = storeOf(line.operand(0));
   const parents = parentsOf(line);
   const isPaused = line.has('paused');
+  const identity = identityOf(line);
   const progress = createProgress('loading', common);
   try {
     const onProgress = progress.update.bind(progress);
     const work = { socket, store, parents, skip, options: common, signal, onProgress };
-    const loaded = await loadQemu(work, isPaused);
+    const loaded = await loadQemu(work, { isPaused, identity });
     progress.stop();
     const { uuid, root, header, checkpointBytes, elapsedMs, parents: read } = loaded;
     const memoryBytes = skip.includes('memory') ? 0 : loaded.memoryBytes;
@@ -36,10 +38,10 @@ async function runQemu({ line, common, output, signal }: Invocation, socket: str
       const { id } = header.vm;
       const document = { command: 'load', store: store.url, uuid, root, id, memoryBytes, checkpointBytes };
       const state = { parents: read, verified: true, running: !isPaused };
-      await output.json({ ...document, ratio, ...state, elapsedMs });
+      await output.json({ ...document, ratio, ...state, ...identityDocument(loaded), elapsedMs });
     } else if (!common.quiet) {
       const what = summaryOf({ memoryBytes, checkpointBytes, parents: read, values: [] }, elapsedMs);
-      output.note(`${what}, the guest ${isPaused ? 'stands still' : 'runs'}`);
+      output.note(`${what}, the guest ${isPaused ? 'stands still' : 'runs'}${identityNote(loaded)}`);
     }
   } finally {
     progress.stop();
@@ -59,17 +61,19 @@ async function runImages({ line, common, output, signal }: Invocation): Promise<
   }
   const store = storeOf(line.operand(0));
   const parents = parentsOf(line);
+  const identity = identityOf(line);
   for (const { url } of [store, ...parents]) refuseStoreFile(url, outputs);
   const progress = createProgress('loading', common);
   const begin = performance.now();
   try {
     const onProgress = progress.update.bind(progress);
-    const work = { store, parents, memory, states, skip, options: common, output, signal, onProgress };
+    const files = { store, parents, memory, states, skip, identity };
+    const work = { ...files, options: common, output, signal, onProgress };
     const loaded = await loadImage(work);
     progress.stop();
     const elapsedMs = performance.now() - begin;
     if (common.json) await output.json({ ...documentOf(loaded, store.url), elapsedMs });
-    else if (!common.quiet) output.note(summaryOf(loaded, elapsedMs));
+    else if (!common.quiet) output.note(summaryOf(loaded, elapsedMs) + identityNote(loaded.identity));
   } finally {
     progress.stop();
   }
@@ -85,7 +89,7 @@ function refuseSamePath(paths: readonly string[]): void {
 }
 
 function documentOf(loaded: ImageLoaded, store: string): object {
-  const { uuid, root, header, regions, values, memoryBytes, checkpointBytes, parents } = loaded;
+  const { uuid, root, header, regions, values, memoryBytes, checkpointBytes, parents, identity } = loaded;
   return {
     command: 'load',
     store,
@@ -99,6 +103,7 @@ function documentOf(loaded: ImageLoaded, store: string): object {
     state: values.map(({ context, tag, path, data }) => ({ context, tag, path, bytes: data.length })),
     parents,
     verified: true,
+    ...identityDocument(identity),
   };
 }
 
