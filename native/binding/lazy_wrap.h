@@ -37,10 +37,6 @@ class LazyWrap : public PipelineWrap<LazyWrap, LazyLoader> {
   Napi::Value Close(const Napi::CallbackInfo& info);
   bool TrySettle(Napi::Env env) override;
 
-  // Nothing, with an exception pending, when `value` is no layer.
-  std::optional<LazyLayer> ToLayer(const Napi::Value& value);
-  Result<std::unique_ptr<ExtentSource>> ToSource(const Napi::Value& value);
-
   LazyLoader::Stage wanted_ = LazyLoader::Stage::kResident;
   std::vector<Napi::ObjectReference> pins_;  // what native threads read from
 };

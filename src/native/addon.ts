@@ -177,6 +177,28 @@ export interface NativeLazyLoader {
   close(): Promise<void>;
 }
 
+/** A checkpoint that is open for random access. */
+export interface NativeBlockLayer {
+  /** Once: reads and verifies the block indexes. */
+  open(): Promise<void>;
+  /** Adds the pages of all blocks in which it holds something itself. */
+  markHeld(pages: NativePageSet): void;
+}
+
+export interface NativeFetchCounts {
+  readonly pages: number;
+  readonly written: number;
+  readonly blocks: number;
+}
+
+export interface NativePageFetch {
+  /** `pages` undefined: all that hold something in memory or in the checkpoint. One call at a time. */
+  run(pages: NativePageSet | undefined, threads: number): Promise<NativeFetchCounts>;
+  pagesDone(): number;
+  /** Ends the run under way, and every later one, with CHKPT_ABORTED. */
+  cancel(): void;
+}
+
 export interface NativeStampWriter {
   resume(): void;
   pause(): Promise<void>;
@@ -304,6 +326,12 @@ export interface NativeAddon {
       readonly poison: boolean;
     },
   ) => NativeLazyLoader;
+  readonly BlockLayer: new (memory: NativeMemory, layer: NativeLazyLayer) => NativeBlockLayer;
+  /** The checkpoint, then its parents; all are open. */
+  readonly PageFetch: new (
+    memory: NativeMemory,
+    layers: readonly NativeBlockLayer[],
+  ) => NativePageFetch;
   readonly StampWriter: new (
     memory: NativeMemory,
     options: {

@@ -1,6 +1,7 @@
 export type {
   Measured,
   NativeAddon,
+  NativeBlockLayer,
   NativeChainLoad,
   NativeDeviceAccess,
   NativeDirtyTracker,
@@ -12,6 +13,7 @@ export type {
   NativeMemory,
   NativeMemoryCopy,
   NativePageDigests,
+  NativePageFetch,
   NativePageSet,
   NativeRegion,
   NativeSavePipeline,

@@ -177,7 +177,8 @@ Status LazyLoader::Prepare() {
     auto map =
         BlockMap::Read(reader, layout_, memory_->regions(), source.groups, source.end_offset);
     if (!map.ok()) return map.error();
-    layers_.push_back({reader, std::move(map.value()), source.has_parent});
+    layers_.push_back(
+        {reader, std::make_shared<const BlockMap>(std::move(map.value())), source.has_parent});
   }
   std::uint64_t blocks = 0;
   for (std::uint64_t block = 0; block < layout_.block_count(); ++block) {

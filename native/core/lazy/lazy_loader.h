@@ -25,7 +25,6 @@
 // that is not resident must not let the guest run.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -37,6 +36,7 @@
 
 #include "core/base/result.h"
 #include "core/lazy/block_decoder.h"
+#include "core/lazy/block_layer.h"
 #include "core/lazy/block_source.h"
 #include "core/lazy/block_states.h"
 #include "core/lazy/fill_plan.h"
@@ -45,17 +45,6 @@
 #include "core/parallel/worker_threads.h"
 
 namespace chkpt {
-
-// One checkpoint of the chain.
-struct LazyLayer {
-  std::unique_ptr<BlockSource> source;
-  std::array<std::uint8_t, 16> uuid{};
-  std::uint64_t epoch = 0;
-  bool has_parent = false;
-  std::vector<IndexGroup> groups;    // from the index document
-  std::uint64_t first_offset = 128;  // of frame 0
-  std::uint64_t end_offset = 0;      // of END
-};
 
 struct LazyOptions {
   unsigned handler_threads = 2;
