@@ -19,15 +19,6 @@ constexpr napi_type_tag kMemoryTag = {0x2d1f0c7b9a6e4f35, 0x8c3b5a7e1d9f4a26};
 
 using MemoryPointer = std::shared_ptr<GuestMemory>;
 
-Napi::Value Wrap(Napi::Env env, Result<MemoryPointer> memory) {
-  if (!memory.ok()) {
-    Throw(env, memory.error());
-    return {};
-  }
-  return AddonData::Of(env).memory_constructor.New(
-      {Napi::External<MemoryPointer>::New(env, &memory.value())});
-}
-
 unsigned ToThreads(const Napi::Value& value) {
   const auto threads = ToUint64(value);
   return threads && *threads >= 1 && *threads <= 64 ? static_cast<unsigned>(*threads) : 1;
@@ -46,6 +37,7 @@ void MemoryWrap::Define(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&MemoryWrap::Presence>("presence"),
                       InstanceMethod<&MemoryWrap::FillGuestLike>("fillGuestLike"),
                       InstanceMethod<&MemoryWrap::CheckStamps>("checkStamps"),
+                      InstanceMethod<&MemoryWrap::ResetClone>("resetClone"),
                       InstanceMethod<&MemoryWrap::Close>("close"),
                   });
   AddonData::Of(env).memory_constructor = Napi::Persistent(constructor);
@@ -70,6 +62,15 @@ std::shared_ptr<GuestMemory> MemoryWrap::MemoryOf(const Napi::Value& value) {
     return nullptr;
   }
   return Napi::ObjectWrap<MemoryWrap>::Unwrap(value.As<Napi::Object>())->Open(value.Env());
+}
+
+Napi::Value MemoryWrap::Wrap(Napi::Env env, Result<MemoryPointer> memory) {
+  if (!memory.ok()) {
+    Throw(env, memory.error());
+    return {};
+  }
+  return AddonData::Of(env).memory_constructor.New(
+      {Napi::External<MemoryPointer>::New(env, &memory.value())});
 }
 
 bool MemoryWrap::StillAttached() const {
@@ -245,6 +246,18 @@ Napi::Value MemoryWrap::CheckStamps(const Napi::CallbackInfo& info) {
         object.Set("highestCounter", Number(env, check.highest_counter));
         return object;
       });
+}
+
+// resetClone(): Promise<void>. Dropping many pages takes a while: not on this thread.
+Napi::Value MemoryWrap::ResetClone(const Napi::CallbackInfo& info) {
+  const MemoryPointer memory = Open(info.Env());
+  if (memory == nullptr) return {};
+  for (const Region& region : memory->regions()) {
+    if (region.backing != Backing::kClone) return ThrowType(info.Env(), "a clone expected");
+  }
+  return Task<Nothing>::Run(
+      info.Env(), [memory](const std::atomic<bool>&) { return memory->ResetClone(); },
+      [](Napi::Env env, const Nothing&) { return env.Undefined(); });
 }
 
 // close(): Promise<void> | undefined. Giving back many gigabytes takes a while: not on this thread.

@@ -102,19 +102,13 @@ export class PreparedLazyLoad {
     } catch (error) {
       if (error instanceof CheckpointError && error.code === 'CHKPT_CLOSED') throw error;
       const failure = withDetails(error, { store: this.#store.url });
-      await this.#stopMachine(failure instanceof Error ? failure : new Error(String(failure)));
+      await stopMachine(
+        this.#vm,
+        this.#pages,
+        failure instanceof Error ? failure : new Error(String(failure)),
+      );
       throw failure;
     }
-  }
-
-  /** The guest never runs on without a page: it waits for it, and is stopped while it does. */
-  async #stopMachine(failure: Error): Promise<void> {
-    this.#pages.fail(failure);
-    await Promise.resolve(this.#vm.endLoad(failure)).catch(() => undefined);
-    const paused = this.#vm.pause().catch(() => undefined);
-    await Promise.race([paused, delay(pauseGraceMs)]);
-    this.#pages.release();
-    await paused;
   }
 
   get #isRecording(): boolean {
@@ -127,6 +121,20 @@ export class PreparedLazyLoad {
     const path = workingSetPath(this.#store, this.#options);
     await writeWorkingSet(path, encodeWorkingSet(this.#uuid, this.#pages.workingSet(), this.#digest));
   }
+}
+
+/** The guest never runs on without a page: it waits for it, and is stopped while it does. */
+export async function stopMachine(
+  vm: VirtualMachine,
+  pages: { fail(error: unknown): void; release(): void },
+  failure: Error,
+): Promise<void> {
+  pages.fail(failure);
+  await Promise.resolve(vm.endLoad(failure)).catch(() => undefined);
+  const paused = vm.pause().catch(() => undefined);
+  await Promise.race([paused, delay(pauseGraceMs)]);
+  pages.release();
+  await paused;
 }
 
 /**

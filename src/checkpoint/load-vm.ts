@@ -21,6 +21,7 @@ import { checkpointDigest } from './digest.ts';
 import { checkLazyOptions, type LazyOptions, type LazyOutcome, type LazySettings } from './lazy-options.ts';
 import { chainOf, loadChainMemory } from './load-chain.ts';
 import { ChangedLoad, type ChangedOutcome, type OpenLayers } from './load-changed.ts';
+import { PreparedCloneLoad } from './load-clone.ts';
 import { PreparedLazyLoad, prepareLazyLoad } from './load-lazy.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
@@ -192,7 +193,7 @@ async function load(
 
 /** How memory is going to be loaded: neither is everything at once. */
 interface PreparedWay {
-  readonly lazy?: PreparedLazyLoad;
+  readonly lazy?: PreparedLazyLoad | PreparedCloneLoad;
   readonly changed?: ChangedLoad;
   readonly notLazy: Extract<LazyOutcome, { active: false }>;
   readonly notChanged: Extract<ChangedOutcome, { active: false }>;
@@ -214,6 +215,11 @@ async function prepareWay(
   const { signal } = options;
   const notAsked = { active: false, reason: 'not asked for' } as const;
   const neither = { notLazy: notAsked, notChanged: notAsked };
+  if (lazyOptions?.image !== undefined) {
+    const lazy = PreparedCloneLoad.prepare(vm, memory, uuid, lazyOptions.image);
+    if (lazy instanceof PreparedCloneLoad) return { ...neither, lazy };
+    return { ...neither, notLazy: { active: false, reason: lazy.reason } };
+  }
   if (lazyOptions !== undefined) {
     const lazy = await prepareLazyLoad(vm, memory, store, uuid, lazyOptions, signal, members.slice(1));
     if (lazy instanceof PreparedLazyLoad) return { ...neither, lazy };

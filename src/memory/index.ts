@@ -11,6 +11,7 @@ export {
   type RegionSpec,
   type WasmMemory,
 } from './guest-memory.ts';
+export { ClonePages, ImagePages } from './image-pages.ts';
 export { type LazyCounts, LazyPages, type LazyPagesOptions } from './lazy-pages.ts';
 export { MemoryCopy } from './memory-copy.ts';
 export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder.ts';

@@ -31,6 +31,8 @@ export interface NativeMemory {
   presence(): Promise<number>;
   fillGuestLike(seed: bigint, threads: number): Promise<void>;
   checkStamps(): Promise<NativeStampCheck>;
+  /** Of a clone of a shared image: drops what was written to it. */
+  resetClone(): Promise<void>;
   close(): Promise<void> | undefined;
 }
 
@@ -154,6 +156,19 @@ export interface NativeLazyLayer {
   )[];
 }
 
+export interface NativeLazyOptions {
+  /** Newest first. */
+  readonly layers: readonly NativeLazyLayer[];
+  readonly handlerThreads: number;
+  readonly fillThreads: number;
+  /** 0: no limit. */
+  readonly fillBytesPerSecond: number;
+  readonly fillDelayMs: number;
+  /** u32 block numbers to fetch first. */
+  readonly replay: Uint8Array;
+  readonly poison: boolean;
+}
+
 export interface NativeLazyLoader {
   /** Stages: 1 prepared, 3 serving, 4 resident. One call at a time. */
   wait(stage: 1 | 3 | 4): Promise<void>;
@@ -197,6 +212,14 @@ export interface NativePageFetch {
   pagesDone(): number;
   /** Ends the run under way, and every later one, with CHKPT_ABORTED. */
   cancel(): void;
+}
+
+/** A lazy load into memory that clones share. */
+export interface NativeSharedImage extends NativeLazyLoader {
+  /** From stage 3 on. Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION, CHKPT_NO_MEMORY. */
+  clone(): NativeMemory;
+  /** As `release`, for the threads of one clone. */
+  releaseClone(memory: NativeMemory): void;
 }
 
 export interface NativeStampWriter {
@@ -313,19 +336,13 @@ export interface NativeAddon {
   /** Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION where memory cannot be loaded lazily. */
   readonly LazyLoader: new (
     memory: NativeMemory,
-    options: {
-      /** Newest first. */
-      readonly layers: readonly NativeLazyLayer[];
-      readonly handlerThreads: number;
-      readonly fillThreads: number;
-      /** 0: no limit. */
-      readonly fillBytesPerSecond: number;
-      readonly fillDelayMs: number;
-      /** u32 block numbers to fetch first. */
-      readonly replay: Uint8Array;
-      readonly poison: boolean;
-    },
+    options: NativeLazyOptions,
   ) => NativeLazyLoader;
+  /** Throws the same. `poison` has no meaning. */
+  readonly SharedImage: new (
+    regions: readonly NativeRegion[],
+    options: NativeLazyOptions,
+  ) => NativeSharedImage;
   readonly BlockLayer: new (memory: NativeMemory, layer: NativeLazyLayer) => NativeBlockLayer;
   /** The checkpoint, then its parents; all are open. */
   readonly PageFetch: new (

@@ -36,8 +36,12 @@ export class ScribbledVm implements VirtualMachine {
   running = false;
   failure: Error | undefined;
 
-  constructor(seed: number, tracked: boolean | TrackerKind, regions = twoRegions) {
-    this.memory = GuestMemory.allocate(regions);
+  constructor(
+    seed: number,
+    tracked: boolean | TrackerKind,
+    memory: typeof twoRegions | GuestMemory = twoRegions,
+  ) {
+    this.memory = memory instanceof GuestMemory ? memory : GuestMemory.allocate(memory);
     const kind = tracked === true ? 'reported' : tracked;
     this.dirtyTracker = kind === false ? undefined : trackMemory(this.memory, { kind });
     this.#random = randomNumbers(seed);
