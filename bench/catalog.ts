@@ -32,6 +32,7 @@ export const baselines = {
   'lz4 -1': 'the command as a whole process, image file to file, both on the scratch file system',
   'lz4 -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
   'whole save': 'saveVm of the same guest without a parent, LZ4, to file:',
+  'whole load': 'loadVm of the same checkpoint from mem: into memory that was touched before',
   PAGEMAP_SCAN: 'the ioctl alone over the same range: takes what was written and protects it',
   'bit loop': 'a loop over the bits of the same set',
   'plain lazy load':
@@ -65,6 +66,14 @@ export const figures = {
   'save.increment': {
     what: 'saveVm with a parent, LZ4, to file:, 1 % of the pages changed, scattered, told by a tracker',
     baselines: { 'whole save': { atLeast: 33.3 } },
+  },
+  'rollback.scattered': {
+    what: 'rollback of a ring, LZ4, 1 % of the pages changed, scattered',
+    baselines: { 'whole load': { atLeast: 50 } },
+  },
+  'rollback.blocks': {
+    what: 'rollback of a ring, LZ4, 1 % of the pages changed, in whole blocks of 64 KiB',
+    baselines: { 'whole load': { atLeast: 50 } },
   },
   'save.increment.size': { what: 'bytes of that checkpoint', baselines: { 'whole save': { atLeast: 40 } } },
   'load.lz4.file': {

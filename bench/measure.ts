@@ -20,6 +20,7 @@ import { measureIncrement } from './stages/increment.ts';
 import { measureLazy } from './stages/lazy.ts';
 import { measureLoad } from './stages/load.ts';
 import { measureLoop } from './stages/loop.ts';
+import { measureRollback } from './stages/rollback.ts';
 import { measureGuestScan, measureZeroScan } from './stages/scan.ts';
 import { measureTrack } from './stages/track.ts';
 
@@ -76,6 +77,7 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
       measureLoad,
       measureFiles,
       measureIncrement,
+      measureRollback,
       measureCancel,
       measureLazy,
       measureLoop,

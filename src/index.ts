@@ -14,10 +14,19 @@ export type {
   WorkingSetMode,
   WorkingSetOption,
 } from './checkpoint/lazy-options.ts';
+export type { ChangedOutcome, ChangedReport } from './checkpoint/load-changed.ts';
 export { type LoadReport, type LoadVmOptions, loadVm } from './checkpoint/load-vm.ts';
 export { type OpenForLoadOptions, type OpenForSaveOptions, openCheckpoint } from './checkpoint/open.ts';
 export { Operation, type Progress } from './checkpoint/operation.ts';
+export {
+  CheckpointRing,
+  type RingEntry,
+  type RingOptions,
+  type RingSaveOptions,
+  type RollbackReport,
+} from './checkpoint/ring.ts';
 export { type SaveReport, type SaveVmOptions, saveVm } from './checkpoint/save-vm.ts';
+export { openSharedImage, SharedImage, type SharedImageOptions } from './checkpoint/shared-image.ts';
 export {
   inspectCheckpoint,
   type OpenInspection,

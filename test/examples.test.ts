@@ -85,6 +85,13 @@ test('minimal.mjs has at most 20 lines, loads what it saved, and is the example 
   expect(existsSync(`${folder}/minimal.chkpt`)).toBe(true);
 });
 
+test('ring.mjs takes back what its machine did, and is the example of the README', async () => {
+  expect(readme).toContain(`\`\`\`js\n${readFileSync(`${root}/examples/ring.mjs`, 'utf8')}\`\`\`\n`);
+  const { code, stdout, stderr } = await run(makeProject(), ['ring.mjs']);
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+  expect(stdout).toMatch(/^([1-9]\d* of 16384 pages back in \d+ ms\n){3}$/);
+});
+
 test('contexts.mjs shows every tag that it saved, and that the whole is sound', async () => {
   const { code, stdout, stderr } = await run(makeProject(), ['contexts.mjs']);
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });

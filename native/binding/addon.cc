@@ -9,6 +9,7 @@
 #include "binding/chain_wrap.h"
 #include "binding/convert.h"
 #include "binding/copy_wrap.h"
+#include "binding/fetch_wrap.h"
 #include "binding/kvm_wrap.h"
 #include "binding/lazy_wrap.h"
 #include "binding/load_wrap.h"
@@ -107,6 +108,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);
   LazyWrap::Define(env, exports);
+  LayerWrap::Define(env, exports);
+  FetchWrap::Define(env, exports);
   StampWrap::Define(env, exports);
   DefineKvm(env, exports);
   DefineBuffers(env, exports);

@@ -9,18 +9,41 @@
 //   digests(): Uint8Array · close(): Promise<void>
 //
 // The thread that makes it is the one that must not be held by damaged pages.
+//
+//   new SharedImage(regions, options)   the same for memory that clones share, and
+//   clone(): NativeMemory · releaseClone(memory)   as release(), of one clone
 #pragma once
 
 #include <napi.h>
 
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "binding/pipeline_wrap.h"
 #include "core/lazy/lazy_loader.h"
+#include "core/lazy/shared_image.h"
 
 namespace chkpt::binding {
 
-class LazyWrap : public PipelineWrap<LazyWrap, LazyLoader> {
+// A loader into one memory, or into an image.
+class LazyWork {
+ public:
+  explicit LazyWork(std::unique_ptr<LazyLoader> loader) : loader_(std::move(loader)) {}
+  explicit LazyWork(std::shared_ptr<SharedImage> image) : image_(std::move(image)) {}
+
+  LazyLoader& loader() { return image_ == nullptr ? *loader_ : image_->loader(); }
+  SharedImage* image() { return image_.get(); }
+  void Cancel() { image_ == nullptr ? loader_->Cancel() : image_->Cancel(); }
+  bool AllDone() { return image_ == nullptr ? loader_->AllDone() : image_->AllDone(); }
+  void Join() { image_ == nullptr ? loader_->Join() : image_->Join(); }
+
+ private:
+  const std::unique_ptr<LazyLoader> loader_;
+  const std::shared_ptr<SharedImage> image_;  // clones keep it, too
+};
+
+class LazyWrap : public PipelineWrap<LazyWrap, LazyWork> {
  public:
   static void Define(Napi::Env env, Napi::Object exports);
   explicit LazyWrap(const Napi::CallbackInfo& info);
@@ -34,12 +57,10 @@ class LazyWrap : public PipelineWrap<LazyWrap, LazyLoader> {
   Napi::Value Counts(const Napi::CallbackInfo& info);
   Napi::Value WorkingSet(const Napi::CallbackInfo& info);
   Napi::Value Digests(const Napi::CallbackInfo& info);
+  Napi::Value Clone(const Napi::CallbackInfo& info);
+  Napi::Value ReleaseClone(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
   bool TrySettle(Napi::Env env) override;
-
-  // Nothing, with an exception pending, when `value` is no layer.
-  std::optional<LazyLayer> ToLayer(const Napi::Value& value);
-  Result<std::unique_ptr<ExtentSource>> ToSource(const Napi::Value& value);
 
   LazyLoader::Stage wanted_ = LazyLoader::Stage::kResident;
   std::vector<Napi::ObjectReference> pins_;  // what native threads read from

@@ -20,15 +20,6 @@ constexpr napi_type_tag kMemoryTag = {0x2d1f0c7b9a6e4f35, 0x8c3b5a7e1d9f4a26};
 
 using MemoryPointer = std::shared_ptr<GuestMemory>;
 
-Napi::Value Wrap(Napi::Env env, Result<MemoryPointer> memory) {
-  if (!memory.ok()) {
-    Throw(env, memory.error());
-    return {};
-  }
-  return AddonData::Of(env).memory_constructor.New(
-      {Napi::External<MemoryPointer>::New(env, &memory.value())});
-}
-
 unsigned ToThreads(const Napi::Value& value) {
   const auto threads = ToUint64(value);
   return threads && *threads >= 1 && *threads <= 64 ? static_cast<unsigned>(*threads) : 1;
@@ -48,6 +39,7 @@ void MemoryWrap::Define(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&MemoryWrap::FillGuestLike>("fillGuestLike"),
                       InstanceMethod<&MemoryWrap::CheckStamps>("checkStamps"),
                       InstanceMethod<&MemoryWrap::SharesBytesWith>("sharesBytesWith"),
+                      InstanceMethod<&MemoryWrap::ResetClone>("resetClone"),
                       InstanceMethod<&MemoryWrap::Close>("close"),
                   });
   AddonData::Of(env).memory_constructor = Napi::Persistent(constructor);
@@ -72,6 +64,15 @@ std::shared_ptr<GuestMemory> MemoryWrap::MemoryOf(const Napi::Value& value) {
     return nullptr;
   }
   return Napi::ObjectWrap<MemoryWrap>::Unwrap(value.As<Napi::Object>())->Open(value.Env());
+}
+
+Napi::Value MemoryWrap::Wrap(Napi::Env env, Result<MemoryPointer> memory) {
+  if (!memory.ok()) {
+    Throw(env, memory.error());
+    return {};
+  }
+  return AddonData::Of(env).memory_constructor.New(
+      {Napi::External<MemoryPointer>::New(env, &memory.value())});
 }
 
 bool MemoryWrap::StillAttached() const {
@@ -264,6 +265,16 @@ Napi::Value MemoryWrap::SharesBytesWith(const Napi::CallbackInfo& info) {
                                          return a.data == b.data && a.bytes == b.bytes;
                                        });
   return Napi::Boolean::New(info.Env(), same);
+// resetClone(): Promise<void>. Dropping many pages takes a while: not on this thread.
+Napi::Value MemoryWrap::ResetClone(const Napi::CallbackInfo& info) {
+  const MemoryPointer memory = Open(info.Env());
+  if (memory == nullptr) return {};
+  for (const Region& region : memory->regions()) {
+    if (region.backing != Backing::kClone) return ThrowType(info.Env(), "a clone expected");
+  }
+  return Task<Nothing>::Run(
+      info.Env(), [memory](const std::atomic<bool>&) { return memory->ResetClone(); },
+      [](Napi::Env env, const Nothing&) { return env.Undefined(); });
 }
 
 // close(): Promise<void> | undefined. Giving back many gigabytes takes a while: not on this thread.

@@ -19,6 +19,8 @@ class MemoryWrap : public Napi::ObjectWrap<MemoryWrap> {
   // The memory behind a JavaScript object; null and a pending exception when it is none, closed, or
   // its attached buffers were detached.
   static std::shared_ptr<GuestMemory> MemoryOf(const Napi::Value& value);
+  // A JavaScript object for `memory`; empty, with its error thrown, when there is none.
+  static Napi::Value Wrap(Napi::Env env, Result<std::shared_ptr<GuestMemory>> memory);
 
  private:
   static Napi::Value Allocate(const Napi::CallbackInfo& info);
@@ -34,6 +36,7 @@ class MemoryWrap : public Napi::ObjectWrap<MemoryWrap> {
   Napi::Value FillGuestLike(const Napi::CallbackInfo& info);
   Napi::Value CheckStamps(const Napi::CallbackInfo& info);
   Napi::Value SharesBytesWith(const Napi::CallbackInfo& info);
+  Napi::Value ResetClone(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
 
   struct Attached {

@@ -3,7 +3,13 @@
  * kept for the next one.
  */
 import type { DirtyTracker, PageDigests, PageSet } from '../memory/index.ts';
+import type { Store } from '../store/index.ts';
 import { type CheckpointName, standsFor } from './parent.ts';
+
+/** A checkpoint, and where it was when it was saved or loaded. */
+export interface StoredName extends CheckpointName {
+  readonly store: Store;
+}
 
 export class ChangeLog {
   static readonly #logs = new WeakMap<DirtyTracker, ChangeLog>();
@@ -11,7 +17,7 @@ export class ChangeLog {
   /** Digests of the pages as they are in `baseline`, when somebody wants equal pages to be left out. */
   digests: PageDigests | undefined;
   /** The checkpoint since which changes are known. */
-  #baseline: CheckpointName | undefined;
+  #baseline: StoredName | undefined;
   #armed = false;
   /** Told, and not in any checkpoint yet. */
   #carried: PageSet | undefined;
@@ -39,6 +45,11 @@ export class ChangeLog {
     );
   }
 
+  /** The checkpoint since which it knows what has changed. */
+  get baseline(): StoredName | undefined {
+    return this.#armed ? this.#baseline : undefined;
+  }
+
   /**
    * The pages that changed since the baseline; undefined when that is not known. While the machine stands still: from here on
    * the tracker counts for the checkpoint that is being saved. Then `commit` or `rollback`.
@@ -64,8 +75,8 @@ export class ChangeLog {
   }
 
   /** The checkpoint with what `take` gave is safe. */
-  commit(saved: CheckpointName): void {
-    this.#baseline = { uuid: saved.uuid, root: saved.root };
+  commit({ uuid, root, store }: StoredName): void {
+    this.#baseline = { uuid, root, store };
     this.#carried = undefined;
   }
 
@@ -85,10 +96,26 @@ export class ChangeLog {
   }
 
   /** The machine holds that checkpoint and stands still. */
-  async loaded(name: CheckpointName): Promise<void> {
+  async loaded({ uuid, root, store }: StoredName): Promise<void> {
     this.reset();
     await this.tracker.arm();
     this.#armed = true;
-    this.#baseline = { uuid: name.uuid, root: name.root };
+    this.#baseline = { uuid, root, store };
+  }
+
+  /**
+   * The same after a load that wrote only what had changed: then looking once more costs less than beginning anew. A tracker that
+   * would have to read all memory tells the pages of the load with the next changes instead.
+   */
+  async broughtBack({ uuid, root, store }: StoredName): Promise<void> {
+    this.digests = undefined;
+    try {
+      if (this.tracker.kind !== 'digest') await this.tracker.harvest();
+    } catch (error) {
+      this.reset();
+      throw error;
+    }
+    this.#baseline = { uuid, root, store };
+    this.#carried = undefined;
   }
 }

@@ -134,8 +134,8 @@ export class Increment {
     return { changed: this.parent === undefined ? undefined : changed, pageDigests: log.digests };
   }
 
-  commit(saved: CheckpointName): void {
-    if (this.#took) this.#log?.commit(saved);
+  commit({ uuid, root }: CheckpointName, store: Store): void {
+    if (this.#took) this.#log?.commit({ uuid, root, store });
   }
 
   rollback(): void {

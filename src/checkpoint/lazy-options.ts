@@ -1,6 +1,7 @@
 /** What a caller may say about a lazy load, and what it is told. Guarantees and costs: docs/lazy-load.md. */
 import { threadsMax } from '../limits.ts';
 import type { LazyCounts } from '../memory/index.ts';
+import type { SharedImage } from './shared-image.ts';
 
 export interface LazyOptions {
   /** Threads of the background fill, 1 to 64; default 2. */
@@ -22,6 +23,8 @@ export interface LazyOptions {
    * `poison` is then a SIGBUS, for a VMM that handles it (Linux 6.6).
    */
   readonly damage?: 'hold' | 'poison' | undefined;
+  /** The memory of the machine is a clone of this image; without other options. */
+  readonly image?: SharedImage | undefined;
 }
 
 export type WorkingSetMode = 'record' | 'replay';
@@ -61,12 +64,17 @@ export interface LazySettings {
   readonly fillDelayMs: number;
   readonly workingSet: WorkingSetOption | undefined;
   readonly damage: 'hold' | 'poison';
+  readonly image?: SharedImage | undefined;
 }
 
 /** Throws `TypeError`, `RangeError`. */
 export function checkLazyOptions(lazy: boolean | LazyOptions | undefined): LazySettings | undefined {
   if (lazy === undefined || lazy === false) return undefined;
   const given = lazy === true ? {} : lazy;
+  const { image } = given;
+  if (image !== undefined && Object.values(given).some((value) => value !== undefined && value !== image)) {
+    throw new TypeError('what an image is filled with is said when it is opened');
+  }
   const { workingSet, damage = 'hold', fillThreads = 2, fillBytesPerSecond = 0 } = given;
   const isRecording = workingSet !== undefined && modeOf(workingSet) === 'record';
   const { fillDelayMs = isRecording ? 1000 : 0 } = given;
@@ -80,7 +88,7 @@ export function checkLazyOptions(lazy: boolean | LazyOptions | undefined): LazyS
     throw new RangeError('fillDelayMs must be 0 to 1e9');
   }
   if (damage !== 'hold' && damage !== 'poison') throw new TypeError("damage must be 'hold' or 'poison'");
-  return { fillThreads, fillBytesPerSecond, fillDelayMs, workingSet, damage };
+  return { fillThreads, fillBytesPerSecond, fillDelayMs, workingSet, damage, image };
 }
 
 /** Throws `TypeError`. */

@@ -6,20 +6,16 @@
  */
 import { createHash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { FrameAccess } from '../context/frame-access.ts';
-import { readIndexMap, type StreamMap } from '../context/inspect-index.ts';
 import { CheckpointError, withDetails } from '../errors/index.ts';
-import { endPayloadBytes, streamHeaderBytes } from '../format/constants.ts';
 import type { Digest64 } from '../format/digest.ts';
-import { frameBytes } from '../format/frame-header.ts';
-import { hexOf, parseUuid } from '../format/uuid.ts';
+import { hexOf } from '../format/uuid.ts';
 import { blockPagesMax } from '../limits.ts';
-import { describeRegions, type GuestMemory, LazyPages } from '../memory/index.ts';
-import type { NativeLazyLayer } from '../native/index.ts';
+import { type GuestMemory, LazyPages } from '../memory/index.ts';
 import type { Store, StoreReader } from '../store/index.ts';
 import { directoryPath, filePath, parseStoreUrl } from '../store/url.ts';
 import { checkpointDigest } from './digest.ts';
 import { type LazyLoad, type LazySettings, modeOf, type ResidentReport } from './lazy-options.ts';
+import { type NotLazy, type OpenedLayer, openLayer } from './open-layer.ts';
 import type { ChainMember } from './parent.ts';
 import type { VirtualMachine } from './virtual-machine.ts';
 import { encodeWorkingSet, readWorkingSet, writeWorkingSet } from './working-set.ts';
@@ -30,22 +26,11 @@ const pauseGraceMs = 20;
 /** Each member keeps a descriptor open until all is there. */
 const lazyDepthMax = 256;
 
-/** Why this load is not lazy. */
-export interface NotLazy {
-  readonly reason: string;
-}
-
-interface Opened {
-  readonly layer: NativeLazyLayer;
-  readonly map: StreamMap;
-  readonly headerBytes: Uint8Array;
-}
-
 /** A lazy load that is prepared: everything about it that can be checked was. */
 export class PreparedLazyLoad {
   readonly #vm: VirtualMachine;
   readonly #pages: LazyPages;
-  readonly #opened: Opened;
+  readonly #opened: OpenedLayer;
   readonly #options: LazySettings;
   readonly #store: Store;
   readonly #uuid: string;
@@ -55,7 +40,7 @@ export class PreparedLazyLoad {
   constructor(
     vm: VirtualMachine,
     pages: LazyPages,
-    opened: Opened,
+    opened: OpenedLayer,
     source: { store: Store; uuid: string; digest: Digest64; options: LazySettings },
     replay: LazyLoad['replay'],
   ) {
@@ -117,19 +102,13 @@ export class PreparedLazyLoad {
     } catch (error) {
       if (error instanceof CheckpointError && error.code === 'CHKPT_CLOSED') throw error;
       const failure = withDetails(error, { store: this.#store.url });
-      await this.#stopMachine(failure instanceof Error ? failure : new Error(String(failure)));
+      await stopMachine(
+        this.#vm,
+        this.#pages,
+        failure instanceof Error ? failure : new Error(String(failure)),
+      );
       throw failure;
     }
-  }
-
-  /** The guest never runs on without a page: it waits for it, and is stopped while it does. */
-  async #stopMachine(failure: Error): Promise<void> {
-    this.#pages.fail(failure);
-    await Promise.resolve(this.#vm.endLoad(failure)).catch(() => undefined);
-    const paused = this.#vm.pause().catch(() => undefined);
-    await Promise.race([paused, delay(pauseGraceMs)]);
-    this.#pages.release();
-    await paused;
   }
 
   get #isRecording(): boolean {
@@ -142,6 +121,20 @@ export class PreparedLazyLoad {
     const path = workingSetPath(this.#store, this.#options);
     await writeWorkingSet(path, encodeWorkingSet(this.#uuid, this.#pages.workingSet(), this.#digest));
   }
+}
+
+/** The guest never runs on without a page: it waits for it, and is stopped while it does. */
+export async function stopMachine(
+  vm: VirtualMachine,
+  pages: { fail(error: unknown): void; release(): void },
+  failure: Error,
+): Promise<void> {
+  pages.fail(failure);
+  await Promise.resolve(vm.endLoad(failure)).catch(() => undefined);
+  const paused = vm.pause().catch(() => undefined);
+  await Promise.race([paused, delay(pauseGraceMs)]);
+  pages.release();
+  await paused;
 }
 
 /**
@@ -197,37 +190,6 @@ export async function prepareLazyLoad(
   } finally {
     for (const reader of readers) await reader.close();
   }
-}
-
-async function openLayer(
-  reader: StoreReader,
-  memory: GuestMemory,
-  store: Store,
-  uuid: string,
-  digest: Digest64,
-): Promise<Opened | NotLazy> {
-  const { byteLength } = reader;
-  const readAt = reader.readAt?.bind(reader);
-  const extents = reader.extents?.();
-  if (readAt === undefined || byteLength === undefined) return { reason: 'the store has no random access' };
-  if (extents === undefined) return { reason: 'native threads cannot read from this store' };
-  const access = await FrameAccess.open(readAt, { digest, store: store.url });
-  if (access.header.uuid !== uuid) return { reason: 'the checkpoint was replaced while it was opened' };
-  const map = await readIndexMap(access, byteLength);
-  if (map === undefined) return { reason: 'the checkpoint has no index' };
-  const [expected, actual] = [describeRegions(memory.regions), describeRegions(map.regions)];
-  if (expected !== actual) {
-    throw new CheckpointError('CHKPT_VM_REGIONS', 'the checkpoint has other memory regions', {
-      details: { expected, actual },
-    });
-  }
-  const headerBytes = (await access.bytes(0, streamHeaderBytes)).slice();
-  const { epoch } = access.header;
-  // END, and behind it what it announces, are the end of the stream.
-  const endOffset = map.bytes - map.end.tailBytes - frameBytes(endPayloadBytes);
-  const hasParent = access.header.parent !== undefined;
-  const layer = { uuid: parseUuid(uuid), epoch, hasParent, endOffset, groups: map.groups, extents };
-  return { layer, map, headerBytes };
 }
 
 async function readReplay(

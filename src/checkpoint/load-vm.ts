@@ -14,9 +14,9 @@ import { checkAborted } from '../context/store-call.ts';
 import type { StreamSummary } from '../context/stream-reader.ts';
 import { CheckpointError, withDetails } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
-import { PageDecoder } from '../memory/index.ts';
+import { type GuestMemory, PageDecoder } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
-import { ChangeLog } from './change-log.ts';
+import { ChangeLog, type StoredName } from './change-log.ts';
 import { checkpointDigest } from './digest.ts';
 import {
   checkIdentityOptions,
@@ -25,12 +25,14 @@ import {
   type MachineIdentity,
   prepareIdentity,
 } from './identity.ts';
-import { checkLazyOptions, type LazyOptions, type LazyOutcome } from './lazy-options.ts';
+import { checkLazyOptions, type LazyOptions, type LazyOutcome, type LazySettings } from './lazy-options.ts';
 import { chainOf, loadChainMemory } from './load-chain.ts';
+import { ChangedLoad, type ChangedOutcome, type OpenLayers } from './load-changed.ts';
+import { PreparedCloneLoad } from './load-clone.ts';
 import { PreparedLazyLoad, prepareLazyLoad } from './load-lazy.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
-import type { ChainMember } from './parent.ts';
+import { type ChainMember, describeMember } from './parent.ts';
 import { abortedOr } from './save-vm.ts';
 import type { SkipPart, StateContext, StatePart, VirtualMachine } from './virtual-machine.ts';
 import { checkHeader, headerContext, headerState, type IgnoredMismatch, type VmHeader } from './vm-header.ts';
@@ -52,6 +54,12 @@ export interface LoadVmOptions extends IdentityOptions {
    * not possible everything is loaded as usual and `LoadReport.lazy` says why. See docs/lazy-load.md.
    */
   readonly lazy?: boolean | LazyOptions | undefined;
+  /**
+   * Writes only the pages that differ from what the machine holds; its `dirtyTracker` and the checkpoints in between say which may.
+   * Blocks are verified one by one, not the checkpoint as a whole. Where that is not possible everything is loaded as usual and
+   * `LoadReport.changed` says why. Not with `lazy`. See docs/ring.md.
+   */
+  readonly onlyChanged?: boolean | undefined;
   readonly onProgress?: ((progress: Progress) => void) | undefined;
 }
 
@@ -59,7 +67,10 @@ export interface LoadVmOptions extends IdentityOptions {
 export interface LoadReport extends IdentityReport {
   readonly url: string;
   readonly uuid: string;
-  /** Root digest, hexadecimal, verified; of a lazy load it is what END says, verified when all is resident. */
+  /**
+   * Root digest, hexadecimal, verified; of a lazy load it is what END says, verified when all is resident; with `onlyChanged` it
+   * is what END says.
+   */
   readonly root: string;
   readonly header: VmHeader;
   readonly memoryBytes: number;
@@ -70,6 +81,7 @@ export interface LoadReport extends IdentityReport {
   /** Wall time, milliseconds. */
   readonly elapsedMs: number;
   readonly lazy: LazyOutcome;
+  readonly changed: ChangedOutcome;
 }
 
 const channel = tracingChannel('chkpt:load');
@@ -94,6 +106,18 @@ export function loadVm(
   }, options.onProgress);
 }
 
+/** For rings: `loadVm` with `onlyChanged`, and checkpoints that are open already. */
+export function loadChanged(
+  vm: VirtualMachine,
+  store: Store,
+  options: Omit<LoadVmOptions, 'lazy' | 'onlyChanged' | 'onProgress'>,
+  layers: OpenLayers,
+): Promise<LoadReport> {
+  const work = (): Promise<LoadReport> =>
+    load(vm, store, { ...options, onlyChanged: true }, () => undefined, layers);
+  return channel.tracePromise(work, { url: store.url, vm: vm.id });
+}
+
 type Apply = () => void | Promise<void>;
 type Report = (progress: Omit<Progress, 'elapsedMs'>) => void;
 
@@ -102,6 +126,7 @@ async function load(
   store: Store,
   options: LoadVmOptions,
   report: Report,
+  layers?: OpenLayers,
 ): Promise<LoadReport> {
   const begin = performance.now();
   const { skip = [], signal } = options;
@@ -109,6 +134,9 @@ async function load(
   const plan = planOf(vm, skip);
   const lazyOptions = checkLazyOptions(options.lazy);
   checkIdentityOptions(options);
+  if (lazyOptions !== undefined && options.onlyChanged === true) {
+    throw new TypeError('lazy or onlyChanged, not both');
+  }
   const checkpoint = await openInStore(store, {
     mode: 'load',
     digest: await checkpointDigest(),
@@ -117,8 +145,8 @@ async function load(
   });
   const memoryBytes = plan.hasMemory ? Number(vm.memory?.byteLength ?? 0n) : 0;
   let touched = false;
-  let lazy: PreparedLazyLoad | undefined;
   let identity: MachineIdentity | undefined;
+  let way: PreparedWay | undefined;
   try {
     report({ phase: 'state', memoryBytesDone: 0, memoryBytes });
     const header = await loadHeader(checkpoint);
@@ -129,25 +157,29 @@ async function load(
     identity = await prepareIdentity(vm, store, checkpoint.uuid, options);
     checkAborted(signal, store.url);
     const memory = plan.hasMemory ? vm.memory : undefined;
-    const prepared =
-      lazyOptions === undefined
-        ? { reason: 'not asked for' }
-        : await prepareLazyLoad(vm, memory, store, checkpoint.uuid, lazyOptions, signal, members.slice(1));
-    if (prepared instanceof PreparedLazyLoad) lazy = prepared;
+    way = await prepareWay(vm, {
+      memory,
+      store,
+      uuid: checkpoint.uuid,
+      members,
+      lazyOptions,
+      options,
+      layers,
+    });
     vm.beginLoad();
     touched = true;
-    if (lazy !== undefined) await lazy.start();
-    const summary = lazy?.summary ?? (await loadMemory(vm, checkpoint, members, plan, options, report));
+    const onPages = (pages: number): void =>
+      report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes });
+    const told = await way.changed?.run({ threads: options.threads, signal, onPages });
+    await way.lazy?.start();
+    const summary =
+      (way.changed ?? way.lazy)?.summary ?? (await loadMemory(checkpoint, members, memory, options, onPages));
     for (const set of apply) await set();
     const identified = await identity.take();
     await vm.endLoad();
     // From here on it may run.
     identity = undefined;
-    if (plan.hasMemory && vm.dirtyTracker !== undefined) {
-      const log = ChangeLog.of(vm.dirtyTracker);
-      if (lazy !== undefined) log.reset();
-      else await log.loaded({ uuid: checkpoint.uuid, root: summary.root });
-    }
+    if (plan.hasMemory) await startTracking(vm, way, { uuid: checkpoint.uuid, root: summary.root, store });
     report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
     return {
       url: store.url,
@@ -159,20 +191,72 @@ async function load(
       parents: members.slice(1).map(({ uuid }) => uuid),
       elapsedMs: performance.now() - begin,
       ...identified,
-      lazy:
-        prepared instanceof PreparedLazyLoad
-          ? { active: true, load: prepared.run(begin, signal) }
-          : { active: false, reason: prepared.reason },
+      lazy: way.lazy === undefined ? way.notLazy : { active: true, load: way.lazy.run(begin, signal) },
+      changed: told === undefined ? way.notChanged : { active: true, ...told },
     };
   } catch (error) {
     const failure = withDetails(abortedOr(error, signal), { store: store.url });
-    await lazy?.cancel(failure);
+    await way?.lazy?.cancel(failure);
+    if (touched && vm.dirtyTracker !== undefined) ChangeLog.of(vm.dirtyTracker).reset();
     if (touched) await vm.endLoad(failure instanceof Error ? failure : new Error(String(failure)));
     await identity?.undo();
     throw failure;
   } finally {
     await checkpoint.close();
   }
+}
+
+/** How memory is going to be loaded: neither is everything at once. */
+interface PreparedWay {
+  readonly lazy?: PreparedLazyLoad | PreparedCloneLoad;
+  readonly changed?: ChangedLoad;
+  readonly notLazy: Extract<LazyOutcome, { active: false }>;
+  readonly notChanged: Extract<ChangedOutcome, { active: false }>;
+}
+
+async function prepareWay(
+  vm: VirtualMachine,
+  source: {
+    readonly memory: GuestMemory | undefined;
+    readonly store: Store;
+    readonly uuid: string;
+    readonly members: readonly ChainMember[];
+    readonly lazyOptions: LazySettings | undefined;
+    readonly options: LoadVmOptions;
+    readonly layers: OpenLayers | undefined;
+  },
+): Promise<PreparedWay> {
+  const { memory, store, uuid, members, lazyOptions, options, layers } = source;
+  const { signal } = options;
+  const notAsked = { active: false, reason: 'not asked for' } as const;
+  const neither = { notLazy: notAsked, notChanged: notAsked };
+  if (lazyOptions?.image !== undefined) {
+    const lazy = PreparedCloneLoad.prepare(vm, memory, uuid, lazyOptions.image);
+    if (lazy instanceof PreparedCloneLoad) return { ...neither, lazy };
+    return { ...neither, notLazy: { active: false, reason: lazy.reason } };
+  }
+  if (lazyOptions !== undefined) {
+    const lazy = await prepareLazyLoad(vm, memory, store, uuid, lazyOptions, signal, members.slice(1));
+    if (lazy instanceof PreparedLazyLoad) return { ...neither, lazy };
+    return { ...neither, notLazy: { active: false, reason: lazy.reason } };
+  }
+  if (options.onlyChanged !== true) return neither;
+  const [first, ...parents] = members;
+  const chain = [first ?? (await describeMember(store, { signal })), ...parents] as const;
+  const notChanged = { active: false, reason: 'the checkpoint was replaced while it was loaded' } as const;
+  if (chain[0].uuid !== uuid) return { ...neither, notChanged };
+  const changed = await ChangedLoad.prepare(vm, memory, chain, { ...options, layers });
+  if (changed instanceof ChangedLoad) return { ...neither, changed };
+  return { ...neither, notChanged: { active: false, reason: changed.reason } };
+}
+
+/** The machine is the checkpoint's now: its tracker counts from here on. */
+async function startTracking(vm: VirtualMachine, way: PreparedWay, loaded: StoredName): Promise<void> {
+  if (way.changed !== undefined) return await way.changed.commit();
+  if (vm.dirtyTracker === undefined) return;
+  const log = ChangeLog.of(vm.dirtyTracker);
+  if (way.lazy !== undefined) log.reset();
+  else await log.loaded(loaded);
 }
 
 /** A load that leaves parts out cannot make a machine whole that an earlier one left as a mixture. */
@@ -194,21 +278,15 @@ async function loadHeader(checkpoint: LoadCheckpoint): Promise<VmHeader> {
 
 /** Memory, where there is any to load, and the rest of the stream. */
 async function loadMemory(
-  vm: VirtualMachine,
   checkpoint: LoadCheckpoint,
   members: readonly ChainMember[],
-  { hasMemory }: VmPlan,
-  options: LoadVmOptions,
-  report: Report,
+  memory: GuestMemory | undefined,
+  { threads, signal }: LoadVmOptions,
+  onPages: (pages: number) => void,
 ): Promise<StreamSummary> {
-  const { memory } = vm;
-  if (!hasMemory || memory === undefined) return await checkpoint.finish();
+  if (memory === undefined) return await checkpoint.finish();
   // Pages of an earlier load that was not complete do not come any more.
   await memory.replaceMissingPages(undefined);
-  const { threads, signal } = options;
-  const memoryBytes = Number(memory.byteLength);
-  const onPages = (pages: number): void =>
-    report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes });
   return await loadChainMemory(checkpoint, members, memory, { threads, signal, onPages });
 }
 

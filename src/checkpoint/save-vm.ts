@@ -141,7 +141,7 @@ async function savePaused(
     await stop.end();
     report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
     const summary = await checkpoint.commit();
-    increment.commit(summary);
+    increment.commit(summary, store);
     const { parent, tracker } = increment;
     return {
       ...reportOf(store, summary, memoryBytes, performance.now() - begin, stop.pausedMs),

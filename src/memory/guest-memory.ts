@@ -96,6 +96,7 @@ export class GuestMemory implements AsyncDisposable {
   readonly #native: NativeMemory;
   readonly #inFlight = new Set<Promise<unknown>>();
   #lazy: MissingPages | undefined;
+  #onClosed: (() => Promise<void>) | undefined;
   #closed = false;
   #closing: Promise<void> | undefined;
 
@@ -172,6 +173,19 @@ export class GuestMemory implements AsyncDisposable {
       callNative(() => nativeAddon().describeMemory(regions)),
       regions,
     );
+  }
+
+  /** For `src/memory`: a clone of an image. `onClosed` is awaited when its memory was given back. */
+  static cloned(
+    native: NativeMemory,
+    specs: readonly RegionSpec[],
+    pages: MissingPages,
+    onClosed: () => Promise<void>,
+  ): GuestMemory {
+    const memory = new GuestMemory(native, toRegions(specs));
+    memory.#lazy = pages;
+    memory.#onClosed = onClosed;
+    return memory;
   }
 
   static async #openFiles(
@@ -291,6 +305,7 @@ export class GuestMemory implements AsyncDisposable {
     await this.#lazy?.close();
     await Promise.allSettled([...this.#inFlight]);
     await this.#native.close();
+    await this.#onClosed?.();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -322,7 +337,7 @@ function toBigInt(value: bigint | number, name: string): bigint {
 }
 
 /** Checks the region table as docs/format.md section 6 demands. */
-function toRegions(specs: readonly RegionSpec[]): NativeRegion[] {
+export function toRegions(specs: readonly RegionSpec[]): NativeRegion[] {
   if (!Array.isArray(specs)) throw new TypeError('regions must be an array');
   if (specs.length === 0 || specs.length > regionCountMax) {
     throw new RangeError(`1 to ${regionCountMax} regions expected, not ${specs.length}`);

@@ -11,10 +11,12 @@ export {
   type RegionSpec,
   type WasmMemory,
 } from './guest-memory.ts';
+export { ClonePages, ImagePages } from './image-pages.ts';
 export { type LazyCounts, LazyPages, type LazyPagesOptions } from './lazy-pages.ts';
 export { MemoryCopy } from './memory-copy.ts';
 export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder.ts';
 export { PageDigests } from './page-digests.ts';
 export { type EncodeOptions, PageEncoder } from './page-encoder.ts';
+export { BlockLayer, type FetchCounts, type FetchOptions, fetchPages } from './page-fetch.ts';
 export { PageSet } from './page-set.ts';
 export { MemoryTracker, type TrackOptions, trackMemory } from './track-memory.ts';

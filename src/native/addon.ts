@@ -33,6 +33,8 @@ export interface NativeMemory {
   checkStamps(): Promise<NativeStampCheck>;
   /** Both attach the same bytes of this process; also when their buffers were detached. */
   sharesBytesWith(other: NativeMemory): boolean;
+  /** Of a clone of a shared image: drops what was written to it. */
+  resetClone(): Promise<void>;
   close(): Promise<void> | undefined;
 }
 
@@ -156,6 +158,19 @@ export interface NativeLazyLayer {
   )[];
 }
 
+export interface NativeLazyOptions {
+  /** Newest first. */
+  readonly layers: readonly NativeLazyLayer[];
+  readonly handlerThreads: number;
+  readonly fillThreads: number;
+  /** 0: no limit. */
+  readonly fillBytesPerSecond: number;
+  readonly fillDelayMs: number;
+  /** u32 block numbers to fetch first. */
+  readonly replay: Uint8Array;
+  readonly poison: boolean;
+}
+
 export interface NativeLazyLoader {
   /** Stages: 1 prepared, 3 serving, 4 resident. One call at a time. */
   wait(stage: 1 | 3 | 4): Promise<void>;
@@ -177,6 +192,36 @@ export interface NativeLazyLoader {
   /** Header digests of all frames before END. */
   digests(): Uint8Array;
   close(): Promise<void>;
+}
+
+/** A checkpoint that is open for random access. */
+export interface NativeBlockLayer {
+  /** Once: reads and verifies the block indexes. */
+  open(): Promise<void>;
+  /** Adds the pages of all blocks in which it holds something itself. */
+  markHeld(pages: NativePageSet): void;
+}
+
+export interface NativeFetchCounts {
+  readonly pages: number;
+  readonly written: number;
+  readonly blocks: number;
+}
+
+export interface NativePageFetch {
+  /** `pages` undefined: all that hold something in memory or in the checkpoint. One call at a time. */
+  run(pages: NativePageSet | undefined, threads: number): Promise<NativeFetchCounts>;
+  pagesDone(): number;
+  /** Ends the run under way, and every later one, with CHKPT_ABORTED. */
+  cancel(): void;
+}
+
+/** A lazy load into memory that clones share. */
+export interface NativeSharedImage extends NativeLazyLoader {
+  /** From stage 3 on. Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION, CHKPT_NO_MEMORY. */
+  clone(): NativeMemory;
+  /** As `release`, for the threads of one clone. */
+  releaseClone(memory: NativeMemory): void;
 }
 
 export interface NativeStampWriter {
@@ -293,19 +338,19 @@ export interface NativeAddon {
   /** Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION where memory cannot be loaded lazily. */
   readonly LazyLoader: new (
     memory: NativeMemory,
-    options: {
-      /** Newest first. */
-      readonly layers: readonly NativeLazyLayer[];
-      readonly handlerThreads: number;
-      readonly fillThreads: number;
-      /** 0: no limit. */
-      readonly fillBytesPerSecond: number;
-      readonly fillDelayMs: number;
-      /** u32 block numbers to fetch first. */
-      readonly replay: Uint8Array;
-      readonly poison: boolean;
-    },
+    options: NativeLazyOptions,
   ) => NativeLazyLoader;
+  /** Throws the same. `poison` has no meaning. */
+  readonly SharedImage: new (
+    regions: readonly NativeRegion[],
+    options: NativeLazyOptions,
+  ) => NativeSharedImage;
+  readonly BlockLayer: new (memory: NativeMemory, layer: NativeLazyLayer) => NativeBlockLayer;
+  /** The checkpoint, then its parents; all are open. */
+  readonly PageFetch: new (
+    memory: NativeMemory,
+    layers: readonly NativeBlockLayer[],
+  ) => NativePageFetch;
   readonly StampWriter: new (
     memory: NativeMemory,
     options: {

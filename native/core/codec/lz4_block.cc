@@ -11,6 +11,13 @@ bool DecodeLz4(std::span<const std::uint8_t> encoded, std::span<std::uint8_t> ta
   return decoded >= 0 && static_cast<std::size_t>(decoded) == target.size();
 }
 
+bool DecodeLz4Front(std::span<const std::uint8_t> encoded, std::span<std::uint8_t> target) {
+  const int bytes = static_cast<int>(target.size());
+  return LZ4_decompress_safe_partial(reinterpret_cast<const char*>(encoded.data()),
+                                     reinterpret_cast<char*>(target.data()),
+                                     static_cast<int>(encoded.size()), bytes, bytes) == bytes;
+}
+
 int Lz4VersionNumber() { return LZ4_versionNumber(); }
 
 }  // namespace chkpt

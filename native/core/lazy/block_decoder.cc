@@ -31,6 +31,18 @@ Place PlaceOf(std::uint64_t classes, std::size_t page) {
   return place;
 }
 
+// How many of the stored pages have to be decoded for those of `wanted`.
+std::size_t StoredCount(std::uint64_t classes, std::uint32_t wanted) {
+  std::size_t slot = 0;
+  std::size_t count = 0;
+  for (std::size_t page = 0; page < kBlockPages; ++page) {
+    if (ClassOf(classes, page) != BlockPageClass::kStored) continue;
+    ++slot;
+    if ((wanted >> page & 1) != 0) count = slot;
+  }
+  return count;
+}
+
 // The first stored page when all of them are neighbours and none is `same`, else kBlockPages.
 std::size_t OnlyRun(const PageBlockView& view) {
   std::size_t first = kBlockPages;
@@ -56,7 +68,7 @@ BlockDecoder::BlockDecoder(std::span<const Layer> layers, const BlockLayout& lay
 
 bool BlockDecoder::IsZero(std::span<const Layer> layers, std::uint64_t block) {
   for (const Layer& layer : layers) {
-    if (layer.map.Find(block)) return false;
+    if (layer.map->Find(block)) return false;
   }
   return true;
 }
@@ -85,7 +97,7 @@ Status BlockDecoder::Parse(std::size_t layer, std::uint64_t block, std::uint64_t
   parsed->view = view.value();
   parsed->layer = layer;
   parsed->block = block;
-  parsed->is_decoded = false;
+  parsed->decoded_pages = 0;
   return Ok();
 }
 
@@ -110,17 +122,20 @@ Result<BlockDecoder::Parsed*> BlockDecoder::Fetch(std::size_t layer, std::uint64
   return slot;
 }
 
-Result<const std::uint8_t*> BlockDecoder::Stored(Parsed* parsed) {
-  if (parsed->view.codec == BlockCodec::kRaw) return parsed->view.data.data();
-  if (!parsed->is_decoded) {
+Result<const std::uint8_t*> BlockDecoder::Stored(Parsed* parsed, std::size_t count) {
+  const PageBlockView& view = parsed->view;
+  if (view.codec == BlockCodec::kRaw) return view.data.data();
+  if (parsed->decoded_pages < count) {
     parsed->decoded.resize(kBlockBytes);
-    if (!DecodeLz4(parsed->view.data,
-                   {parsed->decoded.data(), parsed->view.stored_pages * kPageBytes})) {
+    const std::span<std::uint8_t> target(parsed->decoded.data(), count * kPageBytes);
+    // Its digest was verified: what is behind the pages that are wanted need not be decoded.
+    if (!(count == view.stored_pages ? DecodeLz4(view.data, target)
+                                     : DecodeLz4Front(view.data, target))) {
       return Error{.code = ErrorCode::kDecode,
                    .message = "block does not decode to its declared size",
                    .page = layout_.PagesOf(parsed->block).first};
     }
-    parsed->is_decoded = true;
+    parsed->decoded_pages = count;
   }
   return static_cast<const std::uint8_t*>(parsed->decoded.data());
 }
@@ -139,8 +154,8 @@ Status BlockDecoder::TakePages(Parsed* parsed, std::uint32_t* pending, std::uint
                    .message = "block does not decode to its declared size",
                    .page = pages.first};
     }
-  } else if (view.stored_pages != 0) {
-    Result<const std::uint8_t*> bytes = Stored(parsed);
+  } else if (const std::size_t count = StoredCount(view.classes, *pending); count != 0) {
+    Result<const std::uint8_t*> bytes = Stored(parsed, count);
     if (!bytes.ok()) return bytes.error();
     stored = bytes.value();
   }
@@ -187,7 +202,7 @@ Status BlockDecoder::CopyPage(std::size_t layer, std::uint64_t page, std::uint8_
   }
   for (bool found = false; !found;) {
     const std::uint64_t block = layout_.BlockOf(page);
-    const std::optional<std::uint64_t> offset = layers_[layer].map.Find(block);
+    const std::optional<std::uint64_t> offset = layers_[layer].map->Find(block);
     BlockPageClass page_class =
         layers_[layer].has_parent ? BlockPageClass::kParent : BlockPageClass::kZero;
     Parsed* parsed = nullptr;
@@ -214,7 +229,7 @@ Status BlockDecoder::CopyPage(std::size_t layer, std::uint64_t page, std::uint8_
     } else if (page_class == BlockPageClass::kFill) {
       FillPage(target, Load<std::uint64_t>(parsed->view.words + 8 * place.word));
     } else {
-      Result<const std::uint8_t*> stored = Stored(parsed);
+      Result<const std::uint8_t*> stored = Stored(parsed, place.slot + 1);
       if (!stored.ok()) return stored.error();
       std::memcpy(target, stored.value() + place.slot * kPageBytes, kPageBytes);
     }
@@ -230,7 +245,7 @@ Status BlockDecoder::Finish(std::uint64_t block, std::size_t layer, std::uint32_
     if (layer == layers_.size()) {
       return PageError("a page is in a parent that is not there", layout_.PagesOf(block).first);
     }
-    const std::optional<std::uint64_t> offset = layers_[layer].map.Find(block);
+    const std::optional<std::uint64_t> offset = layers_[layer].map->Find(block);
     if (offset) {
       Result<Parsed*> parsed = Fetch(layer, block, *offset);
       if (!parsed.ok()) return parsed.error();
@@ -253,9 +268,12 @@ Status BlockDecoder::Finish(std::uint64_t block, std::size_t layer, std::uint32_
 }
 
 Status BlockDecoder::Decode(std::uint64_t block, std::uint8_t* target) {
+  return DecodePages(block, (std::uint32_t{1} << layout_.PagesOf(block).count) - 1, target);
+}
+
+Status BlockDecoder::DecodePages(std::uint64_t block, std::uint32_t wanted, std::uint8_t* target) {
   same_.clear();
-  const std::uint32_t pending = (std::uint32_t{1} << layout_.PagesOf(block).count) - 1;
-  return Finish(block, 0, pending, target);
+  return Finish(block, 0, wanted, target);
 }
 
 Status BlockDecoder::DecodeRead(std::uint64_t block, std::uint64_t offset,

@@ -24,7 +24,7 @@ namespace chkpt {
 // One checkpoint of a chain.
 struct Layer {
   FrameReader reader;
-  BlockMap map;
+  std::shared_ptr<const BlockMap> map;
   bool has_parent = false;
 };
 
@@ -39,7 +39,10 @@ class BlockDecoder {
   // All pages of the block into `target`. Errors: kDigest, kFormat, kDecode, kTruncated, kIo,
   // kAborted.
   Status Decode(std::uint64_t block, std::uint8_t* target);
-  // The same; `bytes`, read from offset `offset` on, hold the block's frame of the newest layer.
+  // The pages of the block whose bits are set in `wanted`, each in its place; what is between them
+  // is undefined. REQUIRES: no bit behind the block's pages.
+  Status DecodePages(std::uint64_t block, std::uint32_t wanted, std::uint8_t* target);
+  // As Decode; `bytes`, read from offset `offset` on, hold the block's frame of the newest layer.
   Status DecodeRead(std::uint64_t block, std::uint64_t offset, std::span<const std::uint8_t> bytes,
                     std::uint8_t* target);
 
@@ -50,7 +53,7 @@ class BlockDecoder {
     std::uint64_t block = 0;
     std::vector<std::uint8_t> buffer;   // frame
     std::vector<std::uint8_t> decoded;  // stored pages
-    bool is_decoded = false;
+    std::size_t decoded_pages = 0;      // the first ones of the stored pages
     PageBlockView view;
   };
   struct SamePage {
@@ -62,7 +65,8 @@ class BlockDecoder {
   Status Parse(std::size_t layer, std::uint64_t block, std::uint64_t offset,
                const VerifiedFrame& frame, Parsed* parsed);
   Result<Parsed*> Fetch(std::size_t layer, std::uint64_t block, std::uint64_t offset);
-  Result<const std::uint8_t*> Stored(Parsed* parsed);
+  // The first `count` stored pages; there may be more behind them.
+  Result<const std::uint8_t*> Stored(Parsed* parsed, std::size_t count);
   // Puts what the layer has of the pages in `*pending` into target and takes them out of it.
   Status TakePages(Parsed* parsed, std::uint32_t* pending, std::uint8_t* target);
   Status Finish(std::uint64_t block, std::size_t layer, std::uint32_t pending,

@@ -36,6 +36,14 @@ class BlockStates {
     states_[block].compare_exchange_strong(expected, State::kWanted, std::memory_order_acq_rel);
     return expected;
   }
+  // Waits while somebody fetches the block; what became of it.
+  State WaitSettled(std::uint64_t block) const {
+    for (;;) {
+      const State state = Of(block);
+      if (state != State::kFetching && state != State::kWanted) return state;
+      states_[block].wait(state, std::memory_order_acquire);
+    }
+  }
   // REQUIRES: claimed. True: somebody waits for it.
   bool Arrived(std::uint64_t block) { return Settle(block, State::kPresent); }
   bool Damaged(std::uint64_t block) { return Settle(block, State::kDamaged); }
@@ -44,7 +52,9 @@ class BlockStates {
 
  private:
   bool Settle(std::uint64_t block, State state) {
-    return states_[block].exchange(state, std::memory_order_acq_rel) == State::kWanted;
+    const bool wanted = states_[block].exchange(state, std::memory_order_acq_rel) == State::kWanted;
+    states_[block].notify_all();
+    return wanted;
   }
 
   const std::unique_ptr<std::atomic<State>[]> states_;

@@ -38,7 +38,7 @@ Result<std::vector<std::uint64_t>> WalkFrames(const Layer& layer, const BlockLay
       const std::uint64_t first = layout.BlockOf(header.arg0);
       const std::uint64_t last = layout.BlockOf(header.arg0 + header.arg1 - 1);
       for (std::uint64_t block = first; block <= last; ++block) {
-        const std::optional<std::uint64_t> mapped = layer.map.Find(block);
+        const std::optional<std::uint64_t> mapped = layer.map->Find(block);
         if (mapped.has_value() != is_block || (is_block && *mapped != offset)) {
           return WalkError("the block index has another place for a block", frame, offset);
         }

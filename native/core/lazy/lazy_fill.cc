@@ -103,7 +103,7 @@ void LazyLoader::FillBlocks(const std::vector<std::uint64_t>& blocks, Scratch& s
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     if (BlockDecoder::IsZero(layers_, blocks[i])) continue;
     if (states_.Claim(blocks[i])) {
-      scratch.claimed.push_back({blocks[i], layers_[0].map.Find(blocks[i]).value_or(kUnknown), i});
+      scratch.claimed.push_back({blocks[i], layers_[0].map->Find(blocks[i]).value_or(kUnknown), i});
     } else {
       is_whole = false;
     }

@@ -24,6 +24,7 @@ const char* LazyLoader::WhyNot(const GuestMemory& memory) {
       case Backing::kMapped: return "guest memory is a file that other processes may map";
       case Backing::kAttached: return "attached memory belongs to somebody else";
       case Backing::kFile: return "guest memory is a file that is not mapped";
+      case Backing::kClone: return "guest memory is a clone of a shared image";
     }
     if (region.host == nullptr) return "guest memory is only described";
   }
@@ -177,7 +178,8 @@ Status LazyLoader::Prepare() {
     auto map =
         BlockMap::Read(reader, layout_, memory_->regions(), source.groups, source.end_offset);
     if (!map.ok()) return map.error();
-    layers_.push_back({reader, std::move(map.value()), source.has_parent});
+    layers_.push_back(
+        {reader, std::make_shared<const BlockMap>(std::move(map.value())), source.has_parent});
   }
   std::uint64_t blocks = 0;
   for (std::uint64_t block = 0; block < layout_.block_count(); ++block) {
@@ -248,18 +250,14 @@ void LazyLoader::ServeFault(const Userfault::Fault& fault, BlockDecoder& decoder
   }
   const bool is_owner = fault.thread == options_.owner_thread && fault.thread != 0;
   if (is_owner) owner_block_ = block;
-  const auto note = [&] {
-    const std::lock_guard lock(mutex_);
-    working_set_.push_back(static_cast<std::uint32_t>(block));
-  };
   if (states_.Claim(block)) {
-    note();
+    NoteFault(block);
     fault_blocks_.fetch_add(1, std::memory_order_relaxed);
     Bring(block, decoder, buffer);
     return;
   }
   switch (states_.Want(block)) {
-    case BlockStates::State::kFetching: note(); break;  // whoever fetches it wakes
+    case BlockStates::State::kFetching: NoteFault(block); break;  // whoever fetches it wakes
     case BlockStates::State::kWanted: break;
     case BlockStates::State::kPresent:
       // The page was there and somebody gave it back (a balloon): then it is zeros.
@@ -268,6 +266,22 @@ void LazyLoader::ServeFault(const Userfault::Fault& fault, BlockDecoder& decoder
     case BlockStates::State::kDamaged: HoldBlock(block); break;
     case BlockStates::State::kAbsent: break;  // given up by a load that ends
   }
+}
+
+void LazyLoader::NoteFault(std::uint64_t block) {
+  const std::lock_guard lock(mutex_);
+  working_set_.push_back(static_cast<std::uint32_t>(block));
+}
+
+BlockStates::State LazyLoader::Fetcher::Require(std::uint64_t block) {
+  LazyLoader& loader = loader_;
+  if (!loader.states_.Claim(block)) return loader.states_.WaitSettled(block);
+  loader.last_fault_.store(FillPlan::Clock::now().time_since_epoch().count(),
+                           std::memory_order_relaxed);
+  loader.NoteFault(block);
+  loader.fault_blocks_.fetch_add(1, std::memory_order_relaxed);
+  loader.Bring(block, decoder_, buffer_.get());
+  return loader.states_.Of(block);
 }
 
 void LazyLoader::Bring(std::uint64_t block, BlockDecoder& decoder, std::uint8_t* buffer) {

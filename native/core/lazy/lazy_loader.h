@@ -25,7 +25,6 @@
 // that is not resident must not let the guest run.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -37,6 +36,7 @@
 
 #include "core/base/result.h"
 #include "core/lazy/block_decoder.h"
+#include "core/lazy/block_layer.h"
 #include "core/lazy/block_source.h"
 #include "core/lazy/block_states.h"
 #include "core/lazy/fill_plan.h"
@@ -45,17 +45,6 @@
 #include "core/parallel/worker_threads.h"
 
 namespace chkpt {
-
-// One checkpoint of the chain.
-struct LazyLayer {
-  std::unique_ptr<BlockSource> source;
-  std::array<std::uint8_t, 16> uuid{};
-  std::uint64_t epoch = 0;
-  bool has_parent = false;
-  std::vector<IndexGroup> groups;    // from the index document
-  std::uint64_t first_offset = 128;  // of frame 0
-  std::uint64_t end_offset = 0;      // of END
-};
 
 struct LazyOptions {
   unsigned handler_threads = 2;
@@ -100,6 +89,27 @@ class LazyLoader {
   // Blocks in the order in which the guest first asked for them.
   std::vector<std::uint32_t> WorkingSet() const;
 
+  // Brings blocks for somebody who asks by call, on a thread of his own: one for each thread.
+  // REQUIRES: kServing was reached; the loader outlives it.
+  class Fetcher {
+   public:
+    explicit Fetcher(LazyLoader& loader)
+        : loader_(loader),
+          decoder_(loader.layers_, loader.layout_, loader.cancelled_),
+          buffer_(new std::uint8_t[kBlockBytes]) {}
+    // Returns when the block is there (kPresent), cannot be (kDamaged), or the load has ended
+    // without it (kAbsent). REQUIRES: not IsZero(block).
+    BlockStates::State Require(std::uint64_t block);
+
+   private:
+    LazyLoader& loader_;
+    BlockDecoder decoder_;
+    const std::unique_ptr<std::uint8_t[]> buffer_;
+  };
+  // Whether the block is all zeros: such a block never becomes present. REQUIRES: kPrepared.
+  bool IsZero(std::uint64_t block) const { return BlockDecoder::IsZero(layers_, block); }
+  const BlockLayout& layout() const { return layout_; }
+
   // From now on memory belongs to the loader. REQUIRES: kPrepared; the guest stands still.
   void Arm();
   // Ends the load as damage does; nothing when it has ended.
@@ -129,6 +139,7 @@ class LazyLoader {
   void ServeFault(const Userfault::Fault& fault, BlockDecoder& decoder, std::uint8_t* buffer);
   void HoldBlock(std::uint64_t block);
   void Quarantine(std::uint64_t block);
+  void NoteFault(std::uint64_t block);
 
   void Fill(bool is_first);
   bool WaitToFill(FillPlan::Clock::time_point until);

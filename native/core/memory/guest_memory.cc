@@ -3,6 +3,7 @@
 #include "core/memory/guest_memory.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -257,6 +258,33 @@ Result<std::shared_ptr<GuestMemory>> GuestMemory::Describe(std::span<const Regio
     memory->Append(region);
   }
   return memory;
+}
+
+Result<std::shared_ptr<GuestMemory>> GuestMemory::CloneOf(const GuestMemory& image,
+                                                          std::shared_ptr<void> keeper) {
+  const std::shared_ptr<GuestMemory> memory(new GuestMemory());
+  memory->keeper_ = std::move(keeper);
+  for (const Region& source : image.regions()) {
+    CHKPT_CHECK(source.backing == Backing::kMemfd);
+    // Pages of the image that are not mapped here have content, too.
+    Region region = NewRegion({source.base, source.bytes}, Backing::kClone, Presence::kAll);
+    Result<std::uint8_t*> host = MapFilePrivately(source.fd, source.fd_offset, source.bytes);
+    if (!host.ok()) return host.error();
+    region.host = host.value();
+    memory->Append(region);
+  }
+  return memory;
+}
+
+Status GuestMemory::ResetClone() {
+  for (const Region& region : regions_) {
+    CHKPT_CHECK(region.backing == Backing::kClone);
+    NoteWritten(region.pages());
+    if (::madvise(region.host, region.bytes, MADV_DONTNEED) != 0) {
+      return SystemError(errno, "dropping what was written to a clone");
+    }
+  }
+  return Ok();
 }
 
 GuestMemory::~GuestMemory() {

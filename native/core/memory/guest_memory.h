@@ -32,6 +32,7 @@ enum class Backing : std::uint8_t {
   kHugetlb,    // private anonymous MAP_HUGETLB, 2 MiB pages
   kMapped,     // MAP_SHARED of a caller's file or descriptor
   kAttached,   // caller's memory of this process; the caller keeps it alive
+  kClone,      // MAP_PRIVATE of a memfd whose pages others share
   kFile,       // pread/pwrite on a descriptor, never mapped: no SIGBUS when others cut the file
 };
 
@@ -119,6 +120,15 @@ class GuestMemory {
   // fd == -1, are read-only, and reading them is kUnsupported.
   static Result<std::shared_ptr<GuestMemory>> Describe(std::span<const RegionSpec> specs);
 
+  // The content of `image` (kMemfd), shared page by page until it is written here; `keeper` goes
+  // after the mappings. What `image` holds may still arrive, but must not change. Errors:
+  // kNoMemory.
+  static Result<std::shared_ptr<GuestMemory>> CloneOf(const GuestMemory& image,
+                                                      std::shared_ptr<void> keeper);
+  // Drops what was written to a clone. Error: kIo, then it may have been dropped in part.
+  // REQUIRES: made by CloneOf; nobody uses it.
+  Status ResetClone();
+
   ~GuestMemory();
   GuestMemory(const GuestMemory&) = delete;
   GuestMemory& operator=(const GuestMemory&) = delete;
@@ -163,6 +173,7 @@ class GuestMemory {
   GuestMemory() = default;
   // Takes over `region` and numbers its pages.
   void Append(Region region);
+  std::shared_ptr<void> keeper_;  // of a clone
   std::vector<Region> regions_;
   std::uint64_t page_count_ = 0;
 

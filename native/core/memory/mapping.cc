@@ -151,6 +151,20 @@ Result<std::uint8_t*> MapFile(int fd, std::uint64_t offset, std::uint64_t bytes,
   return Finish(host, bytes, false);
 }
 
+Result<std::uint8_t*> MapFilePrivately(int fd, std::uint64_t offset, std::uint64_t bytes) {
+  std::uint8_t* const space = MapAligned(bytes, PROT_NONE);
+  std::uint8_t* const host = space == nullptr
+                                 ? nullptr
+                                 : Map(space, bytes, PROT_READ | PROT_WRITE,
+                                       MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, offset);
+  if (host == nullptr) {
+    const int system_errno = errno;
+    if (space != nullptr) Unmap(space, bytes);
+    return MapError(system_errno, bytes, "private file");
+  }
+  return Finish(host, bytes, false);
+}
+
 void Unmap(std::uint8_t* host, std::uint64_t bytes) { CHKPT_CHECK(::munmap(host, bytes) == 0); }
 
 void DiscardAnonymous(std::uint8_t* host, std::uint64_t bytes) {

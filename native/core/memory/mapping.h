@@ -36,6 +36,9 @@ Result<MemfdMapping> MapMemfd(std::uint64_t bytes, bool huge_pages);
 // A range of a caller's file, mapped shared.
 Result<std::uint8_t*> MapFile(int fd, std::uint64_t offset, std::uint64_t bytes, bool writable);
 
+// The same, writable and aligned to 2 MiB; what is written stays in this mapping.
+Result<std::uint8_t*> MapFilePrivately(int fd, std::uint64_t offset, std::uint64_t bytes);
+
 void Unmap(std::uint8_t* host, std::uint64_t bytes);
 
 // Makes a range of private anonymous memory of MapAnonymous read as zeros and frees its pages.

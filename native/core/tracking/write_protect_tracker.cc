@@ -27,6 +27,10 @@ Result<Kind> KindOf(const Region& region) {
                        "attached memory that is not private anonymous cannot be "
                        "write-protected",
                    .page = region.first_page};
+    case Backing::kClone:
+      return Error{.code = ErrorCode::kUnsupported,
+                   .message = "a clone of a shared image is served by another userfaultfd",
+                   .page = region.first_page};
     case Backing::kFile: break;
   }
   return Error{.code = ErrorCode::kUnsupported,

@@ -1,14 +1,18 @@
 /** A machine that is nothing but memory, and a tracker that is told what is written through it. */
-import { GuestMemory, type MemoryTracker, trackMemory, type VirtualMachine } from '../../../src/index.ts';
+import {
+  type Device,
+  GuestMemory,
+  type MemoryTracker,
+  type TrackerKind,
+  trackMemory,
+  type VirtualMachine,
+} from '../../../src/index.ts';
 
 const mebibyte = 1024 ** 2;
-const firstBytes = 12 * mebibyte;
-const secondBase = 4 * 1024 ** 3;
 export const twoRegions = [
-  { base: 0, bytes: firstBytes },
-  { base: secondBase, bytes: 4 * mebibyte },
+  { base: 0, bytes: 12 * mebibyte },
+  { base: 4 * 1024 ** 3, bytes: 4 * mebibyte },
 ];
-const firstPages = firstBytes / 4096;
 
 /** A small generator of random numbers: the tests are the same each time. */
 export function randomNumbers(seed: number): (below: number) => number {
@@ -25,16 +29,21 @@ export class ScribbledVm implements VirtualMachine {
   readonly id = 'scribbled';
   readonly cpu = { vendor: 'test', model: 'test' };
   readonly cores = [];
-  readonly devices = [];
+  readonly devices: readonly Device[] = [];
   readonly memory: GuestMemory;
   readonly dirtyTracker: MemoryTracker | undefined;
   readonly #random: (below: number) => number;
   running = false;
   failure: Error | undefined;
 
-  constructor(seed: number, tracked: boolean, regions = twoRegions) {
-    this.memory = GuestMemory.allocate(regions);
-    this.dirtyTracker = tracked ? trackMemory(this.memory, { kind: 'reported' }) : undefined;
+  constructor(
+    seed: number,
+    tracked: boolean | TrackerKind,
+    memory: typeof twoRegions | GuestMemory = twoRegions,
+  ) {
+    this.memory = memory instanceof GuestMemory ? memory : GuestMemory.allocate(memory);
+    const kind = tracked === true ? 'reported' : tracked;
+    this.dirtyTracker = kind === false ? undefined : trackMemory(this.memory, { kind });
     this.#random = randomNumbers(seed);
   }
 
@@ -48,12 +57,12 @@ export class ScribbledVm implements VirtualMachine {
   }
 
   write(page: number, bytes: Uint8Array): void {
-    this.memory.write(addressOf(page), bytes);
+    this.memory.write(this.#addressOf(page), bytes);
   }
 
   read(page: number): Uint8Array {
     const bytes = new Uint8Array(4096);
-    this.memory.read(addressOf(page), bytes);
+    this.memory.read(this.#addressOf(page), bytes);
     return bytes;
   }
 
@@ -73,6 +82,15 @@ export class ScribbledVm implements VirtualMachine {
     this.failure = failure;
   }
 
+  #addressOf(page: number): bigint {
+    let left = BigInt(page) * 4096n;
+    for (const { base, bytes } of this.memory.regions) {
+      if (left < bytes) return base + left;
+      left -= bytes;
+    }
+    throw new RangeError(`no page ${page}`);
+  }
+
   #content(): Uint8Array {
     const page = new Uint8Array(4096);
     switch (this.#random(5)) {
@@ -88,8 +106,4 @@ export class ScribbledVm implements VirtualMachine {
         return page.map(() => this.#random(256));
     }
   }
-}
-
-function addressOf(page: number): number {
-  return page < firstPages ? page * 4096 : secondBase + (page - firstPages) * 4096;
 }
