@@ -265,6 +265,8 @@ Napi::Value MemoryWrap::SharesBytesWith(const Napi::CallbackInfo& info) {
                                          return a.data == b.data && a.bytes == b.bytes;
                                        });
   return Napi::Boolean::New(info.Env(), same);
+}
+
 // resetClone(): Promise<void>. Dropping many pages takes a while: not on this thread.
 Napi::Value MemoryWrap::ResetClone(const Napi::CallbackInfo& info) {
   const MemoryPointer memory = Open(info.Env());
