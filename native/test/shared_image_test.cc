@@ -94,7 +94,9 @@ TEST_F(SharedImageTest, ManyClonesAreTheCheckpointAndItIsDecodedOnceAndTakesItsM
     const LazyLoader::Counts counts = image.image->loader().counts();
     EXPECT_EQ(counts.missing, 0u);
     EXPECT_LE(counts.fault_blocks, counts.blocks);
-    if (fill_delay_ms != 0) EXPECT_EQ(counts.fault_blocks, counts.blocks);
+    if (fill_delay_ms != 0) {
+      EXPECT_EQ(counts.fault_blocks, counts.blocks);
+    }
     for (const auto& clone : clones) ASSERT_EQ(PrivateBytes(*clone), 0u);
     EXPECT_EQ(DigestOf(*image.Clone()), saving.digest);  // made when all is there
   }
