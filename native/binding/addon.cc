@@ -9,6 +9,7 @@
 #include "binding/chain_wrap.h"
 #include "binding/convert.h"
 #include "binding/copy_wrap.h"
+#include "binding/guard_wrap.h"
 #include "binding/kvm_wrap.h"
 #include "binding/lazy_wrap.h"
 #include "binding/load_wrap.h"
@@ -101,6 +102,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   MemoryWrap::Define(env, exports);
   PageSetWrap::Define(env, exports);
   TrackerWrap::Define(env, exports);
+  GuardWrap::Define(env, exports);
   CopyWrap::Define(env, exports);
   ChainWrap::Define(env, exports);
   DigestsWrap::Define(env, exports);

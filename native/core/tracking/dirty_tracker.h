@@ -17,6 +17,7 @@
 #include "core/base/result.h"
 #include "core/bitmap/dirty_bitmap.h"
 #include "core/memory/guest_memory.h"
+#include "core/tracking/write_guard.h"
 
 namespace chkpt {
 
@@ -51,6 +52,14 @@ class DirtyTracker {
   // REQUIRES: set->page_count() is that of the memory.
   Status Harvest(DirtyBitmap* set, const Cancelled& cancelled);
 
+  // The guard of a tracker that has the memory's write protection for itself; null: the others do
+  // not. From the first call on the tracker hears of each write, so that a live save need not take
+  // the memory away from it; a first write of a page costs the guest more from then on. Stays
+  // frozen and protected by turns as its user says, while the tracker goes on. Errors: as
+  // WriteGuard::Open; kClosed when it is not armed. Then nothing is tracked until the next Arm.
+  // REQUIRES: the guest stands still, and Harvest was called since it does.
+  Result<std::shared_ptr<WriteGuard>> ShareGuard();
+
   // What the embedder knows to be written, whatever the kind.
   void Mark(PageRun run) { found_->MarkRun(run); }
 
@@ -60,6 +69,7 @@ class DirtyTracker {
   // With `own_writes` what GuestMemory itself writes is marked, too.
   DirtyTracker(std::shared_ptr<GuestMemory> memory, bool own_writes);
 
+  virtual Result<std::shared_ptr<WriteGuard>> MakeGuard() { return std::shared_ptr<WriteGuard>(); }
   // Makes everything clean.
   virtual Status Reset(const Cancelled& cancelled) = 0;
   // Marks what was written in `found` and makes it clean again. What was made clean must be marked
