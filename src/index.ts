@@ -14,6 +14,7 @@ export type {
   WorkingSetOption,
 } from './checkpoint/lazy-options.ts';
 export { type LoadReport, type LoadVmOptions, loadVm } from './checkpoint/load-vm.ts';
+export type { LiveOptions, LiveOutcome } from './checkpoint/memory-aside.ts';
 export { type OpenForLoadOptions, type OpenForSaveOptions, openCheckpoint } from './checkpoint/open.ts';
 export { Operation, type Progress } from './checkpoint/operation.ts';
 export { type SaveReport, type SaveVmOptions, saveVm } from './checkpoint/save-vm.ts';

@@ -40,10 +40,16 @@ GuardWrap::GuardWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<GuardWra
       return;
     }
     Status possible = WriteGuard::Check(*memory);
-    if (!possible.ok()) return Throw(env, possible.error());
+    if (!possible.ok()) {
+      Throw(env, possible.error());
+      return;
+    }
   } else {
     Result<std::unique_ptr<WriteGuard>> guard = WriteGuard::Open(std::move(memory), {});
-    if (!guard.ok()) return Throw(env, guard.error());
+    if (!guard.ok()) {
+      Throw(env, guard.error());
+      return;
+    }
     held->guard = std::move(guard.value());
   }
   held_ = std::move(held);
@@ -134,7 +140,7 @@ Napi::Value GuardWrap::Freeze(const Napi::CallbackInfo& info) {
           held->guard = std::move(shared.value());
         }
         Status frozen = held->guard->Freeze(changed.get(), bytes, [&] { return cancelled.load(); });
-        held->is_frozen = frozen.ok();
+        held->is_frozen = frozen.ok() || frozen.error().code != ErrorCode::kUnsupported;
         return finish(std::move(frozen));
       },
       [](Napi::Env e, const Nothing&) { return e.Undefined(); });

@@ -5,8 +5,10 @@
 
 #include "core/synthetic/stamp_writer.h"
 #include "core/tracking/write_guard.h"
+#include "core/tracking/write_protect_tracker.h"
 #include "memory_fixtures.h"
 #include "pipeline_fixtures.h"
+#include "tracker_oracle.h"
 
 namespace chkpt {
 namespace {
@@ -223,6 +225,82 @@ TEST(LiveSnapshotTest, KeepsOnlyWhatAnIncrementStores) {
   }
   EXPECT_EQ(DigestOf(*restored), expected);
 }
+
+class TrackedSnapshotTest : public testing::TestWithParam<Kind> {};
+
+// Null: this machine has no such tracker, or no guard; it was said.
+std::unique_ptr<DirtyTracker> OpenTracker(const Memory& memory) {
+  auto tracker = WriteProtectTracker::Open(memory);
+  if (tracker.ok() && WriteGuard::Check(*memory).ok()) return std::move(tracker.value());
+  std::printf("skipped: no tracker, or no guard\n");
+  return nullptr;
+}
+
+TEST_P(TrackedSnapshotTest, TheTrackerTellsEveryPageThatWasWrittenSinceTheSnapshot) {
+  const Memory memory =
+      MustAllocate({{0, 640 * 1024}, {kMiB, 6 * kMiB}}, GetParam().backing, GetParam().huge_pages);
+  FillRandomly(*memory, 11);
+  const auto tracker = OpenTracker(memory);
+  CHKPT_NEED(tracker);
+  ASSERT_TRUE(tracker->Arm(kNever).ok());
+  StampWriter writer(memory, {.threads = 2, .pages_per_second = 5000, .seed = 3});
+  writer.Start();
+  DirtyBitmap ignored(memory->page_count());
+  for (int round = 0; round < 3; ++round) {
+    writer.Resume();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    writer.Pause();
+    ASSERT_TRUE(tracker->Harvest(&ignored, kNever).ok());
+    auto guard = tracker->ShareGuard();
+    ASSERT_TRUE(guard.ok()) << guard.error().message;
+    ASSERT_TRUE(guard.value()->Freeze(nullptr, kPlenty, kNever).ok());
+    const std::uint64_t expected = DigestOf(*memory);
+    writer.Resume();
+    auto saved = Save(memory, {.threads = 2, .guard = guard.value()});
+    ASSERT_TRUE(saved.ok()) << saved.error().message;
+    guard.value()->Thaw();
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    writer.Pause();
+    const Memory restored = Restore(saved.value(), memory);
+    ASSERT_EQ(DigestOf(*restored), expected) << round;
+    DirtyBitmap told(memory->page_count());
+    ASSERT_TRUE(tracker->Harvest(&told, kNever).ok());
+    std::uint64_t different = 0;
+    Bytes now(kPageBytes);
+    Bytes then(kPageBytes);
+    for (std::uint64_t page = 0; page < memory->page_count(); ++page) {
+      ASSERT_TRUE(memory->CopyOut({page, 1}, now.data()).ok());
+      ASSERT_TRUE(restored->CopyOut({page, 1}, then.data()).ok());
+      if (now == then) continue;
+      ++different;
+      EXPECT_TRUE(told.IsMarked(page)) << page;
+    }
+    EXPECT_GT(different, 0u);
+  }
+}
+
+TEST_P(TrackedSnapshotTest, TheTrackerIsExactAfterItsFirstSnapshot) {
+  const Memory memory = MustAllocate({{0, 8 * kMiB}}, GetParam().backing, GetParam().huge_pages);
+  const auto tracker = OpenTracker(memory);
+  CHKPT_NEED(tracker);
+  ASSERT_TRUE(tracker->Arm(kNever).ok());
+  DirtyBitmap ignored(memory->page_count());
+  ASSERT_TRUE(tracker->Harvest(&ignored, kNever).ok());
+  ASSERT_TRUE(tracker->ShareGuard().ok());
+  OracleOptions options;
+  options.writes = 40'000 / static_cast<unsigned>(kThrift);
+  options.batch_writes = 20'000 / static_cast<unsigned>(kThrift);
+  const OracleReport report = TrackerOracle(tracker.get(), options).Run();
+  EXPECT_FALSE(report.failed);
+  EXPECT_GT(report.told_pages, 0u);
+  EXPECT_EQ(report.missed_pages, 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, TrackedSnapshotTest,
+                         testing::Values(Kind{"SmallPages", Backing::kAnonymous, false},
+                                         Kind{"HugePages", Backing::kAnonymous, true},
+                                         Kind{"Memfd", Backing::kMemfd, false}),
+                         [](const auto& each) { return each.param.name; });
 
 TEST(LiveSnapshotTest, IsRefusedWhereWritesWouldNotBeSeen) {
   TestFile file(4 * kMiB);

@@ -16,6 +16,7 @@ export type {
   NativeRegion,
   NativeSavePipeline,
   NativeSlabs,
+  NativeSnapshot,
   NativeStampCheck,
   NativeStampWriter,
   NativeStoredBlocks,

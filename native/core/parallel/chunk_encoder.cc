@@ -6,6 +6,7 @@
 
 #include "core/bitmap/dirty_bitmap.h"
 #include "core/codec/lz4_encoder.h"
+#include "core/tracking/write_guard.h"
 
 namespace chkpt {
 

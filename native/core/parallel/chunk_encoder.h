@@ -23,9 +23,10 @@
 #include "core/parallel/encoded_chunk.h"
 #include "core/parallel/page_dedup.h"
 #include "core/scan/page_kernels.h"
-#include "core/tracking/write_guard.h"
 
 namespace chkpt {
+
+class WriteGuard;
 
 // What tells the pages to store from those that are left out: by default those that are present
 // from the others, which are zeros.

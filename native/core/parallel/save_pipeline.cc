@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/tracking/write_guard.h"
+
 namespace chkpt {
 namespace {
 

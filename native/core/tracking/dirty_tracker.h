@@ -17,7 +17,6 @@
 #include "core/base/result.h"
 #include "core/bitmap/dirty_bitmap.h"
 #include "core/memory/guest_memory.h"
-#include "core/tracking/write_guard.h"
 
 namespace chkpt {
 
@@ -30,6 +29,8 @@ enum class TrackerKind : std::uint8_t {
   kDigest,
   kReported,
 };
+
+class WriteGuard;
 
 class DirtyTracker {
  public:

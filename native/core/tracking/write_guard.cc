@@ -10,7 +10,6 @@
 #include <string>
 #include <utility>
 
-#include "core/memory/guest_copy.h"
 #include "core/memory/mapping.h"
 #include "core/memory/presence.h"
 
@@ -97,16 +96,9 @@ WriteGuard::WriteGuard(std::shared_ptr<GuestMemory> memory, Options options,
       options_(std::move(options)),
       protector_(std::move(protector)),
       pagemap_fd_(pagemap_fd),
-      stop_fd_(stop_fd),
-      word_count_(static_cast<std::size_t>((memory_->page_count() + 63) / 64)),
-      kept_(std::make_unique<std::atomic<std::uint64_t>[]>(word_count_)) {}
+      stop_fd_(stop_fd) {}
 
 Status WriteGuard::Register() {
-  const std::uint64_t whole = SystemPageBytes();
-  slot_bytes_ = (memory_->page_count() * sizeof(std::uint32_t) + whole - 1) / whole * whole;
-  Result<std::uint8_t*> slots = MapAnonymous(slot_bytes_, false);
-  if (!slots.ok()) return slots.error();
-  slots_ = reinterpret_cast<std::atomic<std::uint32_t>*>(slots.value());
   for (const Region& region : memory_->regions()) {
     const Kind kind = ProtectedRange::KindOf(region).value();
     const Range range = {.region = &region,
@@ -139,7 +131,6 @@ WriteGuard::~WriteGuard() {
   while (::write(stop_fd_, &one, sizeof one) < 0 && errno == EINTR) {
   }
   for (std::thread& thread : threads_) thread.join();
-  if (slots_ != nullptr) Unmap(reinterpret_cast<std::uint8_t*>(slots_), slot_bytes_);
   ::close(stop_fd_);
   ::close(pagemap_fd_);
 }
@@ -159,13 +150,16 @@ Status WriteGuard::Protect(const Cancelled& cancelled) {
 
 Status WriteGuard::Freeze(const DirtyBitmap* changed, std::uint64_t side_byte_count_max,
                           const Cancelled& cancelled) {
-  auto side = std::make_unique<SidePages>(side_byte_count_max);
-  Status reserved = side->Reserve(std::min(kReserveBytes, side_byte_count_max));
-  if (!reserved.ok()) return reserved;
+  Result<std::unique_ptr<KeptPages>> made =
+      KeptPages::Create(*memory_, side_byte_count_max, kReserveBytes);
+  if (!made.ok()) return made.error();
   const std::unique_lock lock(serving_);
-  CHKPT_CHECK(state_.load() == static_cast<int>(State::kOpen));
-  side_ = std::move(side);
-  image_.assign(word_count_, 0);
+  if (kept_ != nullptr) {
+    return Error{.code = ErrorCode::kUnsupported,
+                 .message = "another live save of this memory is under way"};
+  }
+  kept_ = std::move(made.value());
+  image_.assign(static_cast<std::size_t>((memory_->page_count() + 63) / 64), 0);
   Unprotected unprotected;
   for (const Range& range : ranges_) {
     Status found = FindImage(range, &unprotected, cancelled);
@@ -176,16 +170,10 @@ Status WriteGuard::Freeze(const DirtyBitmap* changed, std::uint64_t side_byte_co
     wanted.resize(changed->word_count());
     changed->Copy(wanted);
   }
-  for (std::size_t i = 0; i < word_count_; ++i) {
-    kept_[i].store(wanted.empty() ? image_[i] : image_[i] & wanted[i], std::memory_order_relaxed);
-  }
+  kept_->KeepAll(image_, wanted);
   faults_ = 0;
-  saved_pages_ = 0;
   Status safe = SetAside(unprotected);
-  if (!safe.ok()) {
-    Unkeep({0, memory_->page_count()});
-    return safe;
-  }
+  if (!safe.ok()) return safe;
   const std::lock_guard news(news_);
   lost_.reset();
   state_.store(static_cast<int>(State::kFrozen), std::memory_order_release);
@@ -237,7 +225,7 @@ Status WriteGuard::FindImage(const Range& range, Unprotected* unprotected,
 
 Status WriteGuard::SetAside(const Unprotected& found) {
   for (const std::uint64_t page : found.torn) {
-    if (Keep(*RangeOfPage(page).region, page)) continue;
+    if (kept_->SaveAside(page)) continue;
     return Error{.code = ErrorCode::kSnapshotLost,
                  .message = "no more pages may be set aside",
                  .page = page};
@@ -246,14 +234,13 @@ Status WriteGuard::SetAside(const Unprotected& found) {
   std::uint64_t count = 0;
   for (const PageRun& run : written) {
     for (std::uint64_t page = run.first; page < run.end() && count <= kSetAsidePagesMax; ++page) {
-      count += IsKept(page) ? 1 : 0;
+      count += kept_->Has(page) ? 1 : 0;
     }
   }
   if (count > kSetAsidePagesMax) return ProtectSpans(written);
   for (const PageRun& run : written) {
-    const Region& region = *RangeOfPage(run.first).region;
     for (std::uint64_t page = run.first; page < run.end(); ++page) {
-      if (!Keep(region, page)) return ProtectSpans(written);
+      if (!kept_->SaveAside(page)) return ProtectSpans(written);
     }
   }
   return Ok();
@@ -287,35 +274,20 @@ void WriteGuard::Thaw() {
   }
   // Threads that still keep a page are waited for.
   const std::unique_lock lock(serving_);
-  if (side_ == nullptr) return;
-  Unkeep({0, memory_->page_count()});
-  DiscardAnonymous(reinterpret_cast<std::uint8_t*>(slots_), slot_bytes_);
-  side_bytes_peak_ = side_->peak_bytes();
-  side_.reset();
+  if (kept_ == nullptr) return;
+  last_ = counts();
+  kept_.reset();
 }
 
 // --- encoding -----------------------------------------------------------------------------------
-
-const std::uint8_t* WriteGuard::Saved(std::uint64_t page) {
-  // A write of nothing: unlike a load it cannot be moved before what was read of the page.
-  const std::uint32_t slot = slots_[page].fetch_add(0, std::memory_order_acq_rel);
-  // Busy: the page was still protected when this was read.
-  return slot == kNone || slot == kBusy ? nullptr : side_->data(slot - 1);
-}
 
 Status WriteGuard::Release(PageRun pages) {
   {
     const std::lock_guard news(news_);
     if (lost_) return *lost_;
-    Unkeep(pages);
+    kept_->LetGo(pages);
   }
-  for (std::uint64_t page = pages.first; page < pages.end(); ++page) {
-    const std::uint32_t slot = slots_[page].load(std::memory_order_acquire);
-    // One that is busy now is given back by Thaw.
-    if (slot == kNone || slot == kBusy) continue;
-    slots_[page].store(kNone, std::memory_order_relaxed);
-    side_->GiveBack(slot - 1);
-  }
+  kept_->GiveBack(pages);
   if (options_.keeps_protection) return Ok();
   const AddressRange inner = InnerAddresses(pages);
   while (inner.start < inner.end && !protector_.TryUnprotect(inner)) ::sched_yield();
@@ -334,21 +306,6 @@ AddressRange WriteGuard::InnerAddresses(PageRun pages) const {
 
 const WriteGuard::Range& WriteGuard::RangeOfPage(std::uint64_t page) const {
   return ranges_[memory_->RegionOfPage(page)];
-}
-
-bool WriteGuard::IsKept(std::uint64_t page) const {
-  const std::uint64_t word = kept_[static_cast<std::size_t>(page / 64)].load();
-  return (word >> (page % 64) & 1) != 0;
-}
-
-void WriteGuard::Unkeep(PageRun pages) {
-  for (std::uint64_t page = pages.first; page < pages.end();) {
-    const std::uint64_t end = std::min(pages.end(), (page / 64 + 1) * 64);
-    const std::uint64_t width = end - page;
-    const std::uint64_t mask = width == 64 ? ~std::uint64_t{0} : ((std::uint64_t{1} << width) - 1);
-    kept_[static_cast<std::size_t>(page / 64)].fetch_and(~(mask << (page % 64)));
-    page = end;
-  }
 }
 
 // --- faults -------------------------------------------------------------------------------------
@@ -386,8 +343,7 @@ void WriteGuard::HearRemoval(AddressRange removed) {
   for (const Range& range : ranges_) {
     const PageRun pages = ProtectedRange::PagesOf(*range.region, removed);
     for (std::uint64_t page = pages.first; page < pages.end(); ++page) {
-      const std::uint32_t slot = slots_[page].load(std::memory_order_acquire);
-      if (!IsKept(page) || (slot != kNone && slot != kBusy)) continue;
+      if (!kept_->Has(page) || kept_->Saved(page) != nullptr) continue;
       return Lose("pages were given back (madvise) before they were saved", page);
     }
   }
@@ -409,33 +365,13 @@ bool WriteGuard::ServeFault(std::uint64_t address) {
   if (state_.load(std::memory_order_acquire) == static_cast<int>(State::kFrozen)) {
     const PageRun pages = ProtectedRange::PagesOf(*range->region, host_page);
     for (std::uint64_t page = pages.first; page < pages.end(); ++page) {
-      if (Keep(*range->region, page)) continue;
+      if (kept_->SaveAside(page)) continue;
       const std::lock_guard news(news_);
       Lose("the guest writes faster than its memory is saved, and no more may be set aside", page);
       break;
     }
   }
   return protector_.TryUnprotect(host_page);
-}
-
-// Copies a page of the image aside, once. False when there is no room.
-bool WriteGuard::Keep(const Region& region, std::uint64_t page) {
-  if (!IsKept(page)) return true;
-  std::uint32_t slot = kNone;
-  if (!slots_[page].compare_exchange_strong(slot, kBusy)) {
-    // Another thread copies it, for another page of the host that it lies in.
-    while (slots_[page].load(std::memory_order_acquire) == kBusy) ::sched_yield();
-    return true;
-  }
-  const std::optional<std::uint32_t> taken = side_->Take();
-  if (!taken) {
-    slots_[page].store(kNone, std::memory_order_release);
-    return false;
-  }
-  CopyGuest(side_->data(*taken), region.host + (page - region.first_page) * kPageBytes, kPageBytes);
-  slots_[page].store(*taken + 1, std::memory_order_release);
-  saved_pages_.fetch_add(1, std::memory_order_relaxed);
-  return true;
 }
 
 // REQUIRES: news_ is held.
@@ -446,9 +382,10 @@ void WriteGuard::Lose(std::string why, std::uint64_t page) {
 }
 
 WriteGuard::Counts WriteGuard::counts() const {
+  if (kept_ == nullptr) return last_;
   return {.faults = faults_.load(std::memory_order_relaxed),
-          .saved_pages = saved_pages_.load(std::memory_order_relaxed),
-          .side_bytes_peak = side_ != nullptr ? side_->peak_bytes() : side_bytes_peak_};
+          .saved_pages = kept_->saved_pages(),
+          .side_bytes_peak = kept_->side_bytes_peak()};
 }
 
 }  // namespace chkpt

@@ -32,8 +32,8 @@
 #include "core/bitmap/dirty_bitmap.h"
 #include "core/memory/guest_memory.h"
 #include "core/memory/pagemap.h"
+#include "core/tracking/kept_pages.h"
 #include "core/tracking/protected_range.h"
-#include "core/tracking/side_pages.h"
 #include "core/tracking/write_protector.h"
 
 namespace chkpt {
@@ -64,8 +64,9 @@ class WriteGuard {
   Status Protect(const Cancelled& cancelled);
 
   // The image is what memory is now; of it the pages in `changed` are kept (null: all). At most
-  // `side_byte_count_max` are copied aside at a time. Errors: kAborted, kIo, kSnapshotLost.
-  // REQUIRES: Protect was done; not frozen.
+  // `side_byte_count_max` are copied aside at a time. Errors: kAborted, kIo, kSnapshotLost;
+  // kUnsupported when it is frozen already. After the others Thaw is due. REQUIRES: Protect was
+  // done.
   Status Freeze(const DirtyBitmap* changed, std::uint64_t side_byte_count_max,
                 const Cancelled& cancelled);
   // No page is kept any more.
@@ -75,7 +76,7 @@ class WriteGuard {
   std::span<const std::uint64_t> image() const { return image_; }
   // The copy of a page that was overwritten meanwhile, or null: then what was read of memory before
   // this call is the page.
-  const std::uint8_t* Saved(std::uint64_t page);
+  const std::uint8_t* Saved(std::uint64_t page) { return kept_->Saved(page); }
   // The pages were copied out: nobody asks for them again. Error: kSnapshotLost, and what was
   // copied is not to be used.
   Status Release(PageRun pages);
@@ -97,8 +98,6 @@ class WriteGuard {
     std::uint64_t host_page = 0;  // bytes: what one fault is for
   };
   enum class State : int { kOpen, kFrozen, kLost };
-  static constexpr std::uint32_t kNone = 0;
-  static constexpr std::uint32_t kBusy = ~std::uint32_t{0};
 
   WriteGuard(std::shared_ptr<GuestMemory> memory, Options options, WriteProtector protector,
              int pagemap_fd, int stop_fd);
@@ -107,10 +106,7 @@ class WriteGuard {
   bool Hear(std::vector<std::uint64_t>* waiting);
   void HearRemoval(AddressRange removed);
   bool ServeFault(std::uint64_t address);
-  bool Keep(const Region& region, std::uint64_t page);
   void Lose(std::string why, std::uint64_t page);
-  bool IsKept(std::uint64_t page) const;
-  void Unkeep(PageRun pages);
   // Pages that Freeze cannot leave to faults.
   struct Unprotected {
     std::vector<PageRun> written;     // since Protect
@@ -137,16 +133,9 @@ class WriteGuard {
   std::atomic<int> state_{static_cast<int>(State::kOpen)};
   std::optional<Error> lost_;         // guarded by news_
   std::vector<std::uint64_t> image_;  // changed by Freeze only
-  const std::size_t word_count_;
-  const std::unique_ptr<std::atomic<std::uint64_t>[]> kept_;
-  // Of each page: kNone, kBusy while it is copied, or its slot + 1. Untouched memory until it is
-  // needed.
-  std::atomic<std::uint32_t>* slots_ = nullptr;
-  std::uint64_t slot_bytes_ = 0;
-  std::unique_ptr<SidePages> side_;
+  std::unique_ptr<KeptPages> kept_;   // of the frozen image; null before Freeze and after Thaw
   std::atomic<std::uint64_t> faults_{0};
-  std::atomic<std::uint64_t> saved_pages_{0};
-  std::uint64_t side_bytes_peak_ = 0;
+  Counts last_;  // of the snapshot before
 
   std::vector<std::thread> threads_;  // last
 };

@@ -15,6 +15,7 @@
 #include "core/tracking/dirty_tracker.h"
 #include "core/tracking/protected_range.h"
 #include "core/tracking/removal_log.h"
+#include "core/tracking/write_guard.h"
 
 namespace chkpt {
 
