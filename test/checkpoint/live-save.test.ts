@@ -38,8 +38,12 @@ const missing = await lack();
 if (missing !== undefined) console.log(`live saves are not tested here: ${missing}`);
 const testLive = missing === undefined ? test : test.skip;
 
-const page = (seed: number): Uint8Array =>
-  Uint8Array.from({ length: 4096 }, (_, i) => 1 + (((seed * 2654435761 + i * i) >>> 8) % 255));
+const noise = Uint8Array.from({ length: 4096 }, (_, i) => 1 + (((i * i * 2654435761) >>> 8) % 255));
+const page = (seed: number): Uint8Array => {
+  const bytes = noise.slice();
+  new DataView(bytes.buffer).setUint32(0, seed);
+  return bytes;
+};
 
 /** Its guest is this very thread, as with v86: it writes when the machine is told to run. */
 class Restless implements VirtualMachine {
@@ -228,6 +232,7 @@ testLive(
     vm.scribble(1, 1);
     const parent = store();
     await saveVm(vm, parent, {});
+    vm.scribble(5, 1);
     vm.running = true;
     const target = store();
     await expect(saveVm(vm, target, { parent, live: { maxSideBytes: 2 * mebibyte } })).rejects.toMatchObject({
