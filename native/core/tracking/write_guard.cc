@@ -23,7 +23,7 @@ constexpr unsigned kThreads = 2;
 // long.
 constexpr std::uint64_t kAtOnce = std::uint64_t{16} << 20;
 constexpr std::size_t kRangesAtOnce = 4096;
-// Made ready while the guest runs, for the pages that it has written by the time it stops.
+// Touched at once, in huge pages, for the pages that the guest has written by the time it stops.
 constexpr std::uint64_t kReserveBytes = std::uint64_t{8} << 20;
 // Copying a page while the guest stands still costs less than protecting it again, which wants a
 // flush of translation buffers. With more pages than that one pass of protection over all is
