@@ -33,6 +33,8 @@ export const baselines = {
   'lz4 -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
   'whole save': 'saveVm of the same guest without a parent, LZ4, to file:',
   'whole load': 'loadVm of the same checkpoint from mem: into memory that was touched before',
+  'stopped save': 'the pause of the same save without live',
+  'bare protection': 'UFFDIO_WRITEPROTECT over the same memory, all that is present, 16 MiB a call',
   PAGEMAP_SCAN: 'the ioctl alone over the same range: takes what was written and protects it',
   'bit loop': 'a loop over the bits of the same set',
   'plain lazy load':
@@ -138,6 +140,16 @@ export const figures = {
     baselines: {},
     limits: { atMost: 50 },
   },
+  'live.pause': {
+    what: 'pause of a live saveVm to null:, while a thread writes',
+    baselines: { 'stopped save': {}, 'bare protection': {} },
+  },
+  'live.pause.time': {
+    what: 'the same, as a time',
+    baselines: {},
+    limits: { atMost: 10 },
+  },
+  'live.writes': { what: 'rate at which the guest writes during a live save, of its own', baselines: {} },
   'lazy.start': {
     what: 'loadVm, lazy, from file: in the page cache until the guest can run',
     baselines: {},

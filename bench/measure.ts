@@ -18,6 +18,7 @@ import { measureFiles } from './stages/files.ts';
 import { measureFootprint } from './stages/footprint.ts';
 import { measureIncrement } from './stages/increment.ts';
 import { measureLazy } from './stages/lazy.ts';
+import { measureLive } from './stages/live.ts';
 import { measureLoad } from './stages/load.ts';
 import { measureLoop } from './stages/loop.ts';
 import { measureRollback } from './stages/rollback.ts';
@@ -28,7 +29,7 @@ const extentBytes = 2 * 1024 ** 2;
 /** Guest, copy in plain pages that grows by doubling, checkpoint, image and outputs on a tmpfs: never more than this at once. */
 const memoryFactor = 5.5;
 /** Figures that need the content of a guest. */
-const guestFigures = figureNames.filter((name) => !/^footprint|^track|zero|untouched/.test(name));
+const guestFigures = figureNames.filter((name) => !/^footprint|^track|^live|zero|untouched/.test(name));
 const corpusImage = ['bench', 'corpus', 'data', 'linux-2g.ram'];
 
 export async function measure(options: BenchOptions, tell: (line: string) => void): Promise<BenchDocument> {
@@ -46,6 +47,7 @@ export async function measure(options: BenchOptions, tell: (line: string) => voi
     await measureFootprint(bench);
     await measureZeroScan(bench, bytes);
     await measureTrack(bench, bytes);
+    await measureLive(bench, bytes);
     await measureGuest(bench, () => generateGuest(bytes, threads));
     if (image !== undefined) await measureGuest(bench, () => readGuest(image, threads));
     return {

@@ -16,6 +16,7 @@ export type {
 } from './checkpoint/lazy-options.ts';
 export type { ChangedOutcome, ChangedReport } from './checkpoint/load-changed.ts';
 export { type LoadReport, type LoadVmOptions, loadVm } from './checkpoint/load-vm.ts';
+export type { LiveOptions, LiveOutcome } from './checkpoint/memory-aside.ts';
 export { type OpenForLoadOptions, type OpenForSaveOptions, openCheckpoint } from './checkpoint/open.ts';
 export { Operation, type Progress } from './checkpoint/operation.ts';
 export {

@@ -10,6 +10,7 @@
 #include "binding/convert.h"
 #include "binding/copy_wrap.h"
 #include "binding/fetch_wrap.h"
+#include "binding/guard_wrap.h"
 #include "binding/kvm_wrap.h"
 #include "binding/lazy_wrap.h"
 #include "binding/load_wrap.h"
@@ -102,6 +103,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   MemoryWrap::Define(env, exports);
   PageSetWrap::Define(env, exports);
   TrackerWrap::Define(env, exports);
+  GuardWrap::Define(env, exports);
   CopyWrap::Define(env, exports);
   ChainWrap::Define(env, exports);
   DigestsWrap::Define(env, exports);

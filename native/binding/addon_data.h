@@ -50,6 +50,8 @@ class AddonData {
   Napi::FunctionReference load_constructor;
   Napi::FunctionReference lazy_constructor;
   Napi::FunctionReference stamp_constructor;
+  Napi::FunctionReference tracker_constructor;
+  Napi::FunctionReference snapshot_constructor;
 
  private:
   void OnNews(Napi::Env env, std::uint64_t key);

@@ -4,6 +4,7 @@
 
 #include "binding/chain_wrap.h"
 #include "binding/convert.h"
+#include "binding/guard_wrap.h"
 #include "binding/memory_wrap.h"
 #include "binding/page_set_wrap.h"
 
@@ -51,6 +52,8 @@ SaveWrap::SaveWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
     options.changed = PageSetWrap::SetOf(object.Get("changed"));
     if (options.changed == nullptr) return;
   }
+  options.guard = GuardWrap::Of(object.Get("snapshot"));
+  if (env.IsExceptionPending()) return;
   options.digests = DigestsWrap::Of(object.Get("pageDigests"));
   StartPipeline(env, [&](auto notify, auto buffers) {
     options.buffers = std::move(buffers);

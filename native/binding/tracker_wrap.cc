@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "binding/addon_data.h"
 #include "binding/convert.h"
 #include "binding/memory_wrap.h"
 #include "binding/page_set_wrap.h"
@@ -16,13 +17,26 @@ using SetPointer = std::shared_ptr<DirtyBitmap>;
 }  // namespace
 
 void TrackerWrap::Define(Napi::Env env, Napi::Object exports) {
-  exports.Set("DirtyTracker", DefineClass(env, "DirtyTracker",
-                                          {
-                                              InstanceMethod<&TrackerWrap::Arm>("arm"),
-                                              InstanceMethod<&TrackerWrap::Harvest>("harvest"),
-                                              InstanceMethod<&TrackerWrap::Mark>("mark"),
-                                              InstanceMethod<&TrackerWrap::Close>("close"),
-                                          }));
+  const Napi::Function constructor =
+      DefineClass(env, "DirtyTracker",
+                  {
+                      InstanceMethod<&TrackerWrap::Arm>("arm"),
+                      InstanceMethod<&TrackerWrap::Harvest>("harvest"),
+                      InstanceMethod<&TrackerWrap::Mark>("mark"),
+                      InstanceMethod<&TrackerWrap::Close>("close"),
+                  });
+  AddonData::Of(env).tracker_constructor = Napi::Persistent(constructor);
+  exports.Set("DirtyTracker", constructor);
+}
+
+std::shared_ptr<DirtyTracker> TrackerWrap::TrackerOf(const Napi::Value& value) {
+  const Napi::Env env = value.Env();
+  if (!value.IsObject() ||
+      !value.As<Napi::Object>().InstanceOf(AddonData::Of(env).tracker_constructor.Value())) {
+    ThrowType(env, "a dirty tracker expected");
+    return nullptr;
+  }
+  return Napi::ObjectWrap<TrackerWrap>::Unwrap(value.As<Napi::Object>())->Open(env);
 }
 
 TrackerWrap::TrackerWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrackerWrap>(info) {

@@ -21,6 +21,10 @@ class TrackerWrap : public Napi::ObjectWrap<TrackerWrap> {
   static void Define(Napi::Env env, Napi::Object exports);
   explicit TrackerWrap(const Napi::CallbackInfo& info);
 
+  // The tracker behind a JavaScript object; null and a pending exception when it is none, or
+  // closed.
+  static std::shared_ptr<DirtyTracker> TrackerOf(const Napi::Value& value);
+
  private:
   Napi::Value Arm(const Napi::CallbackInfo& info);
   Napi::Value Harvest(const Napi::CallbackInfo& info);

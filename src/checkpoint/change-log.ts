@@ -50,6 +50,11 @@ export class ChangeLog {
     return this.#armed ? this.#baseline : undefined;
   }
 
+  /** Has the tracker look while the machine runs, so that `take` has less to find. */
+  async lookAhead(): Promise<void> {
+    await this.take();
+  }
+
   /**
    * The pages that changed since the baseline; undefined when that is not known. While the machine stands still: from here on
    * the tracker counts for the checkpoint that is being saved. Then `commit` or `rollback`.

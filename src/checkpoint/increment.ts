@@ -119,6 +119,11 @@ export class Increment {
     return { kind: 'digest', reason };
   }
 
+  /** While the machine runs: `take` is faster then. Of a tracker that reads all memory it would not be. */
+  async lookAhead(): Promise<void> {
+    if (this.#log?.tracker.kind === 'write-protect') await this.#log.lookAhead();
+  }
+
   /** What to store. The machine stands still. Then `commit` or `rollback`. */
   async take(): Promise<Changes> {
     this.#took = true;

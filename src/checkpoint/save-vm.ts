@@ -5,10 +5,11 @@ import type { MemoryTotals } from '../context/memory-frames.ts';
 import type { SaveCheckpoint } from '../context/save-checkpoint.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
-import { type EncodeOptions, type GuestMemory, MemoryCopy, PageEncoder } from '../memory/index.ts';
+import { type EncodeOptions, type GuestMemory, PageEncoder } from '../memory/index.ts';
 import type { CommitSummary, Store } from '../store/index.ts';
 import { checkpointDigest } from './digest.ts';
 import { Increment, type IncrementOptions, type TrackerReport } from './increment.ts';
+import { checkLiveOptions, type LiveOptions, type LiveOutcome, MemoryAside } from './memory-aside.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { parentState } from './parent.ts';
@@ -29,6 +30,12 @@ export interface SaveVmOptions
    * the last page is written. The checkpoint is the same.
    */
   readonly copyMemory?: boolean | undefined;
+  /**
+   * Lets a running guest run on while its memory is compressed and written, without a copy of it: it stands still only while
+   * its state is taken. What it overwrites before it was saved is set aside. Where that cannot be had memory is copied as with
+   * `copyMemory`, and `SaveReport.live` says why. See docs/live-snapshot.md.
+   */
+  readonly live?: boolean | LiveOptions | undefined;
   /** Parts to leave out; recorded in the checkpoint. */
   readonly skip?: readonly SkipPart[] | undefined;
   /** UUID of the checkpoint, text form; default random. With `createdMs` fixed too, equal machines give equal bytes. */
@@ -56,6 +63,8 @@ export interface SaveReport {
   readonly parent?: string | undefined;
   /** Of an increment: who said what has changed, and why nobody else. */
   readonly tracker?: TrackerReport | undefined;
+  /** Whether it was live, and if not, why; undefined when that was not asked for. */
+  readonly live?: LiveOutcome | undefined;
   /** Wall time, milliseconds. */
   readonly elapsedMs: number;
   /** How long the guest was stopped, milliseconds; 0 when it was stopped before. */
@@ -65,10 +74,10 @@ export interface SaveReport {
 const channel = tracingChannel('chkpt:save');
 
 /**
- * Saves `vm` into a store. A running machine is paused for the time of the save (less with `copyMemory`) and runs again
+ * Saves `vm` into a store. A running machine is paused for the time of the save (less with `live` or `copyMemory`) and runs again
  * afterwards, whatever happens.
  *
- * Rejects with `CHKPT_VM_FAILED`, `CHKPT_ABORTED`, `CHKPT_NO_MEMORY`, `CHKPT_NO_SPACE`, `CHKPT_IO` and the other errors of the store; then
+ * Rejects with `CHKPT_VM_FAILED`, `CHKPT_ABORTED`, `CHKPT_NO_MEMORY`, `CHKPT_NO_SPACE`, `CHKPT_IO`, with `live` `CHKPT_SNAPSHOT_LOST`, and the other errors of the store; then
  * nothing was published, an older checkpoint at the same place is untouched, and what a dirty tracker told is kept for the next
  * save. With a parent also `CHKPT_PARENT_MISSING`, `CHKPT_PARENT_FOREIGN`, `CHKPT_PARENT_CYCLE`, `CHKPT_VM_REGIONS`.
  */
@@ -94,6 +103,7 @@ async function savePaused(
 ): Promise<SaveReport> {
   const begin = performance.now();
   checkWhole(vm);
+  checkLiveOptions(options.live);
   const plan = planOf(vm, options.skip ?? []);
   const memory = plan.hasMemory ? vm.memory : undefined;
   const encode = encoderOf(memory, options, report);
@@ -110,14 +120,11 @@ async function savePaused(
     ...increment.reference,
   });
   const stop = new Stop(vm);
-  let aside: MemoryCopy | undefined;
+  let aside: MemoryAside | undefined;
   try {
-    if (memory !== undefined && vm.running && options.copyMemory === true) {
-      aside = MemoryCopy.of(memory);
-      // Most of what a copy costs is getting the memory for it: now, while the guest runs.
-      if (!memory.isAttached) await aside.update(memory, options);
-      checkWhole(vm);
-    }
+    aside = await MemoryAside.prepare(vm, memory, options);
+    if (aside.isLive) await increment.lookAhead();
+    checkWhole(vm);
     await stop.begin();
     report({ phase: 'state', memoryBytesDone: 0, memoryBytes });
     await saveStates(vm, plan, checkpoint, {
@@ -126,25 +133,24 @@ async function savePaused(
     });
     const changes = await increment.take();
     const now = plan.hasMemory ? vm.memory : undefined;
-    if (aside !== undefined && now !== undefined) {
-      await aside.update(now, options);
-      await stop.end();
-    }
-    const source = aside?.memory ?? now;
     let totals: MemoryTotals | undefined;
-    if (source !== undefined) {
-      const pages = tellTotals(encode(source, changes), (told) => {
+    if (now !== undefined) {
+      const source = await aside.take(now, changes.changed);
+      if (source.isAside) await stop.end();
+      const pages = tellTotals(encode(source.memory, { ...changes, snapshot: source.snapshot }), (told) => {
         totals = told;
       });
       await checkpoint.saveMemory(memoryContext, pages, { signal });
     }
     await stop.end();
+    await aside.close();
     report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
     const summary = await checkpoint.commit();
     increment.commit(summary, store);
     const { parent, tracker } = increment;
     return {
       ...reportOf(store, summary, memoryBytes, performance.now() - begin, stop.pausedMs),
+      ...(aside.outcome === undefined ? {} : { live: aside.outcome }),
       ...(totals === undefined ? {} : { totals }),
       ...(parent === undefined ? {} : { parent: parent.uuid, tracker }),
     };
@@ -201,7 +207,10 @@ function encoderOf(
   memory: GuestMemory | undefined,
   options: SaveVmOptions,
   report: Report,
-): (source: GuestMemory, changes?: Pick<EncodeOptions, 'changed' | 'pageDigests'>) => PageEncoder {
+): (
+  source: GuestMemory,
+  changes?: Pick<EncodeOptions, 'changed' | 'pageDigests' | 'snapshot'>,
+) => PageEncoder {
   const { codec = 'auto', acceleration, dedup, threads } = options;
   const memoryBytes = Number(memory?.byteLength ?? 0n);
   const encode: ReturnType<typeof encoderOf> = (source, changes) =>

@@ -309,6 +309,11 @@ export const errorTable = {
     when: 'The system has not enough memory, or refuses the kind of memory asked for.',
     advice: 'use a smaller machine or another backing',
   },
+  CHKPT_SNAPSHOT_LOST: {
+    kind: 'state',
+    when: 'During a live save the guest overwrote more pages than may be set aside, or gave pages back before they were saved.',
+    advice: 'the guest runs on; save again, with a higher maxSideBytes or with copyMemory',
+  },
   CHKPT_NO_NATIVE: {
     kind: 'unsupported',
     when: 'The native addon could not be loaded; info, ls, cat and verify work without it.',

@@ -95,6 +95,7 @@ export class GuestMemory implements AsyncDisposable {
   readonly isMapped: boolean;
   readonly #native: NativeMemory;
   readonly #inFlight = new Set<Promise<unknown>>();
+  readonly #kept = new Set<Promise<unknown>>();
   #lazy: MissingPages | undefined;
   #onClosed: (() => Promise<void>) | undefined;
   #closed = false;
@@ -280,6 +281,17 @@ export class GuestMemory implements AsyncDisposable {
     } finally {
       this.#inFlight.delete(work);
     }
+  }
+
+  /** What the memory holds is wanted until `done` settles; guests may write, loads wait. For `src/memory`. */
+  keepUntil(done: Promise<unknown>): void {
+    this.#kept.add(done);
+    void this.hold(done.finally(() => this.#kept.delete(done)));
+  }
+
+  /** Resolves when all content may be replaced. For `src/memory`. */
+  async replaceable(): Promise<void> {
+    await Promise.allSettled([...this.#kept]);
   }
 
   /** Pages of this memory are brought by `pages` from now on. For `src/memory`. */

@@ -14,6 +14,7 @@ export {
 export { ClonePages, ImagePages } from './image-pages.ts';
 export { type LazyCounts, LazyPages, type LazyPagesOptions } from './lazy-pages.ts';
 export { MemoryCopy } from './memory-copy.ts';
+export { MemorySnapshot, type SnapshotCounts } from './memory-snapshot.ts';
 export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder.ts';
 export { PageDigests } from './page-digests.ts';
 export { type EncodeOptions, PageEncoder } from './page-encoder.ts';

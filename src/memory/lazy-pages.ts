@@ -80,6 +80,7 @@ export class LazyPages implements MissingPages {
 
   /** Drops what is in memory; from when it resolves on the guest may run. */
   async start(): Promise<void> {
+    await this.#memory.replaceable();
     await this.#memory.replaceMissingPages(this);
     this.#isLoading = true;
     this.#native.arm();

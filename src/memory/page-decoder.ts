@@ -56,6 +56,7 @@ export class PageDecoder implements MemoryFrameSink {
   ): Promise<MemoryFrameResult> {
     const memory = this.#memory ?? GuestMemory.describe(regions);
     if (this.#memory !== undefined) checkRegions(this.#memory.regions, regions);
+    await this.#memory?.replaceable();
     signal?.throwIfAborted();
     const pipeline = callNative(
       () =>

@@ -13,6 +13,7 @@ import { CheckpointError } from '../errors/index.ts';
 import { awaitNative, callNative, type NativeSavePipeline, nativeAddon } from '../native/index.ts';
 import { deferred } from '../util/deferred.ts';
 import { checkThreads, type GuestMemory } from './guest-memory.ts';
+import type { MemorySnapshot } from './memory-snapshot.ts';
 import type { PageDigests } from './page-digests.ts';
 import type { PageSet } from './page-set.ts';
 
@@ -41,14 +42,17 @@ export interface EncodeOptions {
    * date; after a failed save its pages are to be forgotten.
    */
   readonly pageDigests?: PageDigests | undefined;
+  /** Of the same memory, frozen: its pages are encoded as they were then, while a guest writes. */
+  readonly snapshot?: MemorySnapshot | undefined;
   /** Told how many pages of the memory are done, about once per 6 MiB of them. */
   readonly onPages?: ((pageCount: number) => void) | undefined;
 }
 
 type EncoderOptions = {
-  readonly [K in Exclude<keyof EncodeOptions, 'onPages' | 'changed' | 'pageDigests'>]-?: NonNullable<
-    EncodeOptions[K]
-  >;
+  readonly [K in Exclude<
+    keyof EncodeOptions,
+    'onPages' | 'changed' | 'pageDigests' | 'snapshot'
+  >]-?: NonNullable<EncodeOptions[K]>;
 };
 
 export class PageEncoder implements MemoryFrameSource {
@@ -57,6 +61,7 @@ export class PageEncoder implements MemoryFrameSource {
   readonly #onPages: ((pageCount: number) => void) | undefined;
   readonly #changed: PageSet | undefined;
   readonly #pageDigests: PageDigests | undefined;
+  readonly #snapshot: MemorySnapshot | undefined;
 
   constructor(memory: GuestMemory, options: EncodeOptions = {}) {
     const codec = options.codec ?? 'lz4';
@@ -65,6 +70,7 @@ export class PageEncoder implements MemoryFrameSource {
     this.#onPages = options.onPages;
     this.#changed = options.changed;
     this.#pageDigests = options.pageDigests;
+    this.#snapshot = options.snapshot;
     this.#options = {
       codec,
       acceleration: checkRange(options.acceleration ?? 1, 1, 65_537, 'acceleration'),
@@ -89,6 +95,7 @@ export class PageEncoder implements MemoryFrameSource {
           codec: codec === 'lz4' ? 1 : 0,
           changed: this.#changed?.native,
           pageDigests: this.#pageDigests?.native,
+          snapshot: this.#snapshot?.native,
         }),
     );
     return new EncoderStream(pipeline, this.#memory, signal, this.#onPages);

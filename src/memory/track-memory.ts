@@ -30,13 +30,14 @@ const kinds: readonly TrackerKind[] = [
 export class MemoryTracker implements DirtyTracker, AsyncDisposable {
   readonly kind: TrackerKind;
   readonly reason: string;
-  readonly #memory: GuestMemory;
+  /** What it watches. */
+  readonly memory: GuestMemory;
   readonly #native: NativeDirtyTracker;
   readonly #inFlight = new Set<Promise<unknown>>();
   #closing: Promise<void> | undefined;
 
   constructor(memory: GuestMemory, native: NativeDirtyTracker, kind: TrackerKind, reason: string) {
-    this.#memory = memory;
+    this.memory = memory;
     this.#native = native;
     this.kind = kind;
     this.reason = reason;
@@ -48,7 +49,7 @@ export class MemoryTracker implements DirtyTracker, AsyncDisposable {
 
   async harvest(): Promise<PageSet> {
     const native = await this.#run((tracker) => tracker.harvest());
-    return new PageSet(this.#memory.pageCount, native);
+    return new PageSet(this.memory.pageCount, native);
   }
 
   /**
@@ -57,11 +58,17 @@ export class MemoryTracker implements DirtyTracker, AsyncDisposable {
    */
   mark(first: number, count: number): void {
     const legal = Number.isSafeInteger(first) && Number.isSafeInteger(count) && first >= 0 && count >= 0;
-    if (!legal || first + count > this.#memory.pageCount) {
-      throw new RangeError(`no run of ${count} pages from ${first} on in ${this.#memory.pageCount} pages`);
+    if (!legal || first + count > this.memory.pageCount) {
+      throw new RangeError(`no run of ${count} pages from ${first} on in ${this.memory.pageCount} pages`);
     }
     this.#checkOpen();
     callNative(() => this.#native.mark(first, count));
+  }
+
+  /** For `src/memory`. Throws `CHKPT_CLOSED`. */
+  get native(): NativeDirtyTracker {
+    this.#checkOpen();
+    return this.#native;
   }
 
   async close(): Promise<void> {
@@ -84,8 +91,8 @@ export class MemoryTracker implements DirtyTracker, AsyncDisposable {
 
   async #run<T>(work: (native: NativeDirtyTracker) => Promise<T>): Promise<T> {
     this.#checkOpen();
-    void this.#memory.native; // throws when the memory is closed
-    const done = this.#memory.hold(awaitNative(callNative(() => work(this.#native))));
+    void this.memory.native; // throws when the memory is closed
+    const done = this.memory.hold(awaitNative(callNative(() => work(this.#native))));
     this.#inFlight.add(done);
     try {
       return await done;

@@ -117,6 +117,17 @@ export interface NativeMemoryCopy {
   close(): void;
 }
 
+/** Memory that is kept as it was while its guest writes. */
+export interface NativeSnapshot {
+  /** Protects all pages, while the guest runs. */
+  protect(): Promise<void>;
+  /** The image is what memory is now; the guest stands still. `changed`: the only pages that are wanted. */
+  freeze(sideBytesMax: number, changed: NativePageSet | undefined): Promise<void>;
+  counts(): { readonly faults: number; readonly savedPages: number; readonly sideBytesPeak: number };
+  /** After the pipeline that encodes it. */
+  close(): Promise<void>;
+}
+
 export interface NativeSavePipeline {
   next(): Promise<NativeSlabs | undefined>;
   /** Gives back what the last `next()` gave, before the next one. */
@@ -309,6 +320,11 @@ export interface NativeAddon {
     kind: number,
     options: { readonly threads: number; readonly process: number },
   ) => NativeDirtyTracker;
+  /** `tracker`: the memory's, when it is of the kind `write-protect`. Throws why this memory cannot be frozen. */
+  readonly Snapshot: new (
+    memory: NativeMemory,
+    tracker: NativeDirtyTracker | undefined,
+  ) => NativeSnapshot;
   /** The target is fresh memory. */
   readonly MemoryCopy: new (
     target: NativeMemory,
@@ -323,6 +339,7 @@ export interface NativeAddon {
       readonly slabCount: number;
       readonly changed?: NativePageSet | undefined;
       readonly pageDigests?: NativePageDigests | undefined;
+      readonly snapshot?: NativeSnapshot | undefined;
     },
   ) => NativeSavePipeline;
   readonly LoadPipeline: new (

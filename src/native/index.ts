@@ -20,6 +20,7 @@ export type {
   NativeSavePipeline,
   NativeSharedImage,
   NativeSlabs,
+  NativeSnapshot,
   NativeStampCheck,
   NativeStampWriter,
   NativeStoredBlocks,

@@ -116,6 +116,33 @@ describe.skipIf(missing !== undefined)('v86', () => {
     }
   });
 
+  test('a live save is the machine at the pause, and the copy goes on from there', async ({ skip }) => {
+    const machine = await testMachine();
+    const { vm } = machine;
+    let seen: string | undefined;
+    const pause = vm.pause.bind(vm);
+    vm.pause = async () => {
+      await pause();
+      seen ??= await machine.digest();
+    };
+    await vm.resume();
+    await setTimeout(300);
+    const store = new MemoryStoreSpace().store('live');
+    const { live } = await saveVm(vm, store, { live: true });
+    expect(vm.running).toBe(true);
+    await machine.close();
+    const other = await testMachine();
+    await other.vm.pause();
+    await loadVm(other.vm, store);
+    expect(await other.digest()).toBe(seen);
+    await other.vm.resume();
+    await setTimeout(300);
+    expect(await other.digest()).not.toBe(seen);
+    await other.close();
+    if (live === undefined || !live.active) return skip(`the save was not live: ${live?.reason}`);
+    expect(live.faults).toBeGreaterThan(0);
+  });
+
   test('memory that has grown is found again', async () => {
     const guest = await createGuest({ network: 'none' });
     const vm = await V86Vm.wrap(guest);

@@ -31,6 +31,7 @@ const char* ErrorCodeName(ErrorCode code) {
     case ErrorCode::kUnsupported: return "CHKPT_UNSUPPORTED";
     case ErrorCode::kClosed: return "CHKPT_CLOSED";
     case ErrorCode::kAborted: return "CHKPT_ABORTED";
+    case ErrorCode::kSnapshotLost: return "CHKPT_SNAPSHOT_LOST";
     case ErrorCode::kInternal: return "CHKPT_INTERNAL";
   }
   return "CHKPT_INTERNAL";

@@ -33,6 +33,7 @@ enum class ErrorCode : std::uint8_t {
   kUnsupported,
   kClosed,
   kAborted,
+  kSnapshotLost,
   kInternal,
 };
 

@@ -6,6 +6,7 @@
 
 #include "core/bitmap/dirty_bitmap.h"
 #include "core/codec/lz4_encoder.h"
+#include "core/tracking/write_guard.h"
 
 namespace chkpt {
 
@@ -63,13 +64,25 @@ Status ChunkEncoder::Gather(EncodedChunk& chunk, const PageDedup* dedup,
     if (!status.ok()) return status;
     if (in_place_) EmitBlock(chunk, blocks_[i]);
   }
-  return Ok();
+  return filter_.guard == nullptr ? Ok() : filter_.guard->Release(pages);
+}
+
+void ChunkEncoder::PresentRuns(const Region& region, PageRun pages) {
+  if (filter_.guard == nullptr) return finder_.PresentRuns(region, pages, &runs_);
+  runs_.clear();
+  const std::span<const std::uint64_t> image = filter_.guard->image();
+  for (std::uint64_t page = pages.first;;) {
+    const std::uint64_t first = FirstMarked(image, page, pages.end());
+    if (first == pages.end()) return;
+    page = FirstClear(image, first, pages.end());
+    runs_.push_back({first, page - first});
+  }
 }
 
 // The pages to copy. What may have changed and is not present reads as zeros.
 void ChunkEncoder::FindPages(const EncodedChunk& chunk) {
   const PageRun pages = chunk.ticket.pages;
-  finder_.PresentRuns(*chunk.ticket.region, pages, &runs_);
+  PresentRuns(*chunk.ticket.region, pages);
   if (!filter_.has_parent) return;
   const std::vector<PageRun> present = std::exchange(runs_, {});
   std::size_t next = 0;
@@ -118,13 +131,22 @@ Status ChunkEncoder::GatherBlock(const Region& region, Block& block) {
   return Ok();
 }
 
+PageClass ChunkEncoder::CopyPage(const std::uint8_t* source, std::uint64_t page,
+                                 std::uint8_t* target, std::uint64_t* fill) const {
+  const PageClass page_class = kernels_.copy_classify(source, target, fill);
+  if (filter_.guard == nullptr) return page_class;
+  // Asked for after the page was read: what it overtook is replaced.
+  const std::uint8_t* const saved = filter_.guard->Saved(page);
+  return saved == nullptr ? page_class : kernels_.copy_classify(saved, target, fill);
+}
+
 Status ChunkEncoder::GatherRun(const Region& region, PageRun run, Block& block) {
   std::uint64_t fill = 0;
   if (region.host != nullptr) {
     const std::uint8_t* source = region.host + (run.first - region.first_page) * kPageBytes;
     for (std::uint64_t i = 0; i < run.count; ++i) {
       std::uint8_t* target = block.data + block.stored_pages * kPageBytes;
-      const PageClass page_class = kernels_.copy_classify(source + i * kPageBytes, target, &fill);
+      const PageClass page_class = CopyPage(source + i * kPageBytes, run.first + i, target, &fill);
       AddPage(block, run.first + i - block.pages.first, page_class, fill, dedup_);
     }
     return Ok();

@@ -26,6 +26,8 @@
 
 namespace chkpt {
 
+class WriteGuard;
+
 // What tells the pages to store from those that are left out: by default those that are present
 // from the others, which are zeros.
 struct ChangeFilter {
@@ -35,6 +37,9 @@ struct ChangeFilter {
   std::span<const std::uint64_t> changed;
   // What pages were last known to be, with a parent its content, or null. Kept up to date.
   PageDigests* digests = nullptr;
+  // Frozen: keeps the memory that is encoded as it was, while a guest writes. Or null: nobody
+  // writes, or it does not matter.
+  WriteGuard* guard = nullptr;
 };
 
 struct EncodeOptions {
@@ -52,7 +57,8 @@ class ChunkEncoder {
                                                       const ChangeFilter& filter,
                                                       std::shared_ptr<BufferPool> buffers);
 
-  // Copies and classifies. Errors: kIo, kMemoryShort (file regions). Returns early when cancelled.
+  // Copies and classifies. Errors: kIo, kMemoryShort (file regions), kSnapshotLost (with a guard).
+  // Returns early when cancelled.
   Status Gather(EncodedChunk& chunk, const PageDedup* dedup, const std::atomic<bool>& cancelled);
   // REQUIRES: Gather of this chunk just returned; ticket order.
   void Deduplicate(PageDedup& dedup);
@@ -76,6 +82,9 @@ class ChunkEncoder {
   void AddAbsent(PageRun run);
   Status GatherBlock(const Region& region, Block& block);
   Status GatherRun(const Region& region, PageRun run, Block& block);
+  PageClass CopyPage(const std::uint8_t* source, std::uint64_t page, std::uint8_t* target,
+                     std::uint64_t* fill) const;
+  void PresentRuns(const Region& region, PageRun pages);
   void AddPage(Block& block, std::size_t page, PageClass page_class, std::uint64_t fill,
                const PageDedup* dedup);
   bool IsKnown(const Block& block, std::size_t page, PageClass page_class, std::uint64_t fill);

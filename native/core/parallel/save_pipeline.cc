@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/tracking/write_guard.h"
+
 namespace chkpt {
 namespace {
 
@@ -21,6 +23,13 @@ std::vector<std::uint64_t> WordsOf(const SaveOptions& options) {
   return words;
 }
 
+// The pages that the cursor looks for; empty: those that are present, or, with a parent, all.
+std::span<const std::uint64_t> ToLookAt(const SaveOptions& options,
+                                        std::span<const std::uint64_t> changed) {
+  const bool all = options.position.has_parent();
+  return options.guard == nullptr || all ? changed : options.guard->image();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestMemory> memory,
@@ -30,7 +39,8 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
   SaveOptions chosen = options;
   const bool fits =
       (chosen.changed == nullptr || chosen.changed->page_count() == memory->page_count()) &&
-      (chosen.digests == nullptr || chosen.digests->page_count() == memory->page_count());
+      (chosen.digests == nullptr || chosen.digests->page_count() == memory->page_count()) &&
+      (chosen.guard == nullptr || chosen.guard->memory() == memory);
   if (!fits) return Error{.code = ErrorCode::kFormat, .message = "pages of another memory"};
   const bool copies_only = chosen.encode.codec == BlockCodec::kRaw && !chosen.encode.dedup;
   const unsigned spare_slabs = copies_only ? kSpareSlabsRaw : kSpareSlabs;
@@ -50,7 +60,8 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
   for (unsigned i = 0; i < chosen.threads; ++i) {
     const ChangeFilter filter{.has_parent = chosen.position.has_parent(),
                               .changed = pipeline->changed_,
-                              .digests = chosen.digests.get()};
+                              .digests = chosen.digests.get(),
+                              .guard = chosen.guard.get()};
     auto encoder = ChunkEncoder::Create(*pipeline->memory_, pipeline->finder_, chosen.encode,
                                         filter, chosen.buffers);
     if (!encoder.ok()) return encoder.error();
@@ -69,7 +80,7 @@ SavePipeline::SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOption
       notify_(std::move(notify)),
       changed_(WordsOf(options)),
       finder_(options.presence),
-      cursor_(*memory_, finder_, changed_, options.position.has_parent()),
+      cursor_(*memory_, finder_, ToLookAt(options, changed_), options.position.has_parent()),
       batch_(std::clamp(options.slab_count - options.threads, 2U, kSpareSlabsRaw) - 1),
       slabs_(options.slab_count),
       reorder_(options.slab_count),

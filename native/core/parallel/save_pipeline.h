@@ -51,6 +51,9 @@ struct SaveOptions {
   // What pages were last known to be, with a parent its content: pages found equal are left to it.
   // Kept up to date while the save goes on; one that fails has noted what never came to pass.
   std::shared_ptr<PageDigests> digests = nullptr;
+  // Frozen: the pages are encoded as they were then. It is thawed by the caller, when no thread is
+  // left. Of the same memory.
+  std::shared_ptr<WriteGuard> guard = nullptr;
   // Where slabs, staging and tables come from and go back to. Null: a pool of its own.
   std::shared_ptr<BufferPool> buffers = nullptr;
 };

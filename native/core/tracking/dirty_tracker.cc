@@ -31,4 +31,14 @@ Status DirtyTracker::Harvest(DirtyBitmap* set, const Cancelled& cancelled) {
   return collected;
 }
 
+Result<std::shared_ptr<WriteGuard>> DirtyTracker::ShareGuard() {
+  const std::lock_guard lock(mutex_);
+  if (!armed_) {
+    return Error{.code = ErrorCode::kClosed, .message = "the dirty tracker is not armed"};
+  }
+  Result<std::shared_ptr<WriteGuard>> guard = MakeGuard();
+  if (!guard.ok()) armed_ = false;
+  return guard;
+}
+
 }  // namespace chkpt

@@ -30,6 +30,8 @@ enum class TrackerKind : std::uint8_t {
   kReported,
 };
 
+class WriteGuard;
+
 class DirtyTracker {
  public:
   // Asked now and then by long work; true ends it with kAborted.
@@ -51,6 +53,14 @@ class DirtyTracker {
   // REQUIRES: set->page_count() is that of the memory.
   Status Harvest(DirtyBitmap* set, const Cancelled& cancelled);
 
+  // The guard of a tracker that has the memory's write protection for itself; null: the others do
+  // not. From the first call on the tracker hears of each write, so that a live save need not take
+  // the memory away from it; a first write of a page costs the guest more from then on. Stays
+  // frozen and protected by turns as its user says, while the tracker goes on. Errors: as
+  // WriteGuard::Open; kClosed when it is not armed. Then nothing is tracked until the next Arm.
+  // REQUIRES: the guest stands still, and Harvest was called since it does.
+  Result<std::shared_ptr<WriteGuard>> ShareGuard();
+
   // What the embedder knows to be written, whatever the kind.
   void Mark(PageRun run) { found_->MarkRun(run); }
 
@@ -60,6 +70,7 @@ class DirtyTracker {
   // With `own_writes` what GuestMemory itself writes is marked, too.
   DirtyTracker(std::shared_ptr<GuestMemory> memory, bool own_writes);
 
+  virtual Result<std::shared_ptr<WriteGuard>> MakeGuard() { return std::shared_ptr<WriteGuard>(); }
   // Makes everything clean.
   virtual Status Reset(const Cancelled& cancelled) = 0;
   // Marks what was written in `found` and makes it clean again. What was made clean must be marked

@@ -21,12 +21,6 @@ constexpr PagemapQuery kTakeContent = {.flags = kPagemapProtect | kPagemapOnlyAs
 constexpr PagemapQuery kFindEntries = {.flags = kPagemapOnlyAsync,
                                        .any_of = kPageIsPresent | kPageIsSwapped};
 
-AddressRange HostAddresses(const Region& region) {
-  const std::uint64_t page = SystemPageBytes();
-  const std::uint64_t host = reinterpret_cast<std::uintptr_t>(region.host);
-  return {host / page * page, (host + region.bytes + page - 1) / page * page};
-}
-
 Error ScanError(int error) {
   if (error == EPERM) {
     return Error{.code = ErrorCode::kMemoryDetached,
@@ -44,16 +38,18 @@ ProtectedRange::ProtectedRange(const Region& region, Kind kind, WriteProtector* 
       kind_(kind),
       userfault_(userfault),
       tools_(tools),
-      addresses_(HostAddresses(region)),
+      addresses_(AddressesOf(region)),
       content_(kind == Kind::kShared ? 0 : (addresses_.end - addresses_.start) / SystemPageBytes()),
       ranges_(kRangesAtOnce) {}
 
 template <typename Visit, typename Looked>
 Status ProtectedRange::Scan(const PagemapQuery& query, AddressRange range,
                             const std::function<bool()>& cancelled, Visit visit, Looked looked) {
+  PagemapQuery used = query;
+  if (is_handled_) used.flags = 0;
   while (range.start < range.end) {
     if (cancelled()) return AbortedError();
-    const auto walk = ScanPagemap(tools_->pagemap_fd, query, range.start, range.end, ranges_);
+    const auto walk = ScanPagemap(tools_->pagemap_fd, used, range.start, range.end, ranges_);
     if (!walk) {
       if (errno == EINTR) continue;
       return ScanError(errno);
@@ -87,7 +83,7 @@ Status ProtectedRange::Harvest(DirtyBitmap* found, const std::function<bool()>& 
     if (!written.ok() || tools_->holes_are_told) return written;
     return HarvestGaps(found, cancelled);
   }
-  if (kind_ == Kind::kHugetlb || !tools_->holes_are_told) {
+  if (kind_ == Kind::kHugetlb || !tools_->holes_are_told || is_handled_) {
     return HarvestContent(addresses_, found, cancelled);
   }
   // Where all had content, a page without an entry was dropped, and is told as written by the fast
@@ -112,25 +108,39 @@ Status ProtectedRange::Harvest(DirtyBitmap* found, const std::function<bool()>& 
 
 Status ProtectedRange::HarvestWritten(AddressRange range, DirtyBitmap* found,
                                       const std::function<bool()>& cancelled) {
-  return Scan(
+  Status protect = Ok();
+  Status scanned = Scan(
       kTakeWritten, range, cancelled,
-      [&](const PagemapRange& each) { Mark({each.start, each.end}, found); }, [](std::uint64_t) {});
+      [&](const PagemapRange& each) {
+        Mark({each.start, each.end}, found);
+        ProtectTold(each, &protect);
+      },
+      [](std::uint64_t) {});
+  return scanned.ok() ? std::move(protect) : std::move(scanned);
+}
+
+void ProtectedRange::ProtectTold(const PagemapRange& range, Status* status) {
+  if (!is_handled_ || (range.categories & kPageIsWritten) == 0 || !status->ok()) return;
+  *status = userfault_->Protect({range.start, range.end});
 }
 
 Status ProtectedRange::HarvestContent(AddressRange range, DirtyBitmap* found,
                                       const std::function<bool()>& cancelled) {
   std::uint64_t at = range.start;
-  return Scan(
+  Status protect = Ok();
+  Status scanned = Scan(
       kTakeContent, range, cancelled,
       [&](const PagemapRange& each) {
         NoteGap({at, each.start}, found);
         NoteContent(each, found);
+        ProtectTold(each, &protect);
         at = each.end;
       },
       [&](std::uint64_t end) {
         NoteGap({at, end}, found);
         at = std::max(at, end);
       });
+  return scanned.ok() ? std::move(protect) : std::move(scanned);
 }
 
 // For kernels that do not call holes written: what has no entry after the written pages were taken.
@@ -185,13 +195,48 @@ PageRun ProtectedRange::HostPages(AddressRange range) const {
 }
 
 void ProtectedRange::Mark(AddressRange range, DirtyBitmap* found) const {
-  const std::uint64_t host = reinterpret_cast<std::uintptr_t>(region_.host);
+  const PageRun pages = PagesOf(region_, range);
+  if (pages.count > 0) found->MarkRun(pages);
+}
+
+Result<ProtectedRange::Kind> ProtectedRange::KindOf(const Region& region) {
+  switch (region.backing) {
+    case Backing::kAnonymous: return Kind::kPrivate;
+    case Backing::kHugetlb: return Kind::kHugetlb;
+    case Backing::kMemfd:
+    case Backing::kMapped: return Kind::kShared;
+    case Backing::kAttached:
+      if (region.presence == Presence::kPagemap) return Kind::kPrivate;
+      return Error{.code = ErrorCode::kUnsupported,
+                   .message =
+                       "attached memory that is not private anonymous cannot be "
+                       "write-protected",
+                   .page = region.first_page};
+    case Backing::kClone:
+      return Error{.code = ErrorCode::kUnsupported,
+                   .message = "a clone of a shared image is served by another userfaultfd",
+                   .page = region.first_page};
+    case Backing::kFile: break;
+  }
+  return Error{.code = ErrorCode::kUnsupported,
+               .message = "memory that is not mapped cannot be write-protected",
+               .page = region.first_page};
+}
+
+AddressRange ProtectedRange::AddressesOf(const Region& region) {
+  const std::uint64_t page = SystemPageBytes();
+  const std::uint64_t host = reinterpret_cast<std::uintptr_t>(region.host);
+  return {host / page * page, (host + region.bytes + page - 1) / page * page};
+}
+
+PageRun ProtectedRange::PagesOf(const Region& region, AddressRange range) {
+  const std::uint64_t host = reinterpret_cast<std::uintptr_t>(region.host);
   const std::uint64_t start = std::max(range.start, host);
-  const std::uint64_t end = std::min(range.end, host + region_.bytes);
-  if (start >= end) return;
+  const std::uint64_t end = std::min(range.end, host + region.bytes);
+  if (start >= end) return {};
   const std::uint64_t first = (start - host) / kPageBytes;
   const std::uint64_t last = (end - 1 - host) / kPageBytes;
-  found->MarkRun({region_.first_page + first, last - first + 1});
+  return {region.first_page + first, last - first + 1};
 }
 
 }  // namespace chkpt

@@ -12,6 +12,9 @@
 //                 every page gets a marker, and a page without an entry counts as written.
 // hugetlb         as private; but a dropped page leaves a marker there.
 //
+// With a protector whose faults are handled (write_guard.h) PAGEMAP_SCAN only looks, and what it
+// found is protected in a second step: a page that is written in between was told already.
+//
 // Source: fs/proc/task_mmu.c, Documentation/admin-guide/mm/pagemap.rst (PAGEMAP_SCAN, Linux 6.7).
 //
 // Thread safety: none; the tracker holds a lock.
@@ -46,8 +49,15 @@ class ProtectedRange {
   ProtectedRange(const Region& region, Kind kind, WriteProtector* userfault, const Tools* tools);
 
   AddressRange addresses() const { return addresses_; }
+  Kind kind() const { return kind_; }
   Status Register() { return userfault_->Register(addresses_); }
   void Unregister() { userfault_->Unregister(addresses_); }
+  // From now on under a protector whose faults are handled, which has all of it protected. What had
+  // content stays known.
+  void HandOver(WriteProtector* userfault) {
+    userfault_ = userfault;
+    is_handled_ = true;
+  }
 
   // Errors of both: kAborted, kMemoryDetached (somebody replaced the mapping), kIo.
   Status Arm(const std::function<bool()>& cancelled);
@@ -55,6 +65,13 @@ class ProtectedRange {
 
   // Marks the pages of a range of addresses, as far as they are of this region.
   void Mark(AddressRange range, DirtyBitmap* found) const;
+
+  // Error: kUnsupported, with the reason why this region cannot be protected.
+  static Result<Kind> KindOf(const Region& region);
+  // Addresses of a region, rounded outwards to pages of the host.
+  static AddressRange AddressesOf(const Region& region);
+  // Pages of the region that a range of addresses touches; none: count 0.
+  static PageRun PagesOf(const Region& region, AddressRange range);
 
  private:
   // Calls `visit(range found)` for what `query` finds, and `looked(end)` after each call of the
@@ -68,13 +85,16 @@ class ProtectedRange {
                         const std::function<bool()>& cancelled);
   Status HarvestGaps(DirtyBitmap* found, const std::function<bool()>& cancelled);
   // `found` is null while arming.
+  // Protects what was told as written, where looking at it did not.
+  void ProtectTold(const PagemapRange& range, Status* status);
   void NoteContent(const PagemapRange& range, DirtyBitmap* found);
   void NoteGap(AddressRange range, DirtyBitmap* found);
   PageRun HostPages(AddressRange range) const;
 
   const Region& region_;
   const Kind kind_;
-  WriteProtector* const userfault_;
+  WriteProtector* userfault_;
+  bool is_handled_ = false;
   const Tools* const tools_;
   const AddressRange addresses_;  // rounded outwards to pages of the host
   ContentMap content_;            // by page of the host; not for kShared

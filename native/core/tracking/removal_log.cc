@@ -28,10 +28,11 @@ Result<std::unique_ptr<RemovalLog>> RemovalLog::Start(WriteProtector* userfault)
 
 RemovalLog::RemovalLog(WriteProtector* userfault, int stop_fd)
     : userfault_(userfault), stop_fd_(stop_fd) {
-  thread_ = std::thread([this] { Hear(); });
+  if (userfault != nullptr) thread_ = std::thread([this] { Hear(); });
 }
 
 RemovalLog::~RemovalLog() {
+  if (userfault_ == nullptr) return;
   const std::uint64_t one = 1;
   while (::write(stop_fd_, &one, sizeof one) < 0 && errno == EINTR) {
   }
@@ -54,15 +55,23 @@ void RemovalLog::DrainEvents() {
     const std::lock_guard lock(mutex_);
     const std::optional<AddressRange> range = userfault_->NextRemoval();
     if (!range) return;
-    const auto now = std::chrono::steady_clock::now();
-    if (!removals_.empty() &&
-        (removals_.size() >= kRemovalsMax || Touch(removals_.back().range, *range))) {
-      Removal& last = removals_.back();
-      last = {{std::min(last.range.start, range->start), std::max(last.range.end, range->end)},
-              now};
-    } else {
-      removals_.push_back({*range, now});
-    }
+    Add(*range);
+  }
+}
+
+void RemovalLog::Note(AddressRange range) {
+  const std::lock_guard lock(mutex_);
+  Add(range);
+}
+
+void RemovalLog::Add(AddressRange range) {
+  const auto now = std::chrono::steady_clock::now();
+  if (!removals_.empty() &&
+      (removals_.size() >= kRemovalsMax || Touch(removals_.back().range, range))) {
+    Removal& last = removals_.back();
+    last = {{std::min(last.range.start, range.start), std::max(last.range.end, range.end)}, now};
+  } else {
+    removals_.push_back({range, now});
   }
 }
 

@@ -5,6 +5,8 @@
 // nothing but hear. When the drop itself happens is not known, so a range is given again to all who
 // ask within kGrace of the news, and at least to one who asked after.
 //
+// A log without a thread is told by who hears of removals anyway.
+//
 // Ownership: owns the thread. The WriteProtector must outlive it. Thread safety: any.
 #pragma once
 
@@ -24,10 +26,15 @@ class RemovalLog {
 
   // Errors: kIo (no descriptor left).
   static Result<std::unique_ptr<RemovalLog>> Start(WriteProtector* userfault);
+  // Without a thread: Note tells.
+  RemovalLog() : RemovalLog(nullptr, -1) {}
   // Afterwards a madvise would wait for ever: unregister the ranges first.
   ~RemovalLog();
   RemovalLog(const RemovalLog&) = delete;
   RemovalLog& operator=(const RemovalLog&) = delete;
+
+  // To be called before madvise goes on.
+  void Note(AddressRange range);
 
   // What may have been dropped since the last call.
   std::vector<AddressRange> Take();
@@ -36,6 +43,7 @@ class RemovalLog {
   RemovalLog(WriteProtector* userfault, int stop_fd);
   void Hear();
   void DrainEvents();
+  void Add(AddressRange range);  // REQUIRES: mutex_ is held
 
   struct Removal {
     AddressRange range;

@@ -14,30 +14,6 @@ namespace {
 
 using Kind = ProtectedRange::Kind;
 
-Result<Kind> KindOf(const Region& region) {
-  switch (region.backing) {
-    case Backing::kAnonymous: return Kind::kPrivate;
-    case Backing::kHugetlb: return Kind::kHugetlb;
-    case Backing::kMemfd:
-    case Backing::kMapped: return Kind::kShared;
-    case Backing::kAttached:
-      if (region.presence == Presence::kPagemap) return Kind::kPrivate;
-      return Error{.code = ErrorCode::kUnsupported,
-                   .message =
-                       "attached memory that is not private anonymous cannot be "
-                       "write-protected",
-                   .page = region.first_page};
-    case Backing::kClone:
-      return Error{.code = ErrorCode::kUnsupported,
-                   .message = "a clone of a shared image is served by another userfaultfd",
-                   .page = region.first_page};
-    case Backing::kFile: break;
-  }
-  return Error{.code = ErrorCode::kUnsupported,
-               .message = "memory that is not mapped cannot be write-protected",
-               .page = region.first_page};
-}
-
 // Tries on memory of its own whether the kernel calls pages without an entry written: one page of a
 // page table with entries, and a whole table that does not exist.
 bool TryHoles(int pagemap_fd, WriteProtector* userfault) {
@@ -78,7 +54,9 @@ Result<std::unique_ptr<DirtyTracker>> WriteProtectTracker::Open(std::shared_ptr<
 
 WriteProtectTracker::~WriteProtectTracker() {
   // Before the thread that hears of removals ends, or a madvise would wait for it.
-  for (const auto& range : ranges_) range->Unregister();
+  if (guard_ == nullptr) {
+    for (const auto& range : ranges_) range->Unregister();
+  }
   removals_.reset();
   if (tools_.pagemap_fd >= 0) ::close(tools_.pagemap_fd);
 }
@@ -87,7 +65,7 @@ Status WriteProtectTracker::Prepare(bool trust_holes) {
   bool needs_private = false;
   bool needs_telling = false;
   for (const Region& region : memory()->regions()) {
-    Result<Kind> kind = KindOf(region);
+    Result<Kind> kind = ProtectedRange::KindOf(region);
     if (!kind.ok()) return kind.error();
     (kind.value() == Kind::kPrivate ? needs_private : needs_telling) = true;
   }
@@ -110,8 +88,9 @@ Status WriteProtectTracker::Prepare(bool trust_holes) {
 }
 
 Status WriteProtectTracker::RegisterAll() {
+  ranges_.clear();
   for (const Region& region : memory()->regions()) {
-    const Kind kind = KindOf(region).value();
+    const Kind kind = ProtectedRange::KindOf(region).value();
     auto range = std::make_unique<ProtectedRange>(
         region, kind, kind == Kind::kPrivate ? &*private_protector_ : &*telling_protector_,
         &tools_);
@@ -122,10 +101,37 @@ Status WriteProtectTracker::RegisterAll() {
     }
     ranges_.push_back(std::move(range));
   }
+  is_registered_ = true;
   return Ok();
 }
 
+Result<std::shared_ptr<WriteGuard>> WriteProtectTracker::MakeGuard() {
+  if (guard_ != nullptr) return guard_;
+  for (const auto& range : ranges_) range->Unregister();
+  is_registered_ = false;
+  const auto removals = std::make_shared<RemovalLog>();
+  WriteGuard::Options options;
+  options.keeps_protection = true;
+  options.on_removal = [removals](AddressRange range) { removals->Note(range); };
+  Result<std::unique_ptr<WriteGuard>> guard = WriteGuard::Open(memory(), std::move(options));
+  if (!guard.ok()) return guard.error();
+  Status protected_all = guard.value()->Protect([] { return false; });
+  if (!protected_all.ok()) return protected_all.error();
+  if (removals_ != nullptr) {
+    for (const AddressRange& range : removals_->Take()) removals->Note(range);
+  }
+  removals_ = removals;
+  guard_ = std::move(guard.value());
+  is_registered_ = true;
+  for (const auto& range : ranges_) range->HandOver(guard_->protector());
+  return guard_;
+}
+
 Status WriteProtectTracker::Reset(const Cancelled& cancelled) {
+  if (!is_registered_) {
+    Status registered = RegisterAll();
+    if (!registered.ok()) return registered;
+  }
   for (const auto& range : ranges_) {
     Status armed = range->Arm(cancelled);
     if (!armed.ok()) return armed;
@@ -136,7 +142,9 @@ Status WriteProtectTracker::Reset(const Cancelled& cancelled) {
 Status WriteProtectTracker::Collect(DirtyBitmap* found, const Cancelled& cancelled) {
   if (removals_ != nullptr) {
     for (const AddressRange& removed : removals_->Take()) {
-      for (const auto& range : ranges_) range->Mark(removed, found);
+      for (const auto& range : ranges_) {
+        if (range->kind() != Kind::kPrivate) range->Mark(removed, found);
+      }
     }
   }
   for (const auto& range : ranges_) {

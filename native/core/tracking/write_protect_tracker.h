@@ -2,8 +2,10 @@
 // for mapped memory of this process. See ProtectedRange for how, docs/dirty-tracking.md for what it
 // cannot see.
 //
+// After a live save it has a WriteGuard, whose threads hear of every first write of a page.
+//
 // Ownership: owns the descriptors, the registrations and, for shared and hugetlb memory, one thread
-// that hears of madvise. One tracker of this kind for one memory.
+// that hears of madvise; shares the guard. One tracker of this kind for one memory.
 #pragma once
 
 #include <memory>
@@ -13,6 +15,7 @@
 #include "core/tracking/dirty_tracker.h"
 #include "core/tracking/protected_range.h"
 #include "core/tracking/removal_log.h"
+#include "core/tracking/write_guard.h"
 
 namespace chkpt {
 
@@ -30,13 +33,16 @@ class WriteProtectTracker final : public DirtyTracker {
   explicit WriteProtectTracker(std::shared_ptr<GuestMemory> memory);
   Status Prepare(bool trust_holes);
   Status RegisterAll();
+  Result<std::shared_ptr<WriteGuard>> MakeGuard() override;
   Status Reset(const Cancelled& cancelled) override;
   Status Collect(DirtyBitmap* found, const Cancelled& cancelled) override;
 
   ProtectedRange::Tools tools_;
   std::optional<WriteProtector> private_protector_;
   std::optional<WriteProtector> telling_protector_;
-  std::unique_ptr<RemovalLog> removals_;
+  std::shared_ptr<RemovalLog> removals_;
+  std::shared_ptr<WriteGuard> guard_;
+  bool is_registered_ = false;  // with a protector of its own, or the guard's
   std::vector<std::unique_ptr<ProtectedRange>> ranges_;
 };
 

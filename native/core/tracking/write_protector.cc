@@ -35,25 +35,30 @@ int ViaDevice() {
 
 int ViaCall(int flags) { return static_cast<int>(::syscall(SYS_userfaultfd, flags)); }
 
-Result<int> OpenDescriptor() {
+Error NoDescriptor(const std::string& tried) {
+  Error error = SystemError(errno, "no userfaultfd: tried " + tried);
+  if (error.code != ErrorCode::kPermission) error.code = ErrorCode::kUnsupported;
+  return error;
+}
+
+Result<int> OpenDescriptor(bool also_user_mode_only) {
   std::string tried = "/dev/userfaultfd";
   int fd = ViaDevice();
   if (fd >= 0) return fd;
   tried += std::string(" (") + std::strerror(errno) + "), userfaultfd()";
   fd = ViaCall(kFlags);
   if (fd >= 0) return fd;
+  if (!also_user_mode_only) return NoDescriptor(tried);
   tried += std::string(" (") + std::strerror(errno) + "), userfaultfd(UFFD_USER_MODE_ONLY)";
   fd = ViaCall(kFlags | kUserModeOnly);
   if (fd >= 0) return fd;
-  Error error = SystemError(errno, "no userfaultfd: tried " + tried);
-  if (error.code != ErrorCode::kPermission) error.code = ErrorCode::kUnsupported;
-  return error;
+  return NoDescriptor(tried);
 }
 
 }  // namespace
 
 Result<WriteProtector> WriteProtector::Open(bool removals) {
-  Result<int> fd = OpenDescriptor();
+  Result<int> fd = OpenDescriptor(true);
   if (!fd.ok()) return fd.error();
   WriteProtector userfault(fd.value());
   uffdio_api api = {};
@@ -63,6 +68,21 @@ Result<WriteProtector> WriteProtector::Open(bool removals) {
   if (::ioctl(fd.value(), UFFDIO_API, &api) != 0) {
     return Error{.code = ErrorCode::kUnsupported,
                  .message = "this kernel has no asynchronous write protection (Linux 6.7)",
+                 .system_errno = errno};
+  }
+  return userfault;
+}
+
+Result<WriteProtector> WriteProtector::OpenHandled() {
+  Result<int> fd = OpenDescriptor(false);
+  if (!fd.ok()) return fd.error();
+  WriteProtector userfault(fd.value());
+  uffdio_api api = {};
+  api.api = UFFD_API;
+  api.features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | kFeatureShared | kFeatureEventRemove;
+  if (::ioctl(fd.value(), UFFDIO_API, &api) != 0) {
+    return Error{.code = ErrorCode::kUnsupported,
+                 .message = "this kernel has no write protection for this memory (Linux 5.19)",
                  .system_errno = errno};
   }
   return userfault;
@@ -110,16 +130,37 @@ Status WriteProtector::Protect(AddressRange range) {
   return Ok();
 }
 
-std::optional<AddressRange> WriteProtector::NextRemoval() {
+bool WriteProtector::TryUnprotect(AddressRange range) {
+  uffdio_writeprotect request = {};
+  request.range = {range.start, range.end - range.start};
+  while (::ioctl(fd_, UFFDIO_WRITEPROTECT, &request) != 0) {
+    if (errno == EAGAIN) return false;
+    // Unmapped meanwhile: then nobody waits there.
+    if (errno != EINTR) return true;
+  }
+  return true;
+}
+
+std::optional<WriteProtector::News> WriteProtector::Next() {
   uffd_msg message;
   for (;;) {
     const ssize_t done = ::read(fd_, &message, sizeof message);
     if (done < 0 && errno == EINTR) continue;
     if (done != static_cast<ssize_t>(sizeof message)) return std::nullopt;
     if (message.event == UFFD_EVENT_REMOVE) {
-      return AddressRange{message.arg.remove.start, message.arg.remove.end};
+      return News{.is_removal = true, .range = {message.arg.remove.start, message.arg.remove.end}};
+    }
+    if (message.event == UFFD_EVENT_PAGEFAULT) {
+      return News{.range = {message.arg.pagefault.address, message.arg.pagefault.address + 1}};
     }
   }
+}
+
+std::optional<AddressRange> WriteProtector::NextRemoval() {
+  while (const std::optional<News> news = Next()) {
+    if (news->is_removal) return news->range;
+  }
+  return std::nullopt;
 }
 
 }  // namespace chkpt

@@ -1,7 +1,9 @@
-// WriteProtector: one userfaultfd in asynchronous write-protect mode: a write to a protected page
-// is let through by the kernel, which takes the protection off; nobody handles faults.
+// WriteProtector: one userfaultfd in write-protect mode. Asynchronous: a write to a protected page
+// is let through by the kernel, which takes the protection off; nobody handles faults. Handled: the
+// thread that writes sleeps until somebody has heard of it and takes the protection off.
 //
-// Source: Documentation/admin-guide/mm/userfaultfd.rst, Linux 6.7 (UFFD_FEATURE_WP_ASYNC).
+// Source: Documentation/admin-guide/mm/userfaultfd.rst, Linux 6.7 (UFFD_FEATURE_WP_ASYNC), 5.19
+// (UFFD_FEATURE_WP_HUGETLBFS_SHMEM).
 //
 // Ownership: owns the descriptor; closing it ends all registrations. Thread safety: any.
 #pragma once
@@ -27,6 +29,9 @@ class WriteProtector {
   // has taken the news. Errors: kPermission, kUnsupported (kernel older than 6.7), each with what
   // was tried.
   static Result<WriteProtector> Open(bool removals);
+  // For faults that are handled; tells of removals too. Writes of the kernel (read(2) into guest
+  // memory, KVM) fault as well, so a descriptor for user mode only is not taken. Errors as Open.
+  static Result<WriteProtector> OpenHandled();
 
   WriteProtector(WriteProtector&& other) noexcept : fd_(other.fd_) { other.fd_ = -1; }
   WriteProtector& operator=(WriteProtector&&) = delete;
@@ -38,8 +43,19 @@ class WriteProtector {
   // protected), kPermission (mapped read-only).
   Status Register(AddressRange range);
   void Unregister(AddressRange range);
-  // Protects every page, also those without memory: they get a marker in the page table.
+  // Protects every page. Those without memory get a marker in the page table, except, with faults
+  // that are handled, in private memory.
   Status Protect(AddressRange range);
+  // Takes the protection off and wakes who waits in the range. False, and nothing may be done, when
+  // a removal is about to be told: it has to be heard first.
+  bool TryUnprotect(AddressRange range);
+  // A write that waits, or a removal. The write is told with one address.
+  struct News {
+    bool is_removal = false;
+    AddressRange range;
+  };
+  // Nothing when there is no news. Never waits.
+  std::optional<News> Next();
   // Nothing when there is no news. The removal itself comes after this has returned.
   std::optional<AddressRange> NextRemoval();
 
