@@ -13,7 +13,7 @@
 namespace chkpt {
 namespace {
 
-const auto kNever = [] { return false; };
+const auto kGoOn = [] { return false; };
 constexpr std::uint64_t kPlenty = std::uint64_t{1} << 30;
 constexpr std::uint64_t kAttachedBytes = 8 * kMiB;
 
@@ -73,9 +73,9 @@ TEST_P(LiveSnapshotTest, IsTheMemoryOfTheMomentWhileThreadsWriteOn) {
     const auto guard = OpenGuard(memory);
     CHKPT_NEED(guard);
     writer.Resume();
-    ASSERT_TRUE(guard->Protect(kNever).ok());
+    ASSERT_TRUE(guard->Protect(kGoOn).ok());
     writer.Pause();
-    ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kNever).ok());
+    ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kGoOn).ok());
     const std::uint64_t expected = DigestOf(*memory);
     writer.Resume();
     const EncodeOptions encode = {.codec = round % 2 == 0 ? BlockCodec::kLz4 : BlockCodec::kRaw,
@@ -93,8 +93,8 @@ TEST_P(LiveSnapshotTest, KeepsWhatAGuestWritesBeforeTheFirstPageIsEncoded) {
   FillRandomly(*memory, 2);
   const auto guard = OpenGuard(memory);
   CHKPT_NEED(guard);
-  ASSERT_TRUE(guard->Protect(kNever).ok());
-  ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kNever).ok());
+  ASSERT_TRUE(guard->Protect(kGoOn).ok());
+  ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kGoOn).ok());
   const std::uint64_t expected = DigestOf(*memory);
   // Untouched pages among them.
   for (const Region& region : memory->regions()) {
@@ -115,8 +115,8 @@ TEST_P(LiveSnapshotTest, TheGuestRunsOnWhenMoreMustBeSetAsideThanMay) {
   FillRandomly(*memory, 3);
   const auto guard = OpenGuard(memory);
   CHKPT_NEED(guard);
-  ASSERT_TRUE(guard->Protect(kNever).ok());
-  ASSERT_TRUE(guard->Freeze(nullptr, 2 * kMiB, kNever).ok());
+  ASSERT_TRUE(guard->Protect(kGoOn).ok());
+  ASSERT_TRUE(guard->Freeze(nullptr, 2 * kMiB, kGoOn).ok());
   const Bytes bytes = RandomBytes(7 * kMiB, 4);
   ASSERT_TRUE(memory->Write(memory->regions().back().base, bytes).ok());
   auto saved = Save(memory, {.threads = 2, .guard = guard});
@@ -136,9 +136,9 @@ TEST_P(LiveSnapshotTest, CancelledAtAnyMomentLeavesTheGuestAlone) {
   for (int i = 0; i < 8 / (kThrift > 1 ? 2 : 1); ++i) {
     const auto guard = OpenGuard(memory);
     CHKPT_NEED(guard);
-    ASSERT_TRUE(guard->Protect(kNever).ok());
+    ASSERT_TRUE(guard->Protect(kGoOn).ok());
     writer.Pause();
-    ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kNever).ok());
+    ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kGoOn).ok());
     writer.Resume();
     Bell bell;
     SaveOptions options = {.threads = 2, .guard = guard};
@@ -171,8 +171,8 @@ TEST(LiveSnapshotTest, OfWhichPagesAreDroppedIsLostAndNotWrong) {
   FillRandomly(*memory, 6);
   const auto guard = OpenGuard(memory);
   CHKPT_NEED(guard);
-  ASSERT_TRUE(guard->Protect(kNever).ok());
-  ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kNever).ok());
+  ASSERT_TRUE(guard->Protect(kGoOn).ok());
+  ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kGoOn).ok());
   ::madvise(memory->regions()[0].host + 8 * kMiB, 1 * kMiB, MADV_DONTNEED);
   auto saved = Save(memory, {.threads = 2, .guard = guard});
   ASSERT_FALSE(saved.ok());
@@ -184,8 +184,8 @@ TEST(LiveSnapshotTest, PagesMayBeDroppedOnceTheyAreEncoded) {
   FillRandomly(*memory, 7);
   const auto guard = OpenGuard(memory);
   CHKPT_NEED(guard);
-  ASSERT_TRUE(guard->Protect(kNever).ok());
-  ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kNever).ok());
+  ASSERT_TRUE(guard->Protect(kGoOn).ok());
+  ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kGoOn).ok());
   auto saved = Save(memory, {.threads = 2, .guard = guard});
   ASSERT_TRUE(saved.ok());
   ::madvise(memory->regions()[0].host, 8 * kMiB, MADV_DONTNEED);
@@ -204,8 +204,8 @@ TEST(LiveSnapshotTest, KeepsOnlyWhatAnIncrementStores) {
   changed->MarkRun({100, 40});
   const auto guard = OpenGuard(memory);
   CHKPT_NEED(guard);
-  ASSERT_TRUE(guard->Protect(kNever).ok());
-  ASSERT_TRUE(guard->Freeze(changed.get(), kPlenty, kNever).ok());
+  ASSERT_TRUE(guard->Protect(kGoOn).ok());
+  ASSERT_TRUE(guard->Freeze(changed.get(), kPlenty, kGoOn).ok());
   const std::uint64_t expected = DigestOf(*memory);
   const Bytes second = RandomBytes(2000 * kPageBytes, 2);
   ASSERT_TRUE(memory->Write(0, second).ok());
@@ -242,7 +242,7 @@ TEST_P(TrackedSnapshotTest, TheTrackerTellsEveryPageThatWasWrittenSinceTheSnapsh
   FillRandomly(*memory, 11);
   const auto tracker = OpenTracker(memory);
   CHKPT_NEED(tracker);
-  ASSERT_TRUE(tracker->Arm(kNever).ok());
+  ASSERT_TRUE(tracker->Arm(kGoOn).ok());
   StampWriter writer(memory, {.threads = 2, .pages_per_second = 5000, .seed = 3});
   writer.Start();
   DirtyBitmap ignored(memory->page_count());
@@ -250,10 +250,10 @@ TEST_P(TrackedSnapshotTest, TheTrackerTellsEveryPageThatWasWrittenSinceTheSnapsh
     writer.Resume();
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     writer.Pause();
-    ASSERT_TRUE(tracker->Harvest(&ignored, kNever).ok());
+    ASSERT_TRUE(tracker->Harvest(&ignored, kGoOn).ok());
     auto guard = tracker->ShareGuard();
     ASSERT_TRUE(guard.ok()) << guard.error().message;
-    ASSERT_TRUE(guard.value()->Freeze(nullptr, kPlenty, kNever).ok());
+    ASSERT_TRUE(guard.value()->Freeze(nullptr, kPlenty, kGoOn).ok());
     const std::uint64_t expected = DigestOf(*memory);
     writer.Resume();
     auto saved = Save(memory, {.threads = 2, .guard = guard.value()});
@@ -264,7 +264,7 @@ TEST_P(TrackedSnapshotTest, TheTrackerTellsEveryPageThatWasWrittenSinceTheSnapsh
     const Memory restored = Restore(saved.value(), memory);
     ASSERT_EQ(DigestOf(*restored), expected) << round;
     DirtyBitmap told(memory->page_count());
-    ASSERT_TRUE(tracker->Harvest(&told, kNever).ok());
+    ASSERT_TRUE(tracker->Harvest(&told, kGoOn).ok());
     std::uint64_t different = 0;
     Bytes now(kPageBytes);
     Bytes then(kPageBytes);
@@ -283,9 +283,9 @@ TEST_P(TrackedSnapshotTest, TheTrackerIsExactAfterItsFirstSnapshot) {
   const Memory memory = MustAllocate({{0, 8 * kMiB}}, GetParam().backing, GetParam().huge_pages);
   const auto tracker = OpenTracker(memory);
   CHKPT_NEED(tracker);
-  ASSERT_TRUE(tracker->Arm(kNever).ok());
+  ASSERT_TRUE(tracker->Arm(kGoOn).ok());
   DirtyBitmap ignored(memory->page_count());
-  ASSERT_TRUE(tracker->Harvest(&ignored, kNever).ok());
+  ASSERT_TRUE(tracker->Harvest(&ignored, kGoOn).ok());
   ASSERT_TRUE(tracker->ShareGuard().ok());
   OracleOptions options;
   options.writes = 40'000 / static_cast<unsigned>(kThrift);

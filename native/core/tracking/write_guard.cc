@@ -22,7 +22,7 @@ constexpr unsigned kThreads = 2;
 // The kernel is asked for no more at a time: other calls that change the address space wait as
 // long.
 constexpr std::uint64_t kAtOnce = std::uint64_t{16} << 20;
-constexpr std::size_t kRangesAtOnce = 4096;
+constexpr std::size_t kFoundAtOnce = 4096;
 // Touched at once, in huge pages, for the pages that the guest has written by the time it stops.
 constexpr std::uint64_t kReserveBytes = std::uint64_t{8} << 20;
 // Copying a page while the guest stands still costs less than protecting it again, which wants a
@@ -194,7 +194,7 @@ Status WriteGuard::FindImage(const Range& range, Unprotected* unprotected,
   // Guest pages that start amid a page of the host.
   const bool is_shifted =
       reinterpret_cast<std::uintptr_t>(region.host) % range.host_page % kPageBytes != 0;
-  std::vector<PagemapRange> found(kRangesAtOnce);
+  std::vector<PagemapRange> found(kFoundAtOnce);
   for (std::uint64_t at = range.addresses.start; at < range.addresses.end;) {
     if (cancelled()) return Aborted();
     const auto walk = ScanPagemap(pagemap_fd_, is_shared ? kFindWritten : kFindContent, at,
