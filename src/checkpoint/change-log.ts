@@ -86,9 +86,10 @@ export class ChangeLog {
   }
 
   /** There is no such checkpoint: the next one has these pages too. */
-  rollback(): void {
-    // Digests were noted for pages that went nowhere.
-    if (this.#carried !== undefined && this.#baseline !== undefined) this.digests?.forget(this.#carried);
+  rollback({ ofOther = false }: { readonly ofOther?: boolean } = {}): void {
+    // Digests were noted for pages that went nowhere, or are those of another checkpoint than the baseline.
+    const isOwn = this.#carried !== undefined && this.#baseline !== undefined && !ofOther;
+    if (isOwn && this.#carried !== undefined) this.digests?.forget(this.#carried);
     else this.digests = undefined;
   }
 
@@ -109,10 +110,10 @@ export class ChangeLog {
   }
 
   /**
-   * The same after a load that wrote only what had changed: then looking once more costs less than beginning anew. A tracker that
-   * would have to read all memory tells the pages of the load with the next changes instead.
+   * The same after a load that wrote only what had changed, `suspects` at most: then looking once more costs less than beginning anew.
+   * A tracker that would have to read all memory knows them as they were before the load: they count as changed.
    */
-  async broughtBack({ uuid, root, store }: StoredName): Promise<void> {
+  async broughtBack({ uuid, root, store }: StoredName, suspects: PageSet): Promise<void> {
     this.digests = undefined;
     try {
       if (this.tracker.kind !== 'digest') await this.tracker.harvest();
@@ -121,6 +122,6 @@ export class ChangeLog {
       throw error;
     }
     this.#baseline = { uuid, root, store };
-    this.#carried = undefined;
+    this.#carried = this.tracker.kind === 'digest' ? suspects : undefined;
   }
 }

@@ -144,7 +144,7 @@ export class Increment {
   }
 
   rollback(): void {
-    if (this.#took) this.#log?.rollback();
+    if (this.#took) this.#log?.rollback({ ofOther: this.#digests !== undefined });
   }
 }
 

@@ -56,7 +56,8 @@ export class ChangedLoad {
   readonly #layers: readonly OpenMember[];
   /** What lies between the checkpoint that memory held and the target, or why that is not known. */
   readonly #between: readonly OpenMember[] | string;
-  #known = false;
+  /** Undefined: all pages were compared. */
+  #suspected: PageSet | undefined;
 
   private constructor(
     memory: GuestMemory,
@@ -108,7 +109,7 @@ export class ChangedLoad {
   async run(options: FetchOptions): Promise<ChangedReport> {
     await this.#memory.replaceMissingPages(undefined);
     const { pages, tracker } = await this.#suspects();
-    this.#known = pages !== undefined;
+    this.#suspected = pages;
     const blocks = this.#layers.map((one) => one.blocks);
     const counts: FetchCounts = await fetchPages(this.#memory, blocks, pages, options);
     return { pages: counts.pages, pagesWritten: counts.written, tracker };
@@ -118,7 +119,8 @@ export class ChangedLoad {
   async commit(): Promise<void> {
     const { uuid, store } = this.#target;
     const name = { uuid, root: this.summary.root, store };
-    await (this.#known ? this.#log?.broughtBack(name) : this.#log?.loaded(name));
+    const pages = this.#suspected;
+    await (pages === undefined ? this.#log?.loaded(name) : this.#log?.broughtBack(name, pages));
   }
 
   async #suspects(): Promise<Suspects> {

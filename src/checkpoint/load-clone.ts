@@ -13,6 +13,7 @@ export class PreparedCloneLoad {
   readonly #memory: GuestMemory;
   readonly #pages: ClonePages;
   readonly #image: SharedImage;
+  #hasStarted = false;
 
   private constructor(vm: VirtualMachine, memory: GuestMemory, pages: ClonePages, image: SharedImage) {
     this.#vm = vm;
@@ -41,12 +42,15 @@ export class PreparedCloneLoad {
   }
 
   async start(): Promise<void> {
+    this.#hasStarted = true;
     await this.#memory.replaceMissingPages(this.#pages);
     await this.#pages.reset();
   }
 
   /** The load failed before the guest could run. */
   async cancel(error: unknown): Promise<void> {
+    // Until then the memory may be that of a machine that runs.
+    if (!this.#hasStarted) return;
     this.#pages.fail(error);
     this.#pages.release();
   }

@@ -34,6 +34,7 @@ import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { type ChainMember, describeMember } from './parent.ts';
 import { abortedOr } from './save-vm.ts';
+import { inTurn } from './turns.ts';
 import type { SkipPart, StateContext, StatePart, VirtualMachine } from './virtual-machine.ts';
 import { checkHeader, headerContext, headerState, type IgnoredMismatch, type VmHeader } from './vm-header.ts';
 import { type DeviceRow, devicesContext, planOf, tableTags, type VmPlan } from './vm-plan.ts';
@@ -101,7 +102,8 @@ export function loadVm(
 ): Operation<LoadReport> {
   const url = typeof source === 'string' ? source : source.url;
   return new Operation<LoadReport>((report) => {
-    const work = (): Promise<LoadReport> => load(vm, toStore(source), options, report);
+    const work = (): Promise<LoadReport> =>
+      inTurn(vm, options.signal, () => load(vm, toStore(source), options, report));
     return channel.tracePromise(work, { url, vm: vm.id });
   }, options.onProgress);
 }
@@ -114,7 +116,9 @@ export function loadChanged(
   layers: OpenLayers,
 ): Promise<LoadReport> {
   const work = (): Promise<LoadReport> =>
-    load(vm, store, { ...options, onlyChanged: true }, () => undefined, layers);
+    inTurn(vm, options.signal, () =>
+      load(vm, store, { ...options, onlyChanged: true }, () => undefined, layers),
+    );
   return channel.tracePromise(work, { url: store.url, vm: vm.id });
 }
 

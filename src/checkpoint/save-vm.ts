@@ -15,6 +15,7 @@ import { Operation, type Progress } from './operation.ts';
 import { parentState } from './parent.ts';
 import { producer } from './producer.ts';
 import { tellTotals } from './tell-totals.ts';
+import { inTurn } from './turns.ts';
 import type { SkipPart, StateContext, VirtualMachine } from './virtual-machine.ts';
 import { headerContext, headerOf, headerState } from './vm-header.ts';
 import { devicesContext, memoryContext, planOf, tableTags, type VmPlan } from './vm-plan.ts';
@@ -74,7 +75,7 @@ export interface SaveReport {
 const channel = tracingChannel('chkpt:save');
 
 /**
- * Saves `vm` into a store. A running machine is paused for the time of the save (less with `live` or `copyMemory`) and runs again
+ * Saves `vm` into a store. Saves and loads of one machine wait for each other. A running machine is paused for the time of the save (less with `live` or `copyMemory`) and runs again
  * afterwards, whatever happens.
  *
  * Rejects with `CHKPT_VM_FAILED`, `CHKPT_ABORTED`, `CHKPT_NO_MEMORY`, `CHKPT_NO_SPACE`, `CHKPT_IO`, with `live` `CHKPT_SNAPSHOT_LOST`, and the other errors of the store; then
@@ -88,7 +89,8 @@ export function saveVm(
 ): Operation<SaveReport> {
   const url = typeof target === 'string' ? target : target.url;
   return new Operation<SaveReport>((report) => {
-    const work = (): Promise<SaveReport> => savePaused(vm, toStore(target), options, report);
+    const work = (): Promise<SaveReport> =>
+      inTurn(vm, options.signal, () => savePaused(vm, toStore(target), options, report));
     return channel.tracePromise(work, { url, vm: vm.id });
   }, options.onProgress);
 }

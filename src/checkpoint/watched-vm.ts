@@ -1,5 +1,6 @@
 /** A machine that has no dirty tracker of its own, with one: for whoever saves it again and again. */
 import type { GuestMemory, MemoryTracker } from '../memory/index.ts';
+import { takesTurnsWith } from './turns.ts';
 import type { Core, Device, VirtualMachine } from './virtual-machine.ts';
 
 export interface WatchedVm {
@@ -18,7 +19,9 @@ export function watched(vm: VirtualMachine, open: (memory: GuestMemory) => Memor
     return { vm, close: async () => undefined };
   }
   const tracker = open(memory);
-  return { vm: new TrackedVm(vm, memory, tracker), close: () => tracker.close() };
+  const tracked = new TrackedVm(vm, memory, tracker);
+  takesTurnsWith(tracked, vm);
+  return { vm: tracked, close: () => tracker.close() };
 }
 
 class TrackedVm implements VirtualMachine {

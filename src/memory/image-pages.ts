@@ -79,7 +79,7 @@ export class ImagePages {
 
   check(): void {
     if (this.#failure !== undefined) throw fromNative(this.#failure);
-    if (!this.#isClosed && this.#native.hasFailed()) {
+    if (this.#closing === undefined && this.#native.hasFailed()) {
       throw new CheckpointError('CHKPT_VM_FAILED', 'a page of guest memory could not be loaded');
     }
   }

@@ -65,6 +65,7 @@ export async function fetchPages(
 ): Promise<FetchCounts> {
   const { signal, onPages } = options;
   const threads = checkThreads(options.threads);
+  await memory.replaceable();
   signal?.throwIfAborted();
   const natives = layers.map(({ native }) => native);
   const fetch = callNative(() => new (nativeAddon().PageFetch)(memory.native, natives));

@@ -60,7 +60,10 @@ export class SocketChannel implements ByteChannel {
   write(bytes: Uint8Array): Promise<void> {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) return void reject(this.#failure);
-      this.#socket.write(bytes, (error) => (error ? reject(this.#failure ?? error) : resolve()));
+      this.#socket.write(bytes, (error) => {
+        const failure = this.#failure ?? error;
+        return failure ? reject(failure) : resolve();
+      });
     });
   }
 
@@ -68,9 +71,10 @@ export class SocketChannel implements ByteChannel {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) return void reject(this.#failure);
       this.#socket.once('error', reject);
-      this.#socket.end(() => {
+      this.#socket.end((error?: Error | null) => {
         this.#socket.off('error', reject);
-        resolve();
+        const failure = this.#failure ?? error;
+        return failure ? reject(failure) : resolve();
       });
     });
   }
@@ -92,7 +96,7 @@ export class SocketChannel implements ByteChannel {
   }
 
   destroy(error?: Error): void {
-    this.#failure ??= error;
+    this.#failure ??= error ?? new Error('given up');
     this.#socket.destroy(error);
   }
 }

@@ -164,6 +164,42 @@ it('leaves out pages that were written and hold what they held, when asked to', 
   expect(written.pages - written.parentPages).toBe(50);
 });
 
+describe('saves and loads of one machine at the same time', () => {
+  it('wait for each other: no change is lost, and none is in the wrong checkpoint', async () => {
+    const folder = 'mem:at-once-';
+    const vm = new ScribbledVm(11, true);
+    vm.scribble(first);
+    await saveVm(vm, `${folder}0`);
+    vm.scribble(40);
+    const now = await vm.memory.digest();
+    const parent = `${folder}0`;
+    const saves = ['a', 'b', 'c'].map((name) => saveVm(vm, folder + name, { parent }));
+    const reports = await Promise.all(saves);
+    // The first has the changes; for the others the tracker has begun to count anew, so the parent is compared.
+    expect(reports.map(({ tracker }) => tracker?.kind)).toEqual(['reported', 'digest', 'digest']);
+    for (const name of ['a', 'b', 'c']) expect(await loadedDigest(folder + name)).toBe(now);
+    const loading = loadVm(vm, `${folder}0`);
+    const saving = saveVm(vm, `${folder}d`, { parent });
+    await loading;
+    expect((await saving).totals?.storedPages).toBe(0);
+    expect(await loadedDigest(`${folder}d`)).toBe(await loadedDigest(parent));
+  });
+
+  it('one that is cancelled while it waits ends at once, and those behind it go on', async () => {
+    const vm = new ScribbledVm(12, true);
+    vm.scribble(first);
+    const abort = new AbortController();
+    const slow = saveVm(vm, 'mem:turn-0');
+    const waiting = saveVm(vm, 'mem:turn-1', { signal: abort.signal });
+    const last = saveVm(vm, 'mem:turn-2');
+    abort.abort();
+    expect((await refused(waiting)).code).toBe('CHKPT_ABORTED');
+    await slow;
+    await last;
+    expect(await loadedDigest('mem:turn-2')).toBe(await vm.memory.digest());
+  });
+});
+
 describe('a chain of files', () => {
   async function makeChain(): Promise<{ folder: string; digest: bigint }> {
     const folder = makeFolder();

@@ -247,6 +247,28 @@ it('goes to another branch, forward and back, when checkpoints have an ancestor 
   }
 });
 
+describe.each(kinds)('a guest that does the same again after a rollback, with tracker %s', (kind) => {
+  it('is rolled back again, and saved as it is', async () => {
+    const vm = new RingVm(5, kind, smallRegions);
+    vm.scribble(100);
+    const ring = await openRing(vm, { capacity: 4 });
+    const ready = await ring.save();
+    const before = vm.content;
+    const again = new Uint8Array(4096).fill(0x77).fill(0x11, 100);
+    for (let round = 0; round < 2; round += 1) {
+      vm.write(7, again);
+      await ring.rollback(ready);
+      expectEqual(vm, before);
+    }
+    vm.write(7, again);
+    const after = vm.content;
+    const entry = await ring.save();
+    const copy = new RingVm(6, false, smallRegions);
+    await loadVm(copy, entry.url);
+    expectEqual(copy, after);
+  });
+});
+
 describe('loadVm with onlyChanged', () => {
   it('compares everything where nobody knows what has changed, and says why', async () => {
     const source = new RingVm(5, true, smallRegions);

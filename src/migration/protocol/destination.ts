@@ -205,7 +205,8 @@ function received(state: DestinationState, message: SourceMessage, options: Prot
       return state.at === 'prepared' ? sayAgain(state) : asked(state);
     case 'cancel':
       if (isBeforePrepared(state)) return drop(state);
-      return state.at === 'prepared' ? abandon(state) : to(state);
+      // The source says so only behind a record that ends this migration; OWN is not written.
+      return state.at === 'prepared' || state.at === 'claiming' ? abandon(state) : to(state);
   }
 }
 

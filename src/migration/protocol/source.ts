@@ -139,7 +139,10 @@ export function reduceSource(state: SourceState, event: SourceEvent, options: Pr
           : []),
       );
     case 'forceLocal':
-      return state.at === 'inDoubt' || state.at === 'orphaned' ? reclaim(state) : to(state);
+      // Without the guest there is nothing to take back, and what the destination holds may be the last copy.
+      if (state.at !== 'inDoubt' || !state.hasGuest) return to(state);
+      // Whoever can ask the witness takes nobody's word.
+      return options.witness ? to(state, { type: 'claim' }) : reclaim(state);
     default:
       return own(state, event);
   }
