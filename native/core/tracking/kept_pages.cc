@@ -48,12 +48,14 @@ bool KeptPages::Has(std::uint64_t page) const {
 }
 
 bool KeptPages::SaveAside(std::uint64_t page) {
-  if (!Has(page)) return true;
-  std::uint32_t slot = kNone;
-  if (!slots_[page].compare_exchange_strong(slot, kBusy)) {
-    // Another thread copies it, for another page of the host that it lies in.
-    while (slots_[page].load(std::memory_order_acquire) == kBusy) ::sched_yield();
-    return true;
+  for (;;) {
+    if (!Has(page)) return true;
+    std::uint32_t slot = kNone;
+    if (slots_[page].compare_exchange_strong(slot, kBusy)) break;
+    if (slot != kBusy) return true;
+    // Another thread copies it, for another page of the host that it lies in. When there is no room
+    // for its copy, there has to be for this one.
+    ::sched_yield();
   }
   const std::optional<std::uint32_t> taken = side_.Take();
   if (!taken) {
