@@ -8,8 +8,6 @@
 import { tracingChannel } from 'node:diagnostics_channel';
 import { openCheckpoint as openInStore } from '../context/checkpoint.ts';
 import type { LoadCheckpoint } from '../context/load-checkpoint.ts';
-import type { LoadContext } from '../context/load-context.ts';
-import { OpenState } from '../context/state.ts';
 import { checkAborted } from '../context/store-call.ts';
 import type { StreamSummary } from '../context/stream-reader.ts';
 import { CheckpointError, withDetails } from '../errors/index.ts';
@@ -30,14 +28,15 @@ import { chainOf, loadChainMemory } from './load-chain.ts';
 import { ChangedLoad, type ChangedOutcome, type OpenLayers } from './load-changed.ts';
 import { PreparedCloneLoad } from './load-clone.ts';
 import { PreparedLazyLoad, prepareLazyLoad } from './load-lazy.ts';
+import { loadHeader, readStates } from './machine-states.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { type ChainMember, describeMember } from './parent.ts';
 import { abortedOr } from './save-vm.ts';
 import { inTurn } from './turns.ts';
-import type { SkipPart, StateContext, StatePart, VirtualMachine } from './virtual-machine.ts';
-import { checkHeader, headerContext, headerState, type IgnoredMismatch, type VmHeader } from './vm-header.ts';
-import { type DeviceRow, devicesContext, planOf, tableTags, type VmPlan } from './vm-plan.ts';
+import type { SkipPart, VirtualMachine } from './virtual-machine.ts';
+import { checkHeader, type IgnoredMismatch, type VmHeader } from './vm-header.ts';
+import { planOf } from './vm-plan.ts';
 
 export interface LoadVmOptions extends IdentityOptions {
   /** Parts not to load. A part that was skipped when the checkpoint was saved must be skipped here too. */
@@ -122,7 +121,6 @@ export function loadChanged(
   return channel.tracePromise(work, { url: store.url, vm: vm.id });
 }
 
-type Apply = () => void | Promise<void>;
 type Report = (progress: Omit<Progress, 'elapsedMs'>) => void;
 
 async function load(
@@ -271,15 +269,6 @@ function checkReady(vm: VirtualMachine, skip: readonly SkipPart[]): void {
   throw new CheckpointError('CHKPT_VM_FAILED', what, { cause: vm.failure });
 }
 
-async function loadHeader(checkpoint: LoadCheckpoint): Promise<VmHeader> {
-  const context = await checkpoint.openContext(headerContext);
-  try {
-    return await context.load(headerState);
-  } finally {
-    await context.close();
-  }
-}
-
 /** Memory, where there is any to load, and the rest of the stream. */
 async function loadMemory(
   checkpoint: LoadCheckpoint,
@@ -292,54 +281,4 @@ async function loadMemory(
   // Pages of an earlier load that was not complete do not come any more.
   await memory.replaceMissingPages(undefined);
   return await loadChainMemory(checkpoint, members, memory, { threads, signal, onPages });
-}
-
-/** Reads and checks every state; what it returns sets them. */
-async function readStates(checkpoint: LoadCheckpoint, plan: VmPlan): Promise<Apply[]> {
-  if (plan.devices !== undefined) await checkTable(checkpoint, plan.devices);
-  const apply: Apply[] = [];
-  for (const state of plan.states) apply.push(...(await readState(checkpoint, state)));
-  return apply;
-}
-
-async function checkTable(checkpoint: LoadCheckpoint, devices: readonly DeviceRow[]): Promise<void> {
-  const context = await checkpoint.openContext(devicesContext);
-  const saved = await context.loadAll();
-  await context.close();
-  const expected = tableTags(devices);
-  const wrong = expected.find(([tag, value]) => saved[tag] !== value);
-  const surplus = Object.keys(saved).find((tag) => !expected.some(([known]) => known === tag));
-  const tag = wrong?.[0] ?? surplus;
-  if (tag === undefined) return;
-  throw new CheckpointError('CHKPT_VM_DEVICES', 'the checkpoint has other devices than the machine', {
-    details: { context: devicesContext, tag, expected: wrong?.[1], actual: String(saved[tag]) },
-  });
-}
-
-async function readState(checkpoint: LoadCheckpoint, { name, parts }: StateContext): Promise<Apply[]> {
-  const context = await checkpoint.openContext(name);
-  try {
-    checkTags(context, parts);
-    const apply: Apply[] = [];
-    for (const part of parts as readonly StatePart<unknown>[]) {
-      const value = await context.load(part.state);
-      await part.check?.(value);
-      apply.push(() => part.set(value));
-    }
-    return apply;
-  } finally {
-    await context.close();
-  }
-}
-
-/** Parts may share a context; a tag that belongs to none of them is state that would be lost. */
-function checkTags(context: LoadContext, parts: readonly StatePart<never>[]): void {
-  const known = new Set(parts.flatMap(({ state }) => state.leaves.map(({ tag }) => tag)));
-  const open = parts.flatMap(({ state }) => (state instanceof OpenState ? [state.prefix] : []));
-  const isKnown = (tag: string): boolean => known.has(tag) || open.some((prefix) => tag.startsWith(prefix));
-  const unknown = context.tags.find(({ name }) => !isKnown(name));
-  if (unknown === undefined) return;
-  throw new CheckpointError('CHKPT_TAG_UNKNOWN', 'a tag that no state of the machine knows', {
-    details: { context: context.name, tag: unknown.name },
-  });
 }

@@ -2,23 +2,20 @@
 import { tracingChannel } from 'node:diagnostics_channel';
 import { openCheckpoint as openInStore } from '../context/checkpoint.ts';
 import type { MemoryTotals } from '../context/memory-frames.ts';
-import type { SaveCheckpoint } from '../context/save-checkpoint.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
 import { type EncodeOptions, type GuestMemory, PageEncoder } from '../memory/index.ts';
 import type { CommitSummary, Store } from '../store/index.ts';
 import { checkpointDigest } from './digest.ts';
 import { Increment, type IncrementOptions, type TrackerReport } from './increment.ts';
+import { saveStates } from './machine-states.ts';
 import { checkLiveOptions, type LiveOptions, type LiveOutcome, MemoryAside } from './memory-aside.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
-import { parentState } from './parent.ts';
-import { producer } from './producer.ts';
 import { tellTotals } from './tell-totals.ts';
 import { inTurn } from './turns.ts';
-import type { SkipPart, StateContext, VirtualMachine } from './virtual-machine.ts';
-import { headerContext, headerOf, headerState } from './vm-header.ts';
-import { devicesContext, memoryContext, planOf, tableTags, type VmPlan } from './vm-plan.ts';
+import type { SkipPart, VirtualMachine } from './virtual-machine.ts';
+import { memoryContext, planOf } from './vm-plan.ts';
 
 export interface SaveVmOptions
   extends Pick<EncodeOptions, 'acceleration' | 'dedup' | 'threads'>,
@@ -226,30 +223,6 @@ function encoderOf(
     });
   if (memory !== undefined) encode(memory);
   return encode;
-}
-
-async function saveStates(
-  vm: VirtualMachine,
-  plan: VmPlan,
-  checkpoint: SaveCheckpoint,
-  { skip, parentUrl }: { readonly skip: readonly SkipPart[]; readonly parentUrl: string | undefined },
-): Promise<void> {
-  const header = await checkpoint.openContext(headerContext);
-  await header.save(headerState, headerOf(vm, skip, producer()));
-  if (parentUrl !== undefined) await header.save(parentState, { parent: { url: parentUrl } });
-  await header.close();
-  if (plan.devices !== undefined) {
-    const table = await checkpoint.openContext(devicesContext);
-    await table.saveAll(Object.fromEntries(tableTags(plan.devices)));
-    await table.close();
-  }
-  for (const state of plan.states) await saveState(checkpoint, state);
-}
-
-async function saveState(checkpoint: SaveCheckpoint, { name, parts }: StateContext): Promise<void> {
-  const context = await checkpoint.openContext(name);
-  for (const part of parts) await context.save(part.state, await part.get());
-  await context.close();
 }
 
 function reportOf(
