@@ -116,6 +116,8 @@ Status WriteProtector::Register(AddressRange range) {
 void WriteProtector::Unregister(AddressRange range) {
   uffdio_range request = {range.start, range.end - range.start};
   ::ioctl(fd_, UFFDIO_UNREGISTER, &request);
+  // Of memory that is write-protected only the kernel wakes nobody.
+  ::ioctl(fd_, UFFDIO_WAKE, &request);
 }
 
 Status WriteProtector::Protect(AddressRange range) {
