@@ -103,8 +103,8 @@ Status Userfault::Unregister(std::uint8_t* host, std::uint64_t bytes) {
   uffdio_range range = {AddressOf(host), bytes};
   const int result = ::ioctl(fd_, UFFDIO_UNREGISTER, &range);
   const int failure = errno;
-  // The kernel wakes who sleeps before it takes the range away (mm/userfaultfd, 6.18): a thread that
-  // faults in between falls asleep for good.
+  // The kernel wakes who sleeps before it takes the range away (mm/userfaultfd, 6.18): a thread
+  // that faults in between falls asleep for good.
   Wake(host, bytes);
   if (result == 0) return Ok();
   return SystemError(failure, "giving guest memory back from userfaultfd");
