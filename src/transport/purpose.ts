@@ -49,7 +49,8 @@ function faultOfGuest(guest: string): string | undefined {
   const byteCount = Buffer.byteLength(guest);
   if (byteCount === 0 || byteCount > guestBytesMax) return `a guest has 1 to ${guestBytesMax} bytes of name`;
   // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what is refused
-  if (/[\u0000-\u001f\u007f-\u009f]/.test(guest) || !guest.isWellFormed()) return 'a guest is printable text';
+  if (/[\u0000-\u001f\u007f-\u009f]/.test(guest) || Buffer.from(guest).toString() !== guest)
+    return 'a guest is printable text';
   return undefined;
 }
 

@@ -80,7 +80,7 @@ export function planSecurity(
     return { channel: address.scheme === 'unix' ? 'plain' : 'tls-psk', proof: true, security: 'psk' };
   }
   if (address.scheme === 'tls') throw insecureError('tls: needs certificates or a one-time key');
-  if (isLocal) return { channel: 'plain', proof: false, security: 'local' };
+  if (isLocal || address.scheme === 'unix') return { channel: 'plain', proof: false, security: 'local' };
   if (insecure === true) return { channel: 'plain', proof: false, security: 'insecure' };
   throw insecureError(`${address.host} can be reached from other machines`);
 }
