@@ -1,4 +1,9 @@
+import type { CheckpointError } from '../errors/index.ts';
 import type { SecurityOptions } from './security.ts';
+
+export const handshakeMsDefault = 5000;
+/** When the kernel begins to ask whether the other end is still there. */
+export const keepAliveMs = 5000;
 
 /** What both ends may set for each connection. */
 export interface LinkOptions extends SecurityOptions {
@@ -16,4 +21,6 @@ export interface ListenOptions extends LinkOptions {
    * taken, not the first that connect.
    */
   readonly accepts?: number | undefined;
+  /** Told of every connection that came to nothing, and why: for logs. It must not throw. */
+  readonly onRefusal?: ((error: CheckpointError, remote: string) => void) | undefined;
 }
