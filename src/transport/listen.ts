@@ -55,6 +55,7 @@ export async function listen(text: string, options: ListenOptions = {}): Promise
   return listener;
 }
 
+const backlogDefault = 64;
 /** How long a refusal may take to get through. */
 const refusalMs = 1000;
 /** How often is looked at how much came that TLS has not let through. */
@@ -73,6 +74,8 @@ class SocketListener implements Listener {
   readonly #onAbort = (): void => void this.#close(abortError(this.#options.signal));
   #address: Address;
   #taken = 0;
+  /** Admitted, and not handed out yet. */
+  #coming = 0;
   #ended: CheckpointError | undefined;
 
   constructor(address: Address, plan: SecurityPlan, options: ListenOptions) {
@@ -220,16 +223,24 @@ class SocketListener implements Listener {
     identity: PeerIdentity | undefined,
   ): Promise<void> {
     const { idleMs } = this.#options;
+    let isAdmitted = false;
     try {
       const purpose = await receiveGuest(channel, {
         ...{ key: this.#key, material },
         authorise: (asked) => this.#authorise(identity, asked),
-        admit: () => this.#admit(),
+        admit: () => {
+          const no = this.#admit();
+          isAdmitted = no === undefined;
+          return no;
+        },
       });
       this.#room.leave(visitor);
       const peer: Peer = { security: this.#plan.security, remote, ...(identity && { identity }) };
       this.#hand(new Link(channel, purpose, peer, idleMs));
     } catch (error) {
+      // It was gone before it heard that it is welcome: its place is free again.
+      if (isAdmitted) this.#taken -= 1;
+      if (isAdmitted) this.#coming -= 1;
       this.#tell(error, remote);
       await this.#refuse(channel, error);
       this.#room.leave(visitor);
@@ -247,11 +258,15 @@ class SocketListener implements Listener {
   #admit(): string | undefined {
     if (this.#ended !== undefined) return 'the listener is closing';
     if (this.#taken >= (this.#options.accepts ?? Number.POSITIVE_INFINITY)) return 'somebody else was first';
+    const { backlog = backlogDefault } = this.#options;
+    if (this.#coming + this.#ready.length >= this.#waiting.length + backlog) return 'busy with another one';
     this.#taken += 1;
+    this.#coming += 1;
     return undefined;
   }
 
   #hand(connection: Connection): void {
+    this.#coming -= 1;
     const waiting = this.#waiting.shift();
     if (this.#ended !== undefined) connection.destroy(this.#ended);
     else if (waiting === undefined) this.#ready.push(connection);

@@ -21,6 +21,8 @@ export interface ListenOptions extends LinkOptions {
    * taken, not the first that connect.
    */
   readonly accepts?: number | undefined;
+  /** How many connections may wait for an `accept`; whoever comes then is refused. Default 64; 0: only who is waited for. */
+  readonly backlog?: number | undefined;
   /** Told of every connection that came to nothing, and why: for logs. It must not throw. */
   readonly onRefusal?: ((error: CheckpointError, remote: string) => void) | undefined;
 }
