@@ -26,7 +26,7 @@ export interface StreamStoreOptions
   extends Pick<ListenOptions, 'tls' | 'psk' | 'insecure' | 'handshakeMs' | 'onRefusal'> {
   /** Told where the store listens, with the real port, as soon as it does. */
   readonly onListening?: ((address: string) => void) | undefined;
-  /** How many senders are taken, one after the other; default 1. Until then the store goes on listening. */
+  /** How many senders are taken, one after the other; default 1, `Infinity` until `close()`. Until then the store goes on listening. */
   readonly count?: number | undefined;
 }
 
@@ -111,7 +111,11 @@ class SocketStore implements Store {
   async #listen(): Promise<Listener> {
     const { onListening, count = 1, ...options } = this.#options;
     // Whoever comes while another one is served hears that at once.
-    const listener = await listen(this.url, { ...options, accepts: count, backlog: 0 });
+    const listener = await listen(this.url, {
+      ...options,
+      accepts: count === Number.POSITIVE_INFINITY ? undefined : count,
+      backlog: 0,
+    });
     onListening?.(listener.address);
     return listener;
   }
