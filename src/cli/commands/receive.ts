@@ -18,7 +18,7 @@ const countMax = 1_000_000;
 const uuidPlace = '{uuid}';
 
 export async function run(invocation: Invocation): Promise<void> {
-  const { line, common, output, signal } = invocation;
+  const { line, common, output } = invocation;
   const [url, target] = [line.operand(0), line.operand(1)];
   if (!isLink(url))
     throw usageError(`${url}: an address is expected: tcp://HOST:PORT, tls://HOST:PORT or unix:PATH`);
