@@ -24,6 +24,7 @@ export interface CertificateOptions {
 }
 
 export class Authority {
+  readonly key: string;
   readonly cert: string;
   readonly #folder: string;
   #count = 0;
@@ -46,6 +47,7 @@ export class Authority {
       `/CN=${name}`,
       ...extensions,
     );
+    this.key = this.#read('ca.key');
     this.cert = this.#read('ca.pem');
   }
 
