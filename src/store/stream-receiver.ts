@@ -2,11 +2,10 @@
  * The receiving end of a stream store: bytes of the stream as they come, straight into the caller's memory, and one answer at the end.
  */
 import { CheckpointError, withDetails } from '../errors/index.ts';
-import { type Connection, readExactly } from '../transport/index.ts';
+import { type Connection, decodeRefusal, readExactly } from '../transport/index.ts';
 import type { ReceivedSummary, StoreReader } from './store.ts';
 import {
   aliveMs,
-  decodeReason,
   decodeRecordHeader,
   encodeAccepted,
   encodeReason,
@@ -122,7 +121,7 @@ export class StreamReceiver implements StoreReader {
         await readExactly(this.#connection, payload);
         throw new CheckpointError(
           'CHKPT_PEER_REFUSED',
-          `the sender has ended it: ${decodeReason(payload).text}`,
+          `the sender has ended it: ${decodeRefusal(payload).reason}`,
         );
       }
     }

@@ -6,8 +6,9 @@
  *
  * so that an end is an end because it was said, and both sides can say why not.
  */
-import { CheckpointError, type ErrorCode, errorTable } from '../errors/index.ts';
+import { CheckpointError, type ErrorCode } from '../errors/index.ts';
 import { parseUuid } from '../format/uuid.ts';
+import { encodeRefusal } from '../transport/index.ts';
 import type { ReceivedSummary } from './store.ts';
 
 export const recordHeaderBytes = 8;
@@ -22,7 +23,6 @@ export const dataBytesMax = 1024 * 1024 * 1024;
 export const acceptedBytes = 16 + 32 + 8;
 /** u16 bytes of the code, code, text. */
 const reasonBytesMax = 1024;
-const codeBytesMax = 64;
 
 /** Whoever has nothing to say yet says that, so often. */
 export const aliveMs = 2000;
@@ -63,29 +63,11 @@ export function encodeAccepted({ uuid, root, bytes }: ReceivedSummary): Buffer {
   return record;
 }
 
-/** Why not, for the other side: of an error its code and message. */
+/** Why not, for the other side: of an error its code and message. `decodeRefusal` reads the payload. */
 export function encodeReason(type: 'abort' | 'refused', error: unknown): Buffer {
   const code: ErrorCode = error instanceof CheckpointError ? error.code : 'CHKPT_INTERNAL';
-  const text = error instanceof Error ? error.message : String(error);
-  const prefix = Buffer.alloc(2);
-  prefix.writeUInt16LE(code.length, 0);
-  const payload = Buffer.concat([prefix, Buffer.from(code), Buffer.from(text)]).subarray(0, reasonBytesMax);
+  const payload = encodeRefusal(code, error instanceof Error ? error.message : String(error));
   return Buffer.concat([encodeRecordHeader(type, payload.length), payload]);
-}
-
-/** What the other side said about why not. Its text is cleaned, its code one of ours or none. */
-export function decodeReason(payload: Buffer): {
-  readonly code: ErrorCode | undefined;
-  readonly text: string;
-} {
-  const codeBytes = payload.length >= 2 ? payload.readUInt16LE(0) : 0;
-  if (codeBytes > codeBytesMax || 2 + codeBytes > payload.length)
-    return { code: undefined, text: 'no reason' };
-  const name = payload.toString('latin1', 2, 2 + codeBytes);
-  const said = payload.toString('utf8', 2 + codeBytes);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what goes
-  const text = said.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffd]/g, ' ').trim() || 'no reason';
-  return { code: Object.hasOwn(errorTable, name) ? (name as ErrorCode) : undefined, text };
 }
 
 export function recordError(what: string): CheckpointError {

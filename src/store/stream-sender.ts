@@ -4,12 +4,11 @@
  */
 import { CheckpointError, withDetails } from '../errors/index.ts';
 import { formatUuid } from '../format/uuid.ts';
-import { type Connection, readExactly } from '../transport/index.ts';
+import { type Connection, decodeRefusal, readExactly } from '../transport/index.ts';
 import type { CommitSummary, StoreWriter } from './store.ts';
 import {
   aliveMs,
   dataBytesMax,
-  decodeReason,
   decodeRecordHeader,
   encodeReason,
   encodeRecordHeader,
@@ -165,8 +164,8 @@ export class StreamSender implements StoreWriter {
         await readExactly(this.#connection, payload);
         if (type === 'alive') continue;
         if (type === 'refused') {
-          const { code, text } = decodeReason(payload);
-          const what = `the receiver says: ${text}${code === undefined ? '' : ` (${code})`}`;
+          const { code, reason } = decodeRefusal(payload);
+          const what = `the receiver says: ${reason}${code === undefined ? '' : ` (${code})`}`;
           return { kind: 'refused', error: new CheckpointError('CHKPT_PEER_REFUSED', what) };
         }
         if (payload.length !== 56) throw protocol('an acknowledgement of an impossible length');

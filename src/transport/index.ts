@@ -2,6 +2,7 @@
 export { type Address, formatAddress, parseAddress } from './address.ts';
 export { connect } from './connect.ts';
 export type { Connection, Peer, PeerIdentity } from './connection.ts';
+export { decodeRefusal, encodeRefusal } from './handshake-message.ts';
 export { type Listener, listen } from './listen.ts';
 export type { LinkOptions, ListenOptions } from './options.ts';
 export type { CheckpointPurpose, MigrationPurpose, Purpose } from './purpose.ts';
