@@ -9,7 +9,7 @@ const linesMax = 450;
 const layers = [
   ['errors', 'limits', 'util'],
   ['native'],
-  ['format'],
+  ['format', 'transport'],
   ['store'],
   ['context'],
   ['memory'],

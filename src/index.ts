@@ -20,6 +20,12 @@ export type { LiveOptions, LiveOutcome } from './checkpoint/memory-aside.ts';
 export { type OpenForLoadOptions, type OpenForSaveOptions, openCheckpoint } from './checkpoint/open.ts';
 export { Operation, type Progress } from './checkpoint/operation.ts';
 export {
+  type ReceiveOptions,
+  type ReceiveReport,
+  type ReceiveTarget,
+  receiveCheckpoint,
+} from './checkpoint/relay.ts';
+export {
   CheckpointRing,
   type RingEntry,
   type RingOptions,
@@ -126,6 +132,8 @@ export {
   MemoryStoreSpace,
   memoryStoreFactory,
   openStore,
+  openStreamStore,
+  type ReceivedSummary,
   registeredSchemes,
   registerStore,
   type Segment,
@@ -139,4 +147,7 @@ export {
   StoreRegistry,
   type StoreWriteOptions,
   type StoreWriter,
+  type StreamStore,
+  type StreamStoreOptions,
 } from './store/index.ts';
+export type { PeerIdentity, PskOptions, Purpose, SecurityOptions, TlsOptions } from './transport/index.ts';

@@ -51,3 +51,19 @@ export const manifestBytesMax = 64 * 1024 * 1024;
 
 /** Most worker threads of one save or load. */
 export const threadsMax = 64;
+
+/** Longest name of a guest in the purpose of a connection, in bytes of UTF-8. */
+export const guestBytesMax = 255;
+
+/** Most connections of one migration. */
+export const streamCountMax = 64;
+
+/** Most payload bytes of one message of a handshake, or of a refusal. */
+export const handshakePayloadBytesMax = 1024;
+
+/** Most bytes that are read from a connection before it is authenticated. */
+export const unauthenticatedBytesMax = 16 * 1024;
+
+/** Most connections of a listener that are not authenticated yet, in all and from one address; the oldest gives way. */
+export const unauthenticatedCountMax = 64;
+export const unauthenticatedPerAddressMax = 8;

@@ -238,6 +238,9 @@ function reportOf(
 
 /** Whatever an abort made fail on the way is reported as the abort. */
 export function abortedOr(error: unknown, signal: AbortSignal | undefined): unknown {
-  if (!signal?.aborted || (error instanceof CheckpointError && error.code === 'CHKPT_ABORTED')) return error;
+  if (!signal?.aborted) return error;
+  // Somebody else may have what was saved: that is more than being cancelled.
+  if (error instanceof CheckpointError && (error.code === 'CHKPT_ABORTED' || error.kind === 'doubt'))
+    return error;
   return new CheckpointError('CHKPT_ABORTED', 'aborted', { cause: error });
 }

@@ -5,6 +5,8 @@
  */
 import { chainCommands, parentOption } from './chain-commands.ts';
 import type { Invocation } from './invocation.ts';
+import { linkCommands } from './link-commands.ts';
+import { linkOptions } from './link-options.ts';
 
 export interface OptionSpec {
   /** Without the dashes. */
@@ -68,7 +70,7 @@ export const commonOptions: readonly OptionSpec[] = [
   { name: 'time', value: 'ISO', summary: 'creation time of the new checkpoint; default now' },
   { name: 'json', summary: 'one JSON document on standard output' },
   { name: 'quiet', short: 'q', summary: 'no progress, no summary' },
-  { name: 'insecure', summary: 'allow connections off loopback without TLS; no command here connects yet' },
+  { name: 'insecure', summary: 'allow connections off this machine that nothing protects' },
   { name: 'help', short: 'h', summary: 'this text' },
 ];
 
@@ -128,13 +130,15 @@ export const commands: readonly CommandSpec[] = [
         summary:
           'save an increment: only pages that differ from the checkpoint there, which has to stay; given again: where a parent of that one is that has moved',
       },
+      ...linkOptions,
     ],
-    common: ['threads', 'codec', 'uuid', 'time', 'json', 'quiet'],
+    common: ['threads', 'codec', 'uuid', 'time', 'json', 'quiet', 'insecure'],
     notes: [
       baseNote,
       stateNote,
       qemuNote,
       'Nothing is visible at STORE before everything is written and flushed; an older checkpoint stays until then.',
+      'STORE tcp://HOST:PORT, tls://HOST:PORT or unix:PATH is a chkpt receive or chkpt load that listens there.',
     ],
     examples: [
       ['chkpt save --memory ram.img vm.chkpt', 'one image, as a file'],
@@ -142,6 +146,7 @@ export const commands: readonly CommandSpec[] = [
       ['chkpt save --memory ram.img --state pic.irr=irr.bin --json vm.chkpt', 'with device state'],
       ['chkpt save --memory ram.img --parent monday.chkpt tuesday.chkpt', 'only what changed since'],
       ['chkpt save --qemu vm.qmp --copy-memory vm.chkpt', 'a QEMU guest, stopped for a moment only'],
+      ['chkpt save --memory ram.img tls://host:7000 --psk-file key', 'to a chkpt receive on another machine'],
     ],
     isInterruptible: true,
     load: () => import('./commands/save.ts'),
@@ -196,8 +201,9 @@ export const commands: readonly CommandSpec[] = [
         summary:
           'with --as: continue a second time, or clone a machine that cannot be told that it is a clone',
       },
+      ...linkOptions,
     ],
-    common: ['threads', 'json', 'quiet'],
+    common: ['threads', 'json', 'quiet', 'insecure'],
     notes: [
       baseNote,
       stateNote,
@@ -278,10 +284,11 @@ export const commands: readonly CommandSpec[] = [
     load: () => import('./commands/verify.ts'),
   },
   ...chainCommands,
+  ...linkCommands,
 ];
 
 /** Words of the contract that this version answers with a usage error. */
-export const laterCommands: readonly string[] = ['convert', 'send', 'receive', 'bench'];
+export const laterCommands: readonly string[] = ['convert', 'send', 'bench'];
 
 /** Shells that `chkpt completion` knows. */
 export const shells = ['bash', 'zsh', 'fish'] as const;

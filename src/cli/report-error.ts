@@ -53,6 +53,12 @@ const adviceOfCommand: Readonly<Record<string, Readonly<Record<string, string>>>
     CHKPT_ABORTED: 'the QEMU holds part of the checkpoint: end it',
     CHKPT_IO: 'end the QEMU if it was being loaded into',
   },
+  receive: {
+    CHKPT_NOT_FOUND: 'check the folder of STORE, and the files of the options',
+    CHKPT_ABORTED: 'nothing was kept of what had not ended',
+    CHKPT_UNAUTHENTICATED:
+      'check certificates, --tls-ca and --tls-peer of both sides, or make a new one-time key',
+  },
   verify: {
     CHKPT_ABORTED: 'the checkpoint was not verified',
     CHKPT_PARENT_MISSING: 'tell where it is with --parent URL, or verify without parents: --alone',
@@ -67,7 +73,8 @@ export function failureOf(error: unknown, command: string | undefined, interrupt
   if (error instanceof OutputClosed) return { exitCode: 0 };
   const known = error instanceof CheckpointError ? error : internalError(error);
   const { received, exitCode: interruptedCode } = interrupt ?? {};
-  const exitCode = interruptedCode ?? exitCodes[known.kind];
+  // That something may be kept elsewhere matters more than that the command was stopped.
+  const exitCode = known.kind === 'doubt' ? exitCodes.doubt : (interruptedCode ?? exitCodes[known.kind]);
   const isStop = known.code === 'CHKPT_ABORTED' && received !== undefined;
   const what = isStop ? `stopped by ${received}${placeOf(known)}` : known.message;
   const line = `chkpt: ${known.code}: ${printable(what)}; ${adviceOf(known, command)}`;

@@ -41,6 +41,8 @@ export interface StreamReaderOptions {
   readonly bufferBytes?: number | undefined;
   /** Gives buffers whose start is aligned, for faster reads. */
   readonly allocator?: AlignedAllocator | undefined;
+  /** False: a sender who waits to hear of the end hears it from somebody else, when more than verifying is done. Default true. */
+  readonly answers?: boolean | undefined;
 }
 
 /** What a whole, verified stream amounts to. */
@@ -182,6 +184,7 @@ export class StreamReader {
     } catch (error) {
       const place: ErrorDetails = { store: this.#options.store, context: this.#context?.name };
       this.#failure = { error: withDetails(error, place) };
+      if (this.#options.answers !== false) await this.#reader.refuse?.(this.#failure.error);
       throw this.#failure.error;
     } finally {
       this.#busy = false;
@@ -349,8 +352,11 @@ export class StreamReader {
     this.#phase = 'done';
     const header = this.#header;
     if (header === undefined) throw new TypeError('END without a header');
-    const bytes = this.#queue.offset;
-    return { kind: 'end', summary: { header, root: hexOf(root), counts, bytes, indexed: end.tailBytes > 0 } };
+    const received = { uuid: header.uuid, root: hexOf(root), bytes: this.#queue.offset };
+    if (this.#options.answers !== false) await this.#reader.acknowledge?.(received);
+    const { bytes } = received;
+    const summary = { header, root: received.root, counts, bytes, indexed: end.tailBytes > 0 };
+    return { kind: 'end', summary };
   }
 
   async #checkStreamEnd(): Promise<void> {

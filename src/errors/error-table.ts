@@ -314,6 +314,43 @@ export const errorTable = {
     when: 'During a live save the guest overwrote more pages than may be set aside, or gave pages back before they were saved.',
     advice: 'the guest runs on; save again, with a higher maxSideBytes or with copyMemory',
   },
+  // Connections to other processes and machines.
+  CHKPT_INSECURE: {
+    kind: 'usage',
+    when: 'A connection that leaves this machine was asked for without TLS, without a one-time key, and not as insecure.',
+    advice:
+      'use tls: with certificates, or a one-time key; insecure is for networks that nobody else reaches',
+  },
+  CHKPT_LINK_LOST: {
+    kind: 'io',
+    when: 'A connection could not be made, or ended before everything was said.',
+    advice: 'check that the other side runs and can be reached, and look at what it says',
+  },
+  CHKPT_TIMEOUT: {
+    kind: 'io',
+    when: 'The other side of a connection is silent, or slower than the slowest that is allowed.',
+    advice: 'check the network and the other side',
+  },
+  CHKPT_UNAUTHENTICATED: {
+    kind: 'io',
+    when: 'The other side of a connection could not prove who it is.',
+    advice: 'check certificates, CA and names of both sides, or make a new one-time key',
+  },
+  CHKPT_PEER_REFUSED: {
+    kind: 'io',
+    when: 'The other side of a connection refuses: it does not trust this one, is busy, or failed itself.',
+    advice: 'see the reason it gives; its own output has more',
+  },
+  CHKPT_PEER_PROTOCOL: {
+    kind: 'io',
+    when: 'What is at the other end of a connection is no chkpt, or breaks the protocol.',
+    advice: 'check the address, and that both sides have versions that fit',
+  },
+  CHKPT_UNACKNOWLEDGED: {
+    kind: 'doubt',
+    when: 'The connection was lost after everything was sent, before the receiver said that it has kept the checkpoint.',
+    advice: 'look at the receiver with chkpt info: the checkpoint may be there or not',
+  },
   CHKPT_NO_NATIVE: {
     kind: 'unsupported',
     when: 'The native addon could not be loaded; info, ls, cat and verify work without it.',

@@ -6,6 +6,7 @@ import { memoryStoreFactory } from './memory-store.ts';
 import { nullStoreFactory } from './null-store.ts';
 import { StoreRegistry } from './registry.ts';
 import type { Store, StoreFactory } from './store.ts';
+import { streamStoreFactory } from './stream-store.ts';
 
 export const defaultStoreRegistry = new StoreRegistry();
 
@@ -14,6 +15,7 @@ defaultStoreRegistry.register('null', nullStoreFactory);
 defaultStoreRegistry.register('file', fileStoreFactory());
 defaultStoreRegistry.register('dir', directoryStoreFactory());
 defaultStoreRegistry.register('fd', descriptorStoreFactory);
+for (const scheme of ['tcp', 'tls', 'unix']) defaultStoreRegistry.register(scheme, streamStoreFactory);
 
 /**
  * Makes a store of your own known to every function and command that takes a URL. See

@@ -8,7 +8,8 @@
 import { fstatSync } from 'node:fs';
 import { isatty } from 'node:tty';
 import { CheckpointError, type ErrorDetails, fromSystemError } from '../errors/index.ts';
-import { type ByteChannel, channelOf } from './byte-channel.ts';
+import type { ByteChannel } from '../transport/byte-channel.ts';
+import { channelOf } from './byte-channel.ts';
 import { errnoOf } from './file-system.ts';
 import type {
   Store,

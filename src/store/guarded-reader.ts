@@ -1,7 +1,7 @@
 /** The reader's half of the guard: see guard.ts. */
 import { CheckpointError } from '../errors/index.ts';
 import { fromStore, storeFailure, throwIfAborted } from './failure.ts';
-import type { StoreExtent, StoreReader } from './store.ts';
+import type { ReceivedSummary, StoreExtent, StoreReader } from './store.ts';
 
 /** A reader without random access. */
 export class GuardedReader implements StoreReader {
@@ -39,6 +39,18 @@ export class GuardedReader implements StoreReader {
     }
   }
 
+  async acknowledge(received: ReceivedSummary): Promise<void> {
+    await this.#perform('acknowledge', async () => await this.inner.acknowledge?.(received));
+  }
+
+  async refuse(error: unknown): Promise<void> {
+    try {
+      await this.inner.refuse?.(error);
+    } catch {
+      // What it was refused for is what the caller must hear of.
+    }
+  }
+
   /** Waits for the reads in progress. */
   async close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -63,7 +75,7 @@ export class GuardedReader implements StoreReader {
     }
   }
 
-  async #perform(call: string, work: () => Promise<number>): Promise<number> {
+  async #perform<T>(call: string, work: () => Promise<T>): Promise<T> {
     try {
       throwIfAborted(this.#signal, this.#url);
       return await work();

@@ -9,6 +9,7 @@ export { nullStoreFactory } from './null-store.ts';
 export { StoreRegistry } from './registry.ts';
 export type {
   CommitSummary,
+  ReceivedSummary,
   Segment,
   SegmentSummary,
   Store,
@@ -19,3 +20,9 @@ export type {
   StoreWriteOptions,
   StoreWriter,
 } from './store.ts';
+export {
+  openStreamStore,
+  type StreamStore,
+  type StreamStoreOptions,
+  streamStoreFactory,
+} from './stream-store.ts';

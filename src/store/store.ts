@@ -75,6 +75,9 @@ export type StoreExtent =
   | { readonly bytes: number; readonly descriptor: number; readonly position: number }
   | { readonly bytes: number; readonly view: Uint8Array };
 
+/** What a receiver says that it has. */
+export type ReceivedSummary = Pick<CommitSummary, 'uuid' | 'root' | 'bytes'>;
+
 /** One load in progress. */
 export interface StoreReader {
   /** Bytes of the whole stream, when the store knows. */
@@ -95,6 +98,13 @@ export interface StoreReader {
    * `undefined`, when the store cannot.
    */
   extents?(): readonly StoreExtent[] | undefined;
+  /**
+   * The stream was verified as a whole and, where it was to be kept, is kept: for a sender who waits to hear it. After the last `read`,
+   * once. Optional.
+   */
+  acknowledge?(received: ReceivedSummary): Promise<void>;
+  /** The stream was not taken, and why. Instead of `acknowledge`, at any moment between two reads; never rejects. Optional. */
+  refuse?(error: unknown): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -28,7 +28,10 @@ async function refusal(words: readonly string[]): Promise<{ code: number; line: 
 const save = ['save', '--memory', '/no/ram.img'];
 
 test.each<[words: string[], line: RegExp]>([
-  [[], /a command is missing: save, load, info, ls, cat, verify, flatten, diff, prune; see chkpt --help/],
+  [
+    [],
+    /a command is missing: save, load, info, ls, cat, verify, flatten, diff, prune, receive; see chkpt --help/,
+  ],
   [['sav'], /unknown command sav; did you mean save\?/],
   [['lso'], /did you mean ls\?/],
   [['frobnicate'], /unknown command frobnicate; see/],
@@ -36,7 +39,7 @@ test.each<[words: string[], line: RegExp]>([
   [['help', 'nothing'], /unknown command nothing/],
   [['completion'], /completion takes one of bash, zsh, fish/],
   [['completion', 'tcsh'], /completion takes one of bash, zsh, fish/],
-  ...['convert', 'send', 'receive', 'bench'].map((word): [string[], RegExp] => [
+  ...['convert', 'send', 'bench'].map((word): [string[], RegExp] => [
     [word, 'a', 'b'],
     new RegExp(`chkpt ${word} is not available in this version`),
   ]),
@@ -318,6 +321,7 @@ test('every code of the error table has the exit code of its kind, and its line 
     io: [1],
     unsupported: [1],
     aborted: [1],
+    doubt: [4],
   });
   expect(failureOf(new TypeError('a bug'), undefined)).toEqual({
     exitCode: 1,

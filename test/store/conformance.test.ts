@@ -3,6 +3,7 @@ import { gzipStoreFactory } from '../../examples/custom-store.ts';
 import { openStore, registerStore, StoreRegistry } from '../../src/store/index.ts';
 import { MemoryStoreSpace, memoryStoreFactory } from '../../src/store/memory-store.ts';
 import { describeStore } from '../conformance/store.suite.ts';
+import { StoreBehindConnection } from './support/behind-connection.ts';
 import { listTree, makeFolder } from './support/folders.ts';
 
 describeStore('mem:', { randomAccess: true }, () => {
@@ -32,3 +33,17 @@ describeStore(
     return { open: () => openStore(`gzip:${folder}/vm.chkpt.gz`), remains: () => listTree(folder) };
   },
 );
+
+describeStore('mem: behind unix:', { randomAccess: true, removes: false, claims: false }, () => {
+  const folder = makeFolder();
+  const space = new MemoryStoreSpace();
+  let saves = 0;
+  const path = (): string => {
+    saves += 1;
+    return `${folder}/${saves}`;
+  };
+  const inner = memoryStoreFactory(space);
+  const registry = new StoreRegistry();
+  registry.register('mem', (rest, url) => new StoreBehindConnection(inner(rest, url), path));
+  return { open: () => registry.open('mem:checkpoint'), remains: () => space.names() };
+});

@@ -2,13 +2,14 @@
 import { resolve } from 'node:path';
 import { identityDocument, identityNote, identityOf } from '../identity-argument.ts';
 import type { Invocation } from '../invocation.ts';
+import { linkedStoreOf } from '../link-argument.ts';
 import { type ImageLoaded, loadImage } from '../load-image.ts';
 import { parseMemoryArguments } from '../memory-argument.ts';
 import { createProgress } from '../progress.ts';
 import { loadQemu, qemuSocketOf } from '../qemu-guest.ts';
 import { skipOf } from '../skip-argument.ts';
 import { parseStateArguments, standardStream } from '../state-argument.ts';
-import { parentsOf, refuseStoreFile, storeOf } from '../store-argument.ts';
+import { parentsOf, refuseStoreFile } from '../store-argument.ts';
 import { countOf, formatBytes, formatDuration, formatRate, ratioOf } from '../units.ts';
 import { usageError } from '../usage-error.ts';
 
@@ -19,9 +20,10 @@ export async function run(invocation: Invocation): Promise<void> {
   await (socket === undefined ? runImages(invocation) : runQemu(invocation, socket));
 }
 
-async function runQemu({ line, common, output, signal }: Invocation, socket: string): Promise<void> {
+async function runQemu(invocation: Invocation, socket: string): Promise<void> {
+  const { line, common, output, signal } = invocation;
   const skip = skipOf(line);
-  const store = storeOf(line.operand(0));
+  const store = linkedStoreOf(line.operand(0), invocation, 'listen');
   const parents = parentsOf(line);
   const isPaused = line.has('paused');
   const identity = identityOf(line);
@@ -48,7 +50,8 @@ async function runQemu({ line, common, output, signal }: Invocation, socket: str
   }
 }
 
-async function runImages({ line, common, output, signal }: Invocation): Promise<void> {
+async function runImages(invocation: Invocation): Promise<void> {
+  const { line, common, output, signal } = invocation;
   const skip = skipOf(line);
   const memory = parseMemoryArguments(line.all('memory'));
   const states = parseStateArguments(line.all('state'));
@@ -59,7 +62,7 @@ async function runImages({ line, common, output, signal }: Invocation): Promise<
   if (common.json && states.some(({ path }) => path === standardStream)) {
     throw usageError('--json and --state …=- both need standard output');
   }
-  const store = storeOf(line.operand(0));
+  const store = linkedStoreOf(line.operand(0), invocation, 'listen');
   const parents = parentsOf(line);
   const identity = identityOf(line);
   for (const { url } of [store, ...parents]) refuseStoreFile(url, outputs);

@@ -4,6 +4,7 @@ import type { TrackerReport } from '../../checkpoint/increment.ts';
 import { noPages } from '../../format/page-sequence.ts';
 import type { MemoryTotals, SkipPart } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
+import { linkedStoreOf } from '../link-argument.ts';
 import { type MemoryArgument, parseMemoryArguments } from '../memory-argument.ts';
 import type { ParsedLine } from '../parse-line.ts';
 import { createProgress } from '../progress.ts';
@@ -13,7 +14,7 @@ import { saveImage } from '../save-image.ts';
 import { skipOf } from '../skip-argument.ts';
 import { parseStateArguments, placeStates } from '../state-argument.ts';
 import { readStates } from '../state-files.ts';
-import { parentsOf, refuseSharedOutput, refuseStoreFile, storeOf } from '../store-argument.ts';
+import { parentsOf, refuseSharedOutput, refuseStoreFile } from '../store-argument.ts';
 import { formatBytes, formatDuration, formatRate, ratioOf } from '../units.ts';
 import { usageError } from '../usage-error.ts';
 
@@ -29,9 +30,10 @@ export async function run(invocation: Invocation): Promise<void> {
   await (socket === undefined ? runImages(invocation) : runQemu(invocation, socket));
 }
 
-async function runQemu({ line, common, output, signal }: Invocation, socket: string): Promise<void> {
+async function runQemu(invocation: Invocation, socket: string): Promise<void> {
+  const { line, common, output, signal } = invocation;
   const skip = skipOf(line);
-  const store = storeOf(line.operand(0));
+  const store = linkedStoreOf(line.operand(0), invocation, 'connect');
   refuseSharedOutput(store, common);
   const parents = parentsOf(line);
   const progress = createProgress('saving', common);
@@ -52,11 +54,12 @@ async function runQemu({ line, common, output, signal }: Invocation, socket: str
   }
 }
 
-async function runImages({ line, common, output, signal }: Invocation): Promise<void> {
+async function runImages(invocation: Invocation): Promise<void> {
+  const { line, common, output, signal } = invocation;
   const skip = skipOf(line);
   const memory = memoryOf(line, skip);
   const stateInputs = placeStates(parseStateArguments(line.all('state')));
-  const store = storeOf(line.operand(0));
+  const store = linkedStoreOf(line.operand(0), invocation, 'connect');
   refuseSharedOutput(store, common);
   const parents = parentsOf(line);
   refuseStoreFile(

@@ -1,0 +1,150 @@
+/**
+ * A checkpoint from one store into another as it is: the same bytes, verified while they pass, visible only when all of them are sound.
+ * With a stream store at one end it is a remote backup.
+ */
+import type { MemoryFrameSink } from '../context/memory-frames.ts';
+import { SegmentSplitter } from '../context/segment-splitter.ts';
+import { StreamReader, type StreamSummary } from '../context/stream-reader.ts';
+import { CheckpointError } from '../errors/index.ts';
+import type { Digest64 } from '../format/digest.ts';
+import type { StreamHeader } from '../format/stream-header.ts';
+import { pageBytes } from '../limits.ts';
+import { PageDecoder } from '../memory/index.ts';
+import { PortableVerifier } from '../memory/portable-verifier.ts';
+import { hasNativeAddon } from '../native/index.ts';
+import type { Store, StoreReader } from '../store/index.ts';
+import { checkpointDigest } from './digest.ts';
+import { toStore } from './open.ts';
+import { Operation, type Progress } from './operation.ts';
+import { abortedOr } from './save-vm.ts';
+
+/** Where a received checkpoint goes: a store, or a choice by what its first bytes say. */
+export type ReceiveTarget = string | Store | ((header: StreamHeader) => string | Store);
+
+export interface ReceiveOptions {
+  /** Worker threads, 1 to 64; default: number of processors. */
+  readonly threads?: number | undefined;
+  /** Stops receiving: nothing is published, and the sender hears of it. */
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+/** A checkpoint that was verified as a whole and is kept. */
+export interface ReceiveReport extends StreamSummary {
+  /** Of the store that has it. */
+  readonly url: string;
+  /** The sender was told. False: the connection was lost after the checkpoint was kept. */
+  readonly acknowledged: boolean;
+  /** Wall time from the first byte on, milliseconds. */
+  readonly elapsedMs: number;
+}
+
+/**
+ * Takes one checkpoint from `source` (of a stream store: from the next sender) and keeps it in `target`, byte for byte. Every digest
+ * is checked and every page decoded. The sender hears that it is kept when `target` has committed it.
+ *
+ * Rejects with errors of kind `damaged`, `CHKPT_LINK_LOST`, `CHKPT_TIMEOUT`, `CHKPT_PEER_REFUSED`, and those of the stores; then
+ * `target` is what it was, and the sender was told why, if it could be.
+ */
+export function receiveCheckpoint(
+  source: string | Store,
+  target: ReceiveTarget,
+  options: ReceiveOptions = {},
+): Operation<ReceiveReport> {
+  return new Operation<ReceiveReport>(async (report) => {
+    const { signal, threads } = options;
+    signal?.throwIfAborted();
+    const from = toStore(source);
+    const digest = await checkpointDigest();
+    const reader = await from.openReader({ signal });
+    try {
+      return await relay(from, reader, target, { digest, signal, threads, report });
+    } catch (error) {
+      const failure = abortedOr(error, signal);
+      await reader.refuse?.(failure);
+      throw failure;
+    } finally {
+      await reader.close();
+    }
+  }, options.onProgress);
+}
+
+interface Work {
+  readonly digest: Digest64;
+  readonly signal: AbortSignal | undefined;
+  readonly threads: number | undefined;
+  readonly report: (progress: Omit<Progress, 'elapsedMs'>) => void;
+}
+
+async function relay(
+  from: Store,
+  reader: StoreReader,
+  target: ReceiveTarget,
+  work: Work,
+): Promise<ReceiveReport> {
+  const begin = performance.now();
+  const { digest, signal } = work;
+  let to: Store | undefined;
+  const splitter = new SegmentSplitter(digest, from.url, async (header) => {
+    to = toStore(typeof target === 'function' ? target(header) : target);
+    if (to.url === from.url) {
+      throw new CheckpointError('CHKPT_STORE_URL', 'source and target are the same store', {
+        details: { store: to.url },
+      });
+    }
+    return await to.openWriter({ uuid: header.uuid, signal });
+  });
+  // The bytes are in the target before the reader sees them, and count for nothing there until it has found them good.
+  const passing: StoreReader = {
+    byteLength: reader.byteLength,
+    read: async (bytes) => {
+      const byteCount = await reader.read(bytes);
+      await splitter.push(bytes.subarray(0, byteCount));
+      return byteCount;
+    },
+    close: async () => undefined,
+  };
+  try {
+    const stream = new StreamReader(passing, { digest, store: from.url, signal, answers: false });
+    const summary = await verify(stream, work);
+    await splitter.commit(summary);
+    const { header, root, bytes } = summary;
+    const acknowledged = await tell(reader, { uuid: header.uuid, root, bytes });
+    return { ...summary, url: to?.url ?? '', acknowledged, elapsedMs: performance.now() - begin };
+  } catch (error) {
+    await splitter.abort().catch(() => undefined);
+    throw error;
+  }
+}
+
+async function tell(
+  reader: StoreReader,
+  received: Parameters<NonNullable<StoreReader['acknowledge']>>[0],
+): Promise<boolean> {
+  try {
+    await reader.acknowledge?.(received);
+    return true;
+  } catch {
+    // It is kept all the same; the sender is in doubt and has to look.
+    return false;
+  }
+}
+
+async function verify(stream: StreamReader, { digest, threads, report }: Work): Promise<StreamSummary> {
+  let memoryBytes = 0;
+  for await (const item of stream) {
+    if (item.kind === 'end') {
+      report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
+      return item.summary;
+    }
+    if (item.kind !== 'context-open' || item.contextKind !== 'memory') continue;
+    memoryBytes = item.regions.reduce((sum, region) => sum + region.pageCount * pageBytes, 0);
+    const onPages = (pages: number): void =>
+      report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes });
+    const sink: MemoryFrameSink = hasNativeAddon()
+      ? new PageDecoder(undefined, { threads, onPages })
+      : new PortableVerifier({ digest });
+    await stream.readMemory(sink);
+  }
+  throw new TypeError('a stream ends with END');
+}
