@@ -32,12 +32,13 @@ describe('the state of v86', () => {
   test('a state comes back from its file', () => {
     fc.assert(
       fc.property(fc.array(node), fc.nat(), (entries, version) => {
-        // JSON knows no negative zero, and v86 needs none.
-        fc.pre(
-          !JSON.stringify(entries, (_, value) => (Object.is(value, -0) ? 'negative zero' : value)).includes(
-            'negative zero',
-          ),
-        );
+        // JSON knows neither negative zero nor what is not finite, and v86 needs none.
+        let isJson = true;
+        JSON.stringify(entries, (_, value) => {
+          if (typeof value === 'number') isJson &&= Number.isFinite(value) && !Object.is(value, -0);
+          return value;
+        });
+        fc.pre(isJson);
         expect(parseStateFile(new Uint8Array(encodeStateFile({ version, entries })))).toEqual({
           version,
           entries,

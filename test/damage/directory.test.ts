@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { damageSuite } from './damage.suite.ts';
 import { fileFactory } from './file-specimen.ts';
 
-damageSuite('dir:', 'one', async () =>
+damageSuite('dir:', 'sample', async () =>
   fileFactory('dir', (path) => {
     const { generation } = JSON.parse(readFileSync(join(path, 'MANIFEST.json'), 'utf8')) as {
       generation: string;

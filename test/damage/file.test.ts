@@ -1,4 +1,4 @@
 import { damageSuite } from './damage.suite.ts';
 import { fileFactory } from './file-specimen.ts';
 
-damageSuite('file:', 'one', async () => fileFactory('file', () => ['']));
+damageSuite('file:', 'sample', async () => fileFactory('file', () => ['']));

@@ -1,7 +1,7 @@
 import { defaultMemoryStoreSpace } from '../../src/store/index.ts';
 import { damageSuite } from './damage.suite.ts';
 
-damageSuite('mem:', 'every', async () => ({
+damageSuite('mem:', 'every byte', async () => ({
   url: 'mem:sample',
   copy: async (lane) => {
     const name = `lane${lane}`;

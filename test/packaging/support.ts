@@ -1,6 +1,6 @@
 /** A copy of the checkout to build in, so that builds do not disturb the tree or each other. */
 import { execFile } from 'node:child_process';
-import { cp, mkdir, mkdtemp, rm, symlink } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, realpath, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,7 +15,7 @@ export interface RunOptions {
 
 /** Runs a program to its end; rejects with what it printed. */
 export async function run(program: string, args: readonly string[], options: RunOptions): Promise<string> {
-  const env = { ...process.env, ...options.env };
+  const env = { ...process.env, CCACHE_BASEDIR: options.cwd, CCACHE_NOHASHDIR: '1', ...options.env };
   try {
     const { stdout } = await promisify(execFile)(program, [...args], {
       ...options,
@@ -33,7 +33,10 @@ export interface Checkout extends AsyncDisposable {
   readonly path: string;
 }
 
-/** The files that git knows (or would add), with the installed modules linked in. */
+/**
+ * The files that git knows (or would add), and the installed modules, linked file by file: a compiler's cache sees the same relative paths
+ * as in the tree itself.
+ */
 export async function copyCheckout(): Promise<Checkout> {
   const path = await mkdtemp(join(tmpdir(), 'chkpt-checkout-'));
   const listed = await run('git', ['ls-files', '-co', '--exclude-standard'], { cwd: root });
@@ -43,6 +46,12 @@ export async function copyCheckout(): Promise<Checkout> {
       if (error.code !== 'ENOENT') throw error; // deleted, not committed yet
     });
   }
-  await symlink(join(root, 'node_modules'), join(path, 'node_modules'));
+  await run(
+    'cp',
+    ['-a', '--link', join(await realpath(join(root, 'node_modules')), '.'), join(path, 'node_modules')],
+    { cwd: root },
+  )
+    // Another file system.
+    .catch(() => symlink(join(root, 'node_modules'), join(path, 'node_modules')));
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
 }
