@@ -26,6 +26,7 @@ void PageSetWrap::Define(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&PageSetWrap::MarkRun>("markRun"),
                       InstanceMethod<&PageSetWrap::Merge>("merge"),
                       InstanceMethod<&PageSetWrap::Take>("take"),
+                      InstanceMethod<&PageSetWrap::TakeFirst>("takeFirst"),
                       InstanceMethod<&PageSetWrap::Runs>("runs"),
                   });
   AddonData::Of(env).page_set_constructor = Napi::Persistent(constructor);
@@ -94,6 +95,15 @@ Napi::Value PageSetWrap::Merge(const Napi::CallbackInfo& info) {
 Napi::Value PageSetWrap::Take(const Napi::CallbackInfo& info) {
   auto taken = std::make_shared<DirtyBitmap>(set_->page_count());
   set_->MoveTo(taken.get());
+  return Wrap(info.Env(), std::move(taken));
+}
+
+// takeFirst(pages): PageSet
+Napi::Value PageSetWrap::TakeFirst(const Napi::CallbackInfo& info) {
+  const auto pages = ToUint64(info[0]);
+  if (!pages || *pages == 0) return ThrowType(info.Env(), "a number of pages expected");
+  auto taken = std::make_shared<DirtyBitmap>(set_->page_count());
+  set_->MoveFirst(*pages, taken.get());
   return Wrap(info.Env(), std::move(taken));
 }
 

@@ -30,6 +30,7 @@ class PageSetWrap : public Napi::ObjectWrap<PageSetWrap> {
   Napi::Value MarkRun(const Napi::CallbackInfo& info);
   Napi::Value Merge(const Napi::CallbackInfo& info);
   Napi::Value Take(const Napi::CallbackInfo& info);
+  Napi::Value TakeFirst(const Napi::CallbackInfo& info);
   Napi::Value Runs(const Napi::CallbackInfo& info);
 
   std::shared_ptr<DirtyBitmap> set_;

@@ -284,6 +284,41 @@ TEST(DirtyBitmapTest, MoveToAndMergeToKeepWhatTheTargetHeld) {
   }
 }
 
+TEST(DirtyBitmapTest, MoveFirstTakesWholeWordsFromTheStartUntilThereAreEnough) {
+  std::mt19937_64 random(77);
+  for (int round = 0; round < 40; ++round) {
+    const std::uint64_t pages = 1 + random() % 700;
+    const Model model = RandomModel(random, pages);
+    const std::vector<std::uint64_t> all = WordsOf(model);
+    DirtyBitmap source(pages);
+    source.Merge(all);
+    std::vector<std::uint64_t> seen(all.size());
+    std::uint64_t left = source.CountMarked();
+    while (left > 0) {
+      const std::uint64_t wanted = 1 + random() % 100;
+      DirtyBitmap first(pages);
+      const std::uint64_t moved = source.MoveFirst(wanted, &first);
+      EXPECT_EQ(moved, first.CountMarked());
+      EXPECT_GE(moved, std::min(wanted, left));
+      EXPECT_LT(moved, wanted + 64);
+      EXPECT_EQ(source.CountMarked(), left - moved);
+      left -= moved;
+      const std::vector<std::uint64_t> words = TakeAll(first);
+      for (std::size_t i = 0; i < words.size(); ++i) {
+        EXPECT_EQ(seen[i] & words[i], 0U);
+        // In order: nothing before what was taken earlier.
+        if (words[i] != 0) {
+          EXPECT_EQ(words[i], all[i]);
+        }
+        seen[i] |= words[i];
+      }
+    }
+    EXPECT_EQ(seen, all);
+    DirtyBitmap none(pages);
+    EXPECT_EQ(source.MoveFirst(5, &none), 0U);
+  }
+}
+
 TEST(DirtyBitmapDeathTest, APageOutsideTheBitmapIsABugOfOurs) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   DirtyBitmap bitmap(65);

@@ -52,6 +52,15 @@ export class PageSet {
   }
 
   /**
+   * Moves its first `pages` pages into a new set: at least so many, when it has them, and at most 63 more. Throws `RangeError` for less than
+   * one page.
+   */
+  takeFirst(pages: number): PageSet {
+    if (!Number.isSafeInteger(pages) || pages < 1) throw new RangeError('pages must be 1 or more');
+    return new PageSet(this.pageCount, this.native.takeFirst(pages));
+  }
+
+  /**
    * Its runs, ascending, as long as can be, in arrays of at most `limit` pairs (default 65,536; at most 1,048,576):
    * first page, number of pages, first page, number of pages, …
    */

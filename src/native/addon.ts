@@ -46,6 +46,8 @@ export interface NativePageSet {
   merge(other: NativePageSet): void;
   /** Moves everything into a new set. */
   take(): NativePageSet;
+  /** Moves the first `pages` pages, and at most 63 more, into a new set. */
+  takeFirst(pages: number): NativePageSet;
   /** first, count, first, count, … of the first `limit` runs at or after page `from`. */
   runs(from: number, limit: number): Float64Array;
 }

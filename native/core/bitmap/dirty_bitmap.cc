@@ -137,6 +137,18 @@ void DirtyBitmap::MergeTo(DirtyBitmap* target) const {
   }
 }
 
+std::uint64_t DirtyBitmap::MoveFirst(std::uint64_t page_count, DirtyBitmap* target) {
+  CHKPT_CHECK(target != this && target->page_count_ == page_count_ && page_count > 0);
+  std::uint64_t moved = 0;
+  for (std::size_t i = 0; i < word_count_ && moved < page_count; ++i) {
+    if (words_[i].load(std::memory_order_relaxed) == 0) continue;
+    const std::uint64_t bits = words_[i].exchange(0, std::memory_order_acquire);
+    target->words_[i].fetch_or(bits, std::memory_order_release);
+    moved += static_cast<std::uint64_t>(std::popcount(bits));
+  }
+  return moved;
+}
+
 std::size_t DirtyBitmap::Runs(std::uint64_t from, std::span<PageRun> runs) const {
   const auto word_at = [this](std::uint64_t i) {
     return words_[i].load(std::memory_order_acquire);

@@ -59,6 +59,10 @@ class DirtyBitmap {
   // REQUIRES: target->page_count() == page_count(); it is another bitmap.
   void MoveTo(DirtyBitmap* target);
   void MergeTo(DirtyBitmap* target) const;
+  // Moves the first words that hold pages, until at least `page_count` of them went, or none is
+  // left; gives how many went. So at most 63 more than asked for.
+  // REQUIRES: as MoveTo; page_count > 0.
+  std::uint64_t MoveFirst(std::uint64_t page_count, DirtyBitmap* target);
 
   // Fills `runs` with the first maximal runs at or after page `from`, ascending, and gives their
   // number; fewer than runs.size() when there are no more. A page marked meanwhile may be missed.
