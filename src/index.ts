@@ -20,8 +20,8 @@ export type { LiveOptions, LiveOutcome } from './checkpoint/memory-aside.ts';
 export { type OpenForLoadOptions, type OpenForSaveOptions, openCheckpoint } from './checkpoint/open.ts';
 export { Operation, type Progress } from './checkpoint/operation.ts';
 export {
+  type ReceiveCheckpointReport,
   type ReceiveOptions,
-  type ReceiveReport,
   type ReceiveTarget,
   receiveCheckpoint,
 } from './checkpoint/relay.ts';
@@ -124,6 +124,17 @@ export {
   trackMemory,
   type WasmMemory,
 } from './memory/index.ts';
+export {
+  type Downtime,
+  type InDoubt,
+  MigrationInDoubtError,
+  type ReceiveReport,
+  type RoundReport,
+  type SendProgress,
+  type SendReport,
+} from './migration/outcome.ts';
+export { type ReceiveProgress, type ReceiveVmOptions, receiveVm } from './migration/receive-vm.ts';
+export { type SendVmOptions, sendVm } from './migration/send-vm.ts';
 export { hasNativeAddon } from './native/index.ts';
 export {
   type Claim,

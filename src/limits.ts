@@ -67,3 +67,8 @@ export const unauthenticatedBytesMax = 16 * 1024;
 /** Most connections of a listener that are not authenticated yet, in all and from one address; the oldest gives way. */
 export const unauthenticatedCountMax = 64;
 export const unauthenticatedPerAddressMax = 8;
+
+/** Bytes of a control message of a migration. */
+export const migrationControlBytesMax = 256 * 1024;
+/** Bytes of one piece of a stream of a migration; nothing is allocated for it. */
+export const migrationDataBytesMax = 16 * 1024 * 1024;

@@ -92,6 +92,28 @@ test('ring.mjs takes back what its machine did, and is the example of the README
   expect(stdout).toMatch(/^([1-9]\d* of 16384 pages back in \d+ ms\n){3}$/);
 });
 
+test('migrate.mjs moves a running machine from one process to another', async () => {
+  const folder = makeProject();
+  const address = `unix:${folder}/socket`;
+  const variables = { XDG_STATE_HOME: `${folder}/state` };
+  let sent: ReturnType<typeof run> | undefined;
+  const received = await run(
+    folder,
+    ['migrate.mjs', 'receive', address],
+    () => {
+      sent = run(folder, ['migrate.mjs', 'send', address], undefined, variables);
+    },
+    variables,
+  );
+  expect({ code: received.code, stderr: received.stderr }).toEqual({ code: 0, stderr: '' });
+  expect(received.stdout).toMatch(/^runs here, from unix: [1-9]\d* pages of its own, 0 of them damaged$/m);
+  expect(await sent).toMatchObject({
+    code: 0,
+    stderr: '',
+    stdout: expect.stringMatching(/^sent \d+ rounds, [\d.]+ MiB\nthe guest stood still for [\d.]+ ms\n$/),
+  });
+});
+
 test('contexts.mjs shows every tag that it saved, and that the whole is sound', async () => {
   const { code, stdout, stderr } = await run(makeProject(), ['contexts.mjs']);
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });

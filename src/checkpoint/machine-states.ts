@@ -20,16 +20,25 @@ export async function saveStates(
   checkpoint: SaveCheckpoint,
   { skip, parentUrl }: { readonly skip: readonly SkipPart[]; readonly parentUrl: string | undefined },
 ): Promise<void> {
+  await saveDescription(vm, plan, checkpoint, { skip, parentUrl });
+  for (const state of plan.states) await saveState(checkpoint, state);
+}
+
+/** Writes what is checked before a load: header and device table. */
+export async function saveDescription(
+  vm: VirtualMachine,
+  plan: VmPlan,
+  checkpoint: SaveCheckpoint,
+  { skip, parentUrl }: { readonly skip: readonly SkipPart[]; readonly parentUrl: string | undefined },
+): Promise<void> {
   const header = await checkpoint.openContext(headerContext);
   await header.save(headerState, headerOf(vm, skip, producer()));
   if (parentUrl !== undefined) await header.save(parentState, { parent: { url: parentUrl } });
   await header.close();
-  if (plan.devices !== undefined) {
-    const table = await checkpoint.openContext(devicesContext);
-    await table.saveAll(Object.fromEntries(tableTags(plan.devices)));
-    await table.close();
-  }
-  for (const state of plan.states) await saveState(checkpoint, state);
+  if (plan.devices === undefined) return;
+  const table = await checkpoint.openContext(devicesContext);
+  await table.saveAll(Object.fromEntries(tableTags(plan.devices)));
+  await table.close();
 }
 
 async function saveState(checkpoint: SaveCheckpoint, { name, parts }: StateContext): Promise<void> {
@@ -55,7 +64,8 @@ export async function readStates(checkpoint: LoadCheckpoint, plan: VmPlan): Prom
   return apply;
 }
 
-async function checkTable(checkpoint: LoadCheckpoint, devices: readonly DeviceRow[]): Promise<void> {
+/** Throws `CHKPT_VM_DEVICES` where the checkpoint has other devices. */
+export async function checkTable(checkpoint: LoadCheckpoint, devices: readonly DeviceRow[]): Promise<void> {
   const context = await checkpoint.openContext(devicesContext);
   const saved = await context.loadAll();
   await context.close();

@@ -18,30 +18,37 @@ export interface Progress {
   readonly elapsedMs: number;
 }
 
+/** What every progress has: a new phase is told at once. */
+export interface PhaseProgress {
+  readonly phase: string;
+  /** Since the operation began, milliseconds. */
+  readonly elapsedMs: number;
+}
+
 /** Least time between two progress reports, milliseconds. */
 const reportIntervalMs = 50;
 
-export class Operation<T> implements Promise<T>, AsyncIterable<Progress> {
+export class Operation<T, P extends PhaseProgress = Progress> implements Promise<T>, AsyncIterable<P> {
   readonly [Symbol.toStringTag] = 'Operation';
   readonly #result: Promise<T>;
-  #latest: Progress | undefined;
+  #latest: P | undefined;
   #settled = false;
   #wake: (() => void) | undefined;
 
   /** Starts `work` at once; it calls `report` as it goes. */
   constructor(
-    work: (report: (progress: Omit<Progress, 'elapsedMs'>) => void) => Promise<T>,
-    onProgress?: (progress: Progress) => void,
+    work: (report: (progress: Omit<P, 'elapsedMs'>) => void) => Promise<T>,
+    onProgress?: (progress: P) => void,
   ) {
     const begin = performance.now();
     let last = Number.NEGATIVE_INFINITY;
-    let phase = '';
-    const report = (progress: Omit<Progress, 'elapsedMs'>): void => {
+    let phase: unknown;
+    const report = (progress: Omit<P, 'elapsedMs'>): void => {
       const now = performance.now();
       if (phase === progress.phase && now - last < reportIntervalMs) return;
       last = now;
       phase = progress.phase;
-      this.#latest = { ...progress, elapsedMs: now - begin };
+      this.#latest = { ...progress, elapsedMs: now - begin } as P;
       onProgress?.(this.#latest);
       this.#wake?.();
     };
@@ -70,8 +77,8 @@ export class Operation<T> implements Promise<T>, AsyncIterable<Progress> {
   }
 
   /** The latest progress each time it is asked for; ends with the operation and throws its error. */
-  async *[Symbol.asyncIterator](): AsyncGenerator<Progress, void> {
-    let told: Progress | undefined;
+  async *[Symbol.asyncIterator](): AsyncGenerator<P, void> {
+    let told: P | undefined;
     for (;;) {
       if (this.#latest !== undefined && this.#latest !== told) {
         told = this.#latest;

@@ -30,7 +30,7 @@ export interface ReceiveOptions {
 }
 
 /** A checkpoint that was verified as a whole and is kept. */
-export interface ReceiveReport extends StreamSummary {
+export interface ReceiveCheckpointReport extends StreamSummary {
   /** Of the store that has it. */
   readonly url: string;
   /** The sender was told. False: the connection was lost after the checkpoint was kept. */
@@ -50,8 +50,8 @@ export function receiveCheckpoint(
   source: string | Store,
   target: ReceiveTarget,
   options: ReceiveOptions = {},
-): Operation<ReceiveReport> {
-  return new Operation<ReceiveReport>(async (report) => {
+): Operation<ReceiveCheckpointReport> {
+  return new Operation<ReceiveCheckpointReport>(async (report) => {
     const { signal, threads } = options;
     signal?.throwIfAborted();
     const from = toStore(source);
@@ -81,7 +81,7 @@ async function relay(
   reader: StoreReader,
   target: ReceiveTarget,
   work: Work,
-): Promise<ReceiveReport> {
+): Promise<ReceiveCheckpointReport> {
   const begin = performance.now();
   const { digest, signal } = work;
   let to: Store | undefined;

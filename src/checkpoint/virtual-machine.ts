@@ -66,6 +66,11 @@ export interface VirtualMachine {
   pause(): Promise<void>;
   /** Lets the guest run. Must refuse with `CHKPT_VM_FAILED` between `beginLoad()` and a `endLoad()` without error. */
   resume(): Promise<void>;
+  /**
+   * Makes the guest slower, so that its memory can be sent: it runs for `1 - share` of the time, 0 ≤ share < 1. Optional: without it a
+   * migration that does not converge is given up, or forced.
+   */
+  throttle?(share: number): void | Promise<void>;
   /** From now on state is being replaced. Throws `CHKPT_VM_RUNNING` when the machine was let run meanwhile. */
   beginLoad(): void;
   /**

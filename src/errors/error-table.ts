@@ -346,6 +346,21 @@ export const errorTable = {
     when: 'What is at the other end of a connection is no chkpt, or breaks the protocol.',
     advice: 'check the address, and that both sides have versions that fit',
   },
+  CHKPT_IN_DOUBT: {
+    kind: 'doubt',
+    when: 'A migration was committed, and the destination has not said whether the guest runs there.',
+    advice: 'do not start the guest here; wait for the link, or fence the destination first',
+  },
+  CHKPT_NO_CONVERGENCE: {
+    kind: 'state',
+    when: 'The guest writes faster than its memory can be sent, and its downtime would be longer than allowed.',
+    advice: 'the guest runs on; allow a longer downtime or more bandwidth, throttle it, or use post-copy',
+  },
+  CHKPT_VM_MOVED: {
+    kind: 'state',
+    when: 'The guest of this machine runs on another host.',
+    advice: 'close this machine',
+  },
   CHKPT_UNACKNOWLEDGED: {
     kind: 'doubt',
     when: 'The connection was lost after everything was sent, before the receiver said that it has kept the checkpoint.',

@@ -1,7 +1,7 @@
 /** `chkpt receive`: checkpoints that other processes send, into a store. */
 import {
   CheckpointError,
-  type ReceiveReport,
+  type ReceiveCheckpointReport,
   receiveCheckpoint,
   type Store,
   type StreamStore,
@@ -56,7 +56,7 @@ async function receiveOne(
   source: StreamStore,
   storeFor: (uuid: string) => Store,
   { common, signal }: Invocation,
-): Promise<ReceiveReport> {
+): Promise<ReceiveCheckpointReport> {
   const progress = createProgress('receiving', common);
   try {
     return await receiveCheckpoint(source, ({ uuid }) => storeFor(uuid), {
@@ -85,7 +85,7 @@ function countOf(text: string | undefined): number {
   throw usageError(`--count ${text}: a number from 1 to ${countMax} is expected`);
 }
 
-function documentOf({ url, header, root, bytes, acknowledged, elapsedMs }: ReceiveReport): object {
+function documentOf({ url, header, root, bytes, acknowledged, elapsedMs }: ReceiveCheckpointReport): object {
   const { uuid, parent } = header;
   return {
     store: url,
@@ -98,7 +98,7 @@ function documentOf({ url, header, root, bytes, acknowledged, elapsedMs }: Recei
   };
 }
 
-function summaryOf({ url, bytes, elapsedMs, acknowledged }: ReceiveReport): string {
+function summaryOf({ url, bytes, elapsedMs, acknowledged }: ReceiveCheckpointReport): string {
   const told = acknowledged ? '' : '; the sender was not told, because the connection was lost';
   return `received ${formatBytes(bytes)} in ${formatDuration(elapsedMs)}: ${printable(url)}${told}`;
 }

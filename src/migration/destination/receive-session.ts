@@ -1,0 +1,317 @@
+/**
+ * The driver of the destination: carries out what `reduceDestination` says, and tells it what happens. It takes any number of links, one
+ * after the other; the newest one counts.
+ */
+import { randomInt } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { VirtualMachine } from '../../checkpoint/virtual-machine.ts';
+import { CheckpointError } from '../../errors/index.ts';
+import type { Digest64 } from '../../format/digest.ts';
+import { type Deferred, deferred } from '../../util/deferred.ts';
+import type { Journal } from '../journal.ts';
+import {
+  type DestinationEffect,
+  type DestinationEvent,
+  type DestinationState,
+  recoverDestination,
+  reduceDestination,
+} from '../protocol/destination.ts';
+import type { DestinationRecord, Outcome, ProtocolOptions } from '../protocol/terms.ts';
+import { aliveMs } from '../source/source-link.ts';
+import {
+  decodeStreamHead,
+  decodeToDestination,
+  encodeToSource,
+  type ToDestination,
+  type ToSource,
+} from '../wire/messages.ts';
+import { wrong } from '../wire/record.ts';
+import type { RecordChannel } from '../wire/record-channel.ts';
+import type { Witness } from '../witness.ts';
+import type { Intake } from './intake.ts';
+
+export interface ReceiveSettings {
+  readonly digest: Digest64;
+  /** How long a source that is gone is waited for before PREPARED, milliseconds. */
+  readonly reconnectMs: number;
+  readonly witness?: Witness | undefined;
+  /** Throws when the machine that is offered is not the one that is here. */
+  readonly checkOffer: (description: Uint8Array) => Promise<void>;
+}
+
+export type ReceiveOutcome = Outcome | 'dropped';
+
+const retryMs = 300;
+const persistPauseMs = 200;
+
+interface DestinationLink {
+  readonly control: RecordChannel;
+  readonly data: Set<RecordChannel>;
+  readonly alive: NodeJS.Timeout;
+}
+
+export class ReceiveSession {
+  readonly #vm: VirtualMachine;
+  readonly #settings: ReceiveSettings;
+  readonly #journal: Journal;
+  readonly #intake: Intake;
+  readonly #options: ProtocolOptions;
+  readonly #outcome: Deferred<ReceiveOutcome> = deferred();
+  readonly #told: Deferred = deferred();
+  readonly #begun: Deferred = deferred();
+  readonly #retry: NodeJS.Timeout;
+  #state: DestinationState;
+  #link: DestinationLink | undefined;
+  #end: Extract<ToDestination, { type: 'end' }> | undefined;
+  #accepted = false;
+  #failure: unknown;
+  #waitTimer: NodeJS.Timeout | undefined;
+
+  constructor(vm: VirtualMachine, settings: ReceiveSettings, journal: Journal, intake: Intake) {
+    this.#vm = vm;
+    this.#settings = settings;
+    this.#journal = journal;
+    this.#intake = intake;
+    this.#options = { postcopy: false, witness: settings.witness !== undefined };
+    // A process that was restarted has the journal, and no memory.
+    const { state, effects } = recoverDestination(
+      journal.last as DestinationRecord | undefined,
+      randomInt(1, 2 ** 47),
+    );
+    this.#state = state;
+    if (!this.isIdle) this.#begun.resolve();
+    for (const effect of effects) this.#carryOut(effect);
+    this.#retry = setInterval(() => this.dispatch({ type: 'retry' }), retryMs);
+  }
+
+  /** Resolves when the guest runs here, or never will. */
+  get outcome(): Promise<ReceiveOutcome> {
+    return this.#outcome.promise;
+  }
+
+  /** Resolves when the source has said that it knows. */
+  get told(): Promise<void> {
+    return this.#told.promise;
+  }
+
+  /** Resolves when something was received, or is known of an earlier process. */
+  get begun(): Promise<void> {
+    return this.#begun.promise;
+  }
+
+  /** Nothing of the migration is here. */
+  get isIdle(): boolean {
+    return this.#state.at === 'waiting';
+  }
+
+  get failure(): unknown {
+    return this.#failure;
+  }
+
+  /** Nothing may be asked any more. */
+  close(): void {
+    clearInterval(this.#retry);
+    clearTimeout(this.#waitTimer);
+    this.#dropLink(this.#link);
+    void this.#journal.close();
+  }
+
+  /** Before PREPARED, and afterwards behind a durable ABORTED; too late when the source has committed. */
+  giveUp(error: unknown): void {
+    this.#failure ??= error;
+    this.dispatch({ type: 'giveUp' });
+  }
+
+  dispatch(event: DestinationEvent): void {
+    const { state, effects } = reduceDestination(this.#state, event, this.#options);
+    this.#state = state;
+    if (!this.isIdle) this.#begun.resolve();
+    for (const effect of effects) this.#carryOut(effect);
+    this.#watchForSource();
+  }
+
+  /** A new control connection: what was there before is an older attempt. Resolves when it is gone. */
+  async attach(control: RecordChannel): Promise<void> {
+    this.#dropLink(this.#link);
+    const alive = setInterval(() => void control.send('alive').catch(() => undefined), aliveMs);
+    const link: DestinationLink = { control, data: new Set(), alive };
+    this.#link = link;
+    this.dispatch({ type: 'linkUp' });
+    try {
+      for (;;) {
+        const record = await control.next();
+        if (record.type === 'alive') continue;
+        if (record.type !== 'control') throw wrong(`a ${record.type} record where control is`);
+        await this.#received(decodeToDestination(record.payload), link);
+      }
+    } catch (error) {
+      this.#noteFault(error);
+    } finally {
+      this.#dropLink(link);
+      if (this.#link === link) {
+        this.#link = undefined;
+        this.dispatch({ type: 'linkLost' });
+      }
+    }
+  }
+
+  /** A data connection of the newest link. Resolves when it is gone. */
+  async attachData(channel: RecordChannel): Promise<void> {
+    const link = this.#link;
+    if (link === undefined) return channel.destroy();
+    link.data.add(channel);
+    try {
+      for (;;) {
+        const record = await channel.next();
+        if (record.type === 'alive') continue;
+        if (record.type !== 'streamBegin') throw wrong(`a ${record.type} record between two streams`);
+        const head = decodeStreamHead(record.payload);
+        if (head.session !== this.#state.session || this.#state.at !== 'receiving' || !this.#accepted) {
+          throw wrong('a stream that nobody waits for');
+        }
+        const root = await this.#intake.take(channel, head);
+        if (root === undefined) continue;
+        await this.#say(link, { type: 'got', session: head.session, stream: head.stream, root });
+      }
+    } catch (error) {
+      if (this.#link === link) this.#noteFault(error);
+      this.#dropLink(link);
+    }
+  }
+
+  /** A broken link is waited for; anything else ends what is being received. */
+  #noteFault(error: unknown): void {
+    const isLink =
+      error instanceof CheckpointError &&
+      ['CHKPT_LINK_LOST', 'CHKPT_TIMEOUT', 'CHKPT_CLOSED', 'CHKPT_ABORTED'].includes(error.code);
+    if (isLink) return;
+    this.#fail(error);
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failure === undefined) {
+      this.#failure = error;
+      const code = error instanceof CheckpointError ? error.code : 'CHKPT_INTERNAL';
+      const text = error instanceof Error ? error.message : String(error);
+      if (this.#link !== undefined) void this.#say(this.#link, { type: 'reason', code, text });
+    }
+    this.dispatch({ type: 'failed' });
+  }
+
+  async #received(message: ToDestination, link: DestinationLink): Promise<void> {
+    switch (message.type) {
+      case 'offer':
+        // Whoever offers again after a broken link offers the same.
+        try {
+          await this.#settings.checkOffer(message.description);
+        } catch (error) {
+          this.#failure ??= error;
+          this.dispatch({ type: 'message', message: { type: 'offer' } });
+          const code = error instanceof CheckpointError ? error.code : 'CHKPT_INTERNAL';
+          await this.#say(link, { type: 'reason', code, text: (error as Error).message });
+          this.dispatch({ type: 'failed' });
+          return;
+        }
+        this.#accepted = true;
+        return this.dispatch({ type: 'message', message: { type: 'offer' } });
+      case 'end':
+        this.#end = message;
+        return this.dispatch({ type: 'message', message: { type: 'end', session: message.session } });
+      case 'done':
+        return this.#told.resolve();
+      case 'join':
+        throw wrong('a second join');
+      default:
+        return this.dispatch({ type: 'message', message });
+    }
+  }
+
+  #carryOut(effect: DestinationEffect): void {
+    switch (effect.type) {
+      case 'send':
+        if (this.#link !== undefined) void this.#say(this.#link, effect.message);
+        return;
+      case 'persist':
+        return void this.#persist(effect.record);
+      case 'verify':
+        return void this.#verify();
+      case 'claim':
+        return void this.#claim();
+      case 'startGuest':
+        return void this.#start();
+      case 'drop':
+        return void this.#drop();
+      case 'settle':
+        // `moved` is settled when the guest runs.
+        if (effect.outcome !== 'moved') this.#outcome.resolve(effect.outcome);
+        return;
+    }
+  }
+
+  async #say(link: DestinationLink, message: ToSource): Promise<void> {
+    await link.control.send('control', encodeToSource(message)).catch(() => undefined);
+  }
+
+  async #persist(record: DestinationRecord): Promise<void> {
+    try {
+      await this.#journal.append(record);
+      this.dispatch({ type: 'persisted', record });
+    } catch (error) {
+      this.#failure ??= error;
+      await sleep(persistPauseMs);
+      this.dispatch({ type: 'persistFailed', record });
+    }
+  }
+
+  async #verify(): Promise<void> {
+    try {
+      if (this.#end === undefined) throw wrong('no end');
+      await this.#intake.complete(this.#end);
+      this.dispatch({ type: 'verified' });
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  async #claim(): Promise<void> {
+    const answer = (await this.#settings.witness?.claim('destination').catch(() => undefined)) ?? 'unknown';
+    this.dispatch({ type: 'claimed', answer });
+  }
+
+  async #start(): Promise<void> {
+    try {
+      if (this.#end?.runs !== false) await this.#vm.resume();
+    } catch (error) {
+      // It is this host's all the same: whoever called sees a machine that holds the guest and does not run.
+      this.#failure ??= error;
+    }
+    this.#outcome.resolve('moved');
+  }
+
+  async #drop(): Promise<void> {
+    const why = new CheckpointError('CHKPT_VM_FAILED', 'the guest that was being received never came', {
+      cause: this.#failure,
+    });
+    await this.#intake.drop(why);
+  }
+
+  /** Pages without an end are worth nothing when nobody comes back. */
+  #watchForSource(): void {
+    const waits = this.#link === undefined && this.#state.at === 'receiving';
+    if (!waits) {
+      clearTimeout(this.#waitTimer);
+      this.#waitTimer = undefined;
+      return;
+    }
+    this.#waitTimer ??= setTimeout(() => {
+      this.#fail(new CheckpointError('CHKPT_LINK_LOST', 'the source went away and did not come back'));
+    }, this.#settings.reconnectMs);
+  }
+
+  #dropLink(link: DestinationLink | undefined): void {
+    if (link === undefined) return;
+    clearInterval(link.alive);
+    link.control.destroy();
+    for (const channel of link.data) channel.destroy();
+  }
+}

@@ -1,0 +1,117 @@
+/** How a migration ends for its callers: reports, and the error that is no plain failure. */
+
+import type { TrackerReport } from '../checkpoint/increment.ts';
+import type { PhaseProgress } from '../checkpoint/operation.ts';
+import { CheckpointError } from '../errors/index.ts';
+
+/** How far a migration is. Byte counts are of the wire. */
+export interface SendProgress extends PhaseProgress {
+  readonly phase: 'connect' | 'memory' | 'stopped' | 'commit';
+  readonly round: number;
+  /** Pages that are still to be sent, as far as it is known. */
+  readonly pagesLeft: number;
+  /** Bytes sent so far. */
+  readonly bytesSent: number;
+  /** Bytes per second of the last round; 0: not known yet. */
+  readonly rate: number;
+  /** Bytes per second that the guest dirties, as they would be on the wire; 0: not known yet. */
+  readonly dirtyRate: number;
+  /** How long the guest would stand still if it were stopped now; undefined: not known yet. */
+  readonly predictedDowntimeMs: number | undefined;
+  /** Rounds until it may be stopped; undefined: not known, or never at this rate. */
+  readonly roundsLeft: number | undefined;
+}
+
+/** One round of a migration. */
+export interface RoundReport {
+  readonly round: number;
+  readonly pages: number;
+  readonly bytes: number;
+  readonly ms: number;
+  /** Pages that the guest wrote meanwhile. */
+  readonly dirtyPages: number;
+}
+
+/** How long the guest stood still, milliseconds, and with what. */
+export interface Downtime {
+  readonly totalMs: number;
+  /** Until it stood still. */
+  readonly stopMs: number;
+  /** Looking for the last pages, sending them and the state, until they were in place. */
+  readonly pagesMs: number;
+  /** Until the destination had set the state, and promised. */
+  readonly prepareMs: number;
+  /** COMMIT and OWN, until it ran and this end had heard of it. */
+  readonly commitMs: number;
+}
+
+/** What `sendVm` did. The guest runs on the destination. */
+export interface SendReport {
+  /** UUID. */
+  readonly migration: string;
+  readonly url: string;
+  readonly memoryBytes: number;
+  readonly rounds: readonly RoundReport[];
+  readonly downtime: Downtime;
+  /** Bytes on all connections. */
+  readonly bytesSent: number;
+  readonly tracker: TrackerReport;
+  /** How much the guest was throttled at most, 0 to 1. */
+  readonly throttledShare: number;
+  /** How often the link was made anew. */
+  readonly reconnects: number;
+  /** Wall time, milliseconds. */
+  readonly elapsedMs: number;
+}
+
+/** What `receiveVm` did. The guest runs here. */
+export interface ReceiveReport {
+  readonly migration: string;
+  readonly url: string;
+  readonly memoryBytes: number;
+  /** Streams that were received and verified. */
+  readonly streams: number;
+  /** Where it came from. */
+  readonly remote: string;
+  readonly elapsedMs: number;
+}
+
+/** What may become of a migration in doubt. */
+export interface InDoubt {
+  /** UUID of the migration. */
+  readonly migrationId: string;
+  /** Resolves when it is known where the guest runs. The migration goes on asking until then. */
+  resolve(): Promise<'moved' | 'stayed'>;
+  /**
+   * Takes the guest back. `fenced: true` is the caller's word that the other host cannot run it: cut off from power, disks and network.
+   * With a witness that is asked instead.
+   */
+  forceLocal(word: { readonly fenced: true }): Promise<'moved' | 'stayed'>;
+}
+
+/**
+ * COMMIT is durable and the destination has not answered. The guest stands still here and may run there; nothing is lost. It is no
+ * failure, and must not be treated as one.
+ */
+export class MigrationInDoubtError extends CheckpointError implements InDoubt {
+  readonly migrationId: string;
+  readonly #inDoubt: InDoubt;
+
+  constructor(inDoubt: InDoubt, store: string, cause: unknown) {
+    super('CHKPT_IN_DOUBT', 'the destination does not answer, and may run the guest', {
+      details: { store },
+      ...(cause === undefined ? {} : { cause }),
+    });
+    this.name = 'MigrationInDoubtError';
+    this.migrationId = inDoubt.migrationId;
+    this.#inDoubt = inDoubt;
+  }
+
+  resolve(): Promise<'moved' | 'stayed'> {
+    return this.#inDoubt.resolve();
+  }
+
+  forceLocal(word: { readonly fenced: true }): Promise<'moved' | 'stayed'> {
+    return this.#inDoubt.forceLocal(word);
+  }
+}

@@ -1,0 +1,280 @@
+/** Receives a running machine from another host. */
+import { tracingChannel } from 'node:diagnostics_channel';
+import { checkpointDigest } from '../checkpoint/digest.ts';
+import { Operation, type PhaseProgress } from '../checkpoint/operation.ts';
+import { inTurn } from '../checkpoint/turns.ts';
+import type { VirtualMachine } from '../checkpoint/virtual-machine.ts';
+import type { IgnoredMismatch } from '../checkpoint/vm-header.ts';
+import { CheckpointError } from '../errors/index.ts';
+import type { Digest64 } from '../format/digest.ts';
+import { pageBytes } from '../limits.ts';
+import { type Connection, type Listener, type ListenOptions, listen } from '../transport/index.ts';
+import { checkDescription, describeMachine } from './description.ts';
+import { Intake } from './destination/intake.ts';
+import { ReceiveSession } from './destination/receive-session.ts';
+import { Journal, journalFolder } from './journal.ts';
+import type { ReceiveReport } from './outcome.ts';
+import { decodeToDestination } from './wire/messages.ts';
+import { RecordChannel } from './wire/record-channel.ts';
+import { folderWitness } from './witness.ts';
+
+export interface ReceiveVmOptions extends Omit<ListenOptions, 'idleMs' | 'signal' | 'accepts'> {
+  /** Worker threads, 1 to 64; default: number of processors. */
+  readonly threads?: number | undefined;
+  /** Differences between the machines to accept. */
+  readonly ignore?: readonly IgnoredMismatch[] | undefined;
+  /** How long a source that went away before PREPARED is waited for, milliseconds; default 30 000. */
+  readonly reconnectMs?: number | undefined;
+  /** How long the address is kept after the guest runs, for a source that has not heard of it, milliseconds; default 60 000. */
+  readonly lingerMs?: number | undefined;
+  /** Folder of the journal; default `journalFolder()`. */
+  readonly journal?: string | undefined;
+  /** The witness that the source uses. */
+  readonly witness?: string | undefined;
+  /** Told the address, with the real port, when sources can come. */
+  readonly onListening?: ((address: string) => void) | undefined;
+  /** Gives up while that is possible: before the source has committed. */
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: ReceiveProgress) => void) | undefined;
+}
+
+export interface ReceiveProgress extends PhaseProgress {
+  readonly phase: 'listen' | 'receive';
+  /** Streams in place so far. */
+  readonly streams: number;
+}
+
+const channel = tracingChannel('chkpt:receive');
+/** The other end says every second that it is there. */
+const controlIdleMs = 5000;
+const joinMs = 5000;
+/** Data connections whose control connection was not seen yet. */
+const earlyMax = 64;
+
+/**
+ * Listens at `url` and takes the guest that a `sendVm` sends into `vm`, a paused machine of the same shape. Resolves when the guest runs
+ * here.
+ *
+ * Rejects with `CHKPT_VM_RUNNING`, `CHKPT_ABORTED`, an error of kind `mismatch` when another machine was offered (this one is untouched), and the
+ * reason when the migration came to nothing: then the machine refuses to run until another guest is loaded.
+ */
+export function receiveVm(
+  vm: VirtualMachine,
+  url: string,
+  options: ReceiveVmOptions = {},
+): Operation<ReceiveReport, ReceiveProgress> {
+  return new Operation<ReceiveReport, ReceiveProgress>((report) => {
+    const work = (): Promise<ReceiveReport> =>
+      inTurn(vm, options.signal, () => receive(vm, url, options, report));
+    return channel.tracePromise(work, { url, vm: vm.id });
+  }, options.onProgress);
+}
+
+async function receive(
+  vm: VirtualMachine,
+  url: string,
+  options: ReceiveVmOptions,
+  report: (progress: Omit<ReceiveProgress, 'elapsedMs'>) => void,
+): Promise<ReceiveReport> {
+  if (vm.running) throw new CheckpointError('CHKPT_VM_RUNNING', 'the machine runs');
+  if (vm.memory === undefined) throw new TypeError('a machine without memory is not migrated');
+  const digest = await checkpointDigest();
+  // What cannot be described cannot be received either.
+  await describeMachine(vm, digest);
+  const { tls, psk, insecure, handshakeMs, onRefusal } = options;
+  const listener = await listen(url, { tls, psk, insecure, handshakeMs, onRefusal, idleMs: joinMs });
+  const reception = new Reception(vm, listener, options, digest, report);
+  options.onListening?.(listener.address);
+  report({ phase: 'listen', streams: 0 });
+  return await reception.run();
+}
+
+/** One migration that comes in. */
+interface Opened {
+  readonly session: ReceiveSession;
+  readonly intake: Intake;
+}
+
+class Reception {
+  readonly #vm: VirtualMachine;
+  readonly #listener: Listener;
+  readonly #options: ReceiveVmOptions;
+  readonly #digest: Digest64;
+  readonly #report: (progress: Omit<ReceiveProgress, 'elapsedMs'>) => void;
+  readonly #begin = performance.now();
+  readonly #stop = new AbortController();
+  /** The migration that came first; others are refused. */
+  #migration: string | undefined;
+  #session: Promise<Opened> | undefined;
+  #newestLink = '';
+  readonly #early = new Map<RecordChannel, string>();
+  #remote = '';
+  #fatal: (error: unknown) => void = () => undefined;
+
+  constructor(
+    vm: VirtualMachine,
+    listener: Listener,
+    options: ReceiveVmOptions,
+    digest: Digest64,
+    report: (progress: Omit<ReceiveProgress, 'elapsedMs'>) => void,
+  ) {
+    this.#vm = vm;
+    this.#listener = listener;
+    this.#options = options;
+    this.#digest = digest;
+    this.#report = report;
+  }
+
+  async run(): Promise<ReceiveReport> {
+    const { signal } = this.#options;
+    const onAbort = (): void => void this.#giveUp();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    const begun = new Promise<Opened>((resolve, reject) => {
+      this.#fatal = reject;
+      void this.#acceptAll(resolve);
+    });
+    if (signal?.aborted) onAbort();
+    try {
+      const { session, intake } = await begun;
+      const outcome = await session.outcome;
+      if (outcome === 'moved' && session.failure === undefined) {
+        void this.#linger(session);
+        return this.#reportOf(intake);
+      }
+      session.close();
+      await this.#listener.close();
+      throw session.failure ?? new CheckpointError('CHKPT_ABORTED', 'the source kept the guest');
+    } catch (error) {
+      this.#stop.abort();
+      await this.#listener.close();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  #reportOf(intake: Intake): ReceiveReport {
+    return {
+      migration: this.#migration ?? '',
+      url: this.#listener.address,
+      memoryBytes: (this.#vm.memory?.pageCount ?? 0) * pageBytes,
+      streams: intake.streams,
+      remote: this.#remote,
+      elapsedMs: performance.now() - this.#begin,
+    };
+  }
+
+  /** For a source that has not heard that the guest runs here. */
+  async #linger(session: ReceiveSession): Promise<void> {
+    const { lingerMs = 60_000 } = this.#options;
+    let timer: NodeJS.Timeout | undefined;
+    await Promise.race([
+      session.told,
+      new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, lingerMs);
+        timer.unref();
+      }),
+    ]);
+    clearTimeout(timer);
+    this.#stop.abort();
+    session.close();
+    await this.#listener.close();
+  }
+
+  async #giveUp(): Promise<void> {
+    const cause = this.#options.signal?.reason;
+    const error = new CheckpointError('CHKPT_ABORTED', 'receiving was cancelled', { cause });
+    if (this.#session === undefined) return this.#fatal(error);
+    (await this.#session).session.giveUp(error);
+  }
+
+  async #acceptAll(onSession: (session: Opened) => void): Promise<void> {
+    for (;;) {
+      let connection: Connection;
+      try {
+        connection = await this.#listener.accept();
+      } catch (error) {
+        return this.#fatal(error);
+      }
+      void this.#admit(connection, onSession).catch(() => connection.destroy());
+    }
+  }
+
+  async #admit(connection: Connection, onSession: (session: Opened) => void): Promise<void> {
+    const { purpose } = connection;
+    const isWanted =
+      purpose.kind === 'migration' &&
+      (this.#migration === undefined || this.#migration === purpose.migration);
+    if (!isWanted) return connection.destroy();
+    const channel = new RecordChannel(connection, this.#digest);
+    const record = await channel.next();
+    if (record.type !== 'control') return connection.destroy();
+    const join = decodeToDestination(record.payload);
+    if (join.type !== 'join' || join.index !== purpose.stream) return connection.destroy();
+    const link = Buffer.from(join.link).toString('hex');
+    if (join.index > 0) {
+      connection.idleMs = 0;
+      if (link === this.#newestLink) {
+        const { session } = await (this.#session as Promise<Opened>);
+        return await session.attachData(channel);
+      }
+      if (this.#early.size >= earlyMax) return connection.destroy();
+      this.#early.set(channel, link);
+      void connection.closed.then(() => this.#early.delete(channel));
+      return;
+    }
+    connection.idleMs = controlIdleMs;
+    this.#migration ??= purpose.migration;
+    this.#session ??= this.#openSession(purpose.guest);
+    this.#newestLink = link;
+    this.#remote = connection.peer.remote;
+    let opened: Opened;
+    try {
+      opened = await this.#session;
+    } catch (error) {
+      connection.destroy();
+      return this.#fatal(error);
+    }
+    const attached = opened.session.attach(channel);
+    void opened.session.begun.then(() => onSession(opened));
+    for (const [early, of] of this.#early) {
+      if (of !== link) continue;
+      this.#early.delete(early);
+      void opened.session.attachData(early);
+    }
+    await attached;
+    // Half a handshake is no migration: whoever comes next is welcome.
+    if (opened.session.isIdle && this.#session !== undefined && (await this.#session) === opened) {
+      this.#session = undefined;
+      this.#migration = undefined;
+      opened.session.close();
+    }
+  }
+
+  async #openSession(guest: string): Promise<Opened> {
+    const migration = this.#migration ?? '';
+    const {
+      journal: folder = journalFolder(),
+      witness,
+      threads,
+      ignore = [],
+      reconnectMs = 30_000,
+    } = this.#options;
+    const journal = await Journal.open(folder, { migration, guest, role: 'destination' });
+    const intake = new Intake(this.#vm, {
+      migration,
+      digest: this.#digest,
+      threads,
+      ignore,
+      signal: this.#stop.signal,
+      onStream: (streams) => this.#report({ phase: 'receive', streams }),
+    });
+    const settings = {
+      digest: this.#digest,
+      reconnectMs,
+      witness: witness === undefined ? undefined : folderWitness(witness, migration),
+      checkOffer: (bytes: Uint8Array) => checkDescription(bytes, this.#vm, ignore, this.#digest),
+    };
+    return { session: new ReceiveSession(this.#vm, settings, journal, intake), intake };
+  }
+}

@@ -1,0 +1,173 @@
+/** What a source sends: rounds of pages while the guest runs, then the last pages and the state while it stands still. */
+import { createHash } from 'node:crypto';
+import { saveStates } from '../../checkpoint/machine-states.ts';
+import type { VirtualMachine } from '../../checkpoint/virtual-machine.ts';
+import { planOf } from '../../checkpoint/vm-plan.ts';
+import { CheckpointError } from '../../errors/index.ts';
+import { Convergence, type ConvergenceOptions, type Forecast, type RoundFacts } from '../convergence.ts';
+import type { RoundReport, SendProgress } from '../outcome.ts';
+import type { ToDestination } from '../wire/messages.ts';
+import type { PageRounds } from './page-rounds.ts';
+import type { SourceLink } from './source-link.ts';
+
+export interface TransferSettings {
+  readonly convergence: ConvergenceOptions;
+  /** How long pre-copy may take, milliseconds. */
+  readonly totalMaxMs: number;
+  readonly strategy: 'abort' | 'force';
+}
+
+/** Moments of `performance.now()`. */
+export interface Marks {
+  stop?: number;
+  stopped?: number;
+  /** The last pages and the state are in place. */
+  placed?: number;
+  prepared?: number;
+  committed?: number;
+  running?: number;
+}
+
+/** A guest that does not converge is slowed down in these steps. */
+const throttleFirst = 0.2;
+const throttleStep = 0.15;
+const throttleMost = 0.95;
+
+export class Transfer {
+  readonly #vm: VirtualMachine;
+  readonly #rounds: PageRounds;
+  readonly #settings: TransferSettings;
+  readonly #report: (progress: Omit<SendProgress, 'elapsedMs'>) => void;
+  readonly #begin = performance.now();
+  readonly #convergence: Convergence;
+  readonly description: Uint8Array;
+  readonly marks: Marks = {};
+  readonly rounds: RoundReport[] = [];
+  readonly links: SourceLink[] = [];
+  /** Why the last link broke. */
+  linkError: unknown;
+  throttledShare = 0;
+  readonly #ran: boolean;
+  #forecast: Forecast | undefined;
+  #round = 0;
+
+  constructor(
+    vm: VirtualMachine,
+    rounds: PageRounds,
+    description: Uint8Array,
+    settings: TransferSettings,
+    report: (progress: Omit<SendProgress, 'elapsedMs'>) => void,
+  ) {
+    this.#vm = vm;
+    this.#rounds = rounds;
+    this.description = description;
+    this.#settings = settings;
+    this.#convergence = new Convergence(settings.convergence);
+    this.#report = report;
+    this.#ran = vm.running;
+  }
+
+  get bytesSent(): number {
+    return this.links.reduce((sum, { bytesWritten }) => sum + bytesWritten, 0);
+  }
+
+  acknowledge(stream: number, root: Uint8Array): void {
+    this.#rounds.acknowledge(stream, root);
+  }
+
+  /** Sends rounds until what is left fits the downtime. Rejects with `CHKPT_NO_CONVERGENCE`, `CHKPT_ABORTED`, and when the link breaks. */
+  async precopy(
+    link: SourceLink,
+    session: number,
+    destinationIsNew: boolean,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.#rounds.begin(destinationIsNew);
+    if (!destinationIsNew) await this.#rounds.look();
+    for (;;) {
+      const begin = performance.now();
+      const { pages, bytes } = await this.#rounds.send(this.#round, session, link.data, signal);
+      const ms = performance.now() - begin;
+      const dirtyPages = await this.#rounds.look();
+      const facts: RoundFacts = { round: this.#round, pages, bytes, ms, dirtyPages };
+      this.rounds.push({ ...facts });
+      this.#round += 1;
+      const forecast = this.#convergence.learn(facts);
+      this.#forecast = forecast;
+      this.#tell('memory');
+      const decision = this.#convergence.decide(facts, forecast);
+      if (decision === 'stop' || !this.#vm.running) return;
+      if (performance.now() - this.#begin > this.#settings.totalMaxMs) return this.#giveUp();
+      if (decision === 'stalled') await this.#throttle();
+    }
+  }
+
+  /** The guest stands still: sends what is left. Resolves to the message that says so. */
+  async finish(
+    link: SourceLink,
+    session: number,
+    signal: AbortSignal,
+  ): Promise<Extract<ToDestination, { type: 'end' }>> {
+    this.#tell('stopped');
+    await this.#rounds.look();
+    const first = this.#rounds.nextStream;
+    const begin = performance.now();
+    const { pages, bytes, roots } = await this.#rounds.send(
+      this.#round,
+      session,
+      link.data,
+      signal,
+      (checkpoint) =>
+        saveStates(this.#vm, planOf(this.#vm, []), checkpoint, { skip: [], parentUrl: undefined }),
+    );
+    this.marks.placed = performance.now();
+    const ms = this.marks.placed - begin;
+    this.rounds.push({ round: this.#round, pages, bytes, ms, dirtyPages: 0 });
+    this.#round += 1;
+    const hash = createHash('sha256');
+    for (const root of roots) hash.update(Buffer.from(root, 'hex'));
+    const root = hash.digest();
+    return { type: 'end', session, first, count: roots.length, root, runs: this.#ran };
+  }
+
+  /** Back to full speed. */
+  async release(): Promise<void> {
+    if (this.throttledShare > 0) await this.#vm.throttle?.(0);
+  }
+
+  async #throttle(): Promise<void> {
+    if (this.#vm.throttle === undefined || this.throttledShare >= throttleMost) return;
+    const share = this.throttledShare === 0 ? throttleFirst : this.throttledShare + throttleStep;
+    this.throttledShare = Math.min(share, throttleMost);
+    await this.#vm.throttle(this.throttledShare);
+    this.#convergence.restart();
+  }
+
+  #giveUp(): void {
+    if (this.#settings.strategy === 'force') return;
+    throw new CheckpointError(
+      'CHKPT_NO_CONVERGENCE',
+      'the guest writes too fast for the downtime that is allowed',
+      {
+        details: {
+          expected: `${Math.round(this.#settings.convergence.downtimeTargetMs)} ms`,
+          actual: `${Math.round(this.#forecast?.downtimeMs ?? 0)} ms`,
+        },
+      },
+    );
+  }
+
+  #tell(phase: SendProgress['phase']): void {
+    const forecast = this.#forecast;
+    this.#report({
+      phase,
+      round: this.#round,
+      pagesLeft: this.#rounds.pendingPages,
+      bytesSent: this.bytesSent,
+      rate: forecast?.rate ?? 0,
+      dirtyRate: forecast?.dirtyRate ?? 0,
+      predictedDowntimeMs: forecast?.downtimeMs,
+      roundsLeft: forecast?.roundsLeft,
+    });
+  }
+}
