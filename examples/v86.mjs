@@ -1,10 +1,9 @@
-// A real Linux in v86, saved while it works and continued in another process:
-//   node v86.mjs save GUEST STORE     boots GUEST/vmlinuz, starts work, saves it, and lets it run on until it is killed
-//   node v86.mjs load GUEST STORE     loads, and the guest's shell answers where it was
-// GUEST: made by `npm run guest -- i386`. BIOS: apt-get install seabios.
+// A real Linux in v86 (`npm run guest -- i386`; apt-get install seabios) that goes on in another process:
+//   node v86.mjs save GUEST STORE, then load GUEST STORE    what it was doing is saved and loaded
+//   node v86.mjs receive GUEST unix:PATH, and send GUEST unix:PATH beside it    it moves while it works
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { loadVm, saveVm } from 'chkpt';
+import { loadVm, receiveVm, saveVm, sendVm } from 'chkpt';
 import { V86Vm } from 'chkpt/v86';
 import { V86 } from 'v86';
 
@@ -37,19 +36,21 @@ emulator.add_listener('serial0-output-byte', (byte) => {
 const says = (pattern) => new Promise((resolve) => waiting.push({ pattern, resolve }));
 const type = (command) => emulator.serial0_send(`${command}\n`);
 const vm = await V86Vm.wrap(emulator);
-if (mode === 'save') {
+vm.trackChanges();
+if (mode === 'save' || mode === 'send') {
   const [up, done] = [says(/^TICK 3/), says(/^DONE 0/)];
   await vm.resume();
   await up;
   type('head -c 4194304 /dev/urandom > /tmp/noise; sha1sum /tmp/noise');
   await done;
-  const { pausedMs, checkpointBytes } = await saveVm(vm, store);
-  console.log(`saved ${checkpointBytes} bytes, the guest stood still for ${pausedMs.toFixed(0)} ms`);
+  const { pausedMs, downtime } = await (mode === 'save' ? saveVm : sendVm)(vm, store);
+  console.log(`${mode}: the guest stood still for ${(pausedMs ?? downtime.totalMs).toFixed(0)} ms`);
+  if (mode === 'send') process.exit();
 } else {
-  const { elapsedMs } = await loadVm(vm, store);
-  console.log(`loaded in ${elapsedMs.toFixed(0)} ms`);
   const [done, tick] = [says(/^DONE 0/), says(/^TICK/)];
-  await vm.resume();
+  const { elapsedMs } = await (mode === 'load' ? loadVm : receiveVm)(vm, store);
+  console.log(`loaded in ${elapsedMs.toFixed(0)} ms`);
+  if (mode === 'load') await vm.resume();
   type('sha1sum /tmp/noise');
   await Promise.all([done, tick]);
   await vm.pause();

@@ -33,8 +33,10 @@ export interface CommandSpec {
   readonly summary: string;
   /** What follows the name, one usage line each. */
   readonly usages: readonly [string, ...string[]];
-  /** Names of the arguments, all of them mandatory. */
+  /** Names of the arguments. */
   readonly operands: readonly string[];
+  /** How many of the last ones may be missing; the command says when. */
+  readonly optionalOperands?: number;
   readonly options: readonly OptionSpec[];
   /** Common options that matter to it, for its help; it accepts the others too. */
   readonly common: readonly string[];
@@ -288,7 +290,7 @@ export const commands: readonly CommandSpec[] = [
 ];
 
 /** Words of the contract that this version answers with a usage error. */
-export const laterCommands: readonly string[] = ['convert', 'send', 'bench'];
+export const laterCommands: readonly string[] = ['convert', 'bench'];
 
 /** Shells that `chkpt completion` knows. */
 export const shells = ['bash', 'zsh', 'fish'] as const;

@@ -37,7 +37,7 @@ export function openLink(
   role: 'connect' | 'listen',
   count: number,
 ): StreamStore {
-  const security = { ...tlsOf(url, line, role), ...pskOf(line), insecure: line.has('insecure') };
+  const security = securityOf(url, line, role);
   const isPortAsked = /:0\/?$/.test(url) && parseStoreUrl(url).scheme !== 'unix';
   return openStreamStore(url, {
     ...security,
@@ -52,6 +52,15 @@ export function openLink(
         output.note(`refused ${printable(remote)}: ${printable(error.message)}`);
     },
   });
+}
+
+/** What protects a connection. Throws `CHKPT_USAGE`, and what reading files does. */
+export function securityOf(
+  url: string,
+  line: ParsedLine,
+  role: 'connect' | 'listen',
+): Pick<StreamStoreOptions, 'tls' | 'psk' | 'insecure'> {
+  return { ...tlsOf(url, line, role), ...pskOf(line), insecure: line.has('insecure') };
 }
 
 function tlsOf(url: string, line: ParsedLine, role: 'connect' | 'listen'): Pick<StreamStoreOptions, 'tls'> {

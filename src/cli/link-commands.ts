@@ -2,15 +2,41 @@
 import type { CommandSpec } from './command-table.ts';
 import { linkOptions } from './link-options.ts';
 
+/** Of both ends of a migration. */
+const migrationOptions = [
+  {
+    name: 'journal',
+    value: 'FOLDER',
+    isFile: true,
+    summary: 'where the migration is recorded; default: the state folder',
+  },
+  {
+    name: 'witness',
+    value: 'FOLDER',
+    isFile: true,
+    summary: 'a folder that both hosts reach: decides when the link does not come back',
+  },
+] as const;
+
 export const linkCommands: readonly CommandSpec[] = [
   {
     name: 'receive',
-    summary: 'take a checkpoint that another process sends, and keep it',
-    usages: ['ADDRESS STORE [--count N] [OPTION]…'],
+    summary: 'take a checkpoint, or the guest of a QEMU, that another process sends',
+    usages: ['ADDRESS STORE [--count N] [OPTION]…', 'ADDRESS --qemu SOCKET [OPTION]…'],
     operands: ['ADDRESS', 'STORE'],
+    optionalOperands: 1,
     options: [
       { name: 'count', value: 'N', summary: 'take N checkpoints, one after the other; default 1' },
       { name: 'once', summary: 'take one checkpoint: the default' },
+      {
+        name: 'qemu',
+        value: 'SOCKET',
+        isFile: true,
+        summary:
+          'take the guest that chkpt send sends into this QEMU, which waits (-incoming defer), and let it run',
+      },
+      { name: 'streams', value: 'N', summary: 'with --qemu and --psk-file: the N of chkpt send' },
+      ...migrationOptions,
       ...linkOptions,
     ],
     common: ['threads', 'json', 'quiet', 'insecure'],
@@ -29,5 +55,44 @@ export const linkCommands: readonly CommandSpec[] = [
     ],
     isInterruptible: true,
     load: () => import('./commands/receive.ts'),
+  },
+  {
+    name: 'send',
+    summary: 'move the running guest of a QEMU to a chkpt receive --qemu elsewhere',
+    usages: ['--qemu SOCKET ADDRESS [--streams N] [--downtime MS] [--bandwidth RATE] [OPTION]…'],
+    operands: ['ADDRESS'],
+    options: [
+      {
+        name: 'qemu',
+        value: 'SOCKET',
+        isFile: true,
+        summary: 'the QEMU whose guest is moved, by its QMP socket',
+      },
+      { name: 'streams', value: 'N', summary: 'connections for pages, 1 to 16; default 1' },
+      {
+        name: 'downtime',
+        value: 'MS',
+        summary: 'how long the guest may stand still, milliseconds; default 300',
+      },
+      { name: 'bandwidth', value: 'RATE', summary: 'most bytes per second, with K, M or G (powers of 1024)' },
+      { name: 'limit', value: 'SECONDS', summary: 'how long it may take until it converges; default 600' },
+      {
+        name: 'force',
+        summary:
+          'a guest that does not converge until then stands still as long as it takes; default: it stays',
+      },
+      ...migrationOptions,
+      ...linkOptions,
+    ],
+    common: ['threads', 'codec', 'json', 'quiet', 'insecure'],
+    notes: [
+      'Until the destination has everything the guest can stay: Ctrl-C cancels, and it runs on here.',
+      'Exit code 4: the destination was told to run it and has not answered. Do not continue the guest here before that host is known to be down.',
+    ],
+    examples: [
+      ['chkpt send --qemu vm.qmp tls://host:7000 --psk-file key', 'to a host with the same one-time key'],
+    ],
+    isInterruptible: true,
+    load: () => import('./commands/send.ts'),
   },
 ];

@@ -93,8 +93,11 @@ function unknownOption(rawName: string, command: CommandSpec, specs: readonly Op
   return usageError(`chkpt ${command.name} has no option ${rawName}${suggestion(rawName, names)}`);
 }
 
-function checkOperands({ name, operands, usages }: CommandSpec, given: readonly string[]): void {
-  const missing = operands[given.length];
+function checkOperands(
+  { name, operands, optionalOperands = 0, usages }: CommandSpec,
+  given: readonly string[],
+): void {
+  const missing = operands.slice(0, operands.length - optionalOperands)[given.length];
   if (missing !== undefined) throw usageError(`${missing} is missing: chkpt ${name} ${usages[0]}`);
   const surplus = given[operands.length];
   if (surplus !== undefined) throw usageError(`chkpt ${name} takes no further argument: ${surplus}`);

@@ -1,10 +1,11 @@
 /** A real Linux in QEMU, saved at its prompt, its QEMU killed, and continued in another one. */
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { afterEach, describe, expect, test } from 'vitest';
 import { LinuxQemu, whyNoQemuLinux } from '../../bench/guests/qemu.ts';
 import { QemuVm } from '../../src/adapters/qemu/index.ts';
-import { loadVm, saveVm } from '../../src/index.ts';
+import { loadVm, receiveVm, saveVm, sendVm } from '../../src/index.ts';
 import { buildCommandLine } from '../cli/support/dist.ts';
 import { makeFolder } from '../store/support/folders.ts';
 
@@ -106,5 +107,48 @@ describe.skipIf(missing !== undefined)('a Linux guest in QEMU', () => {
     const { stderr } = await chkpt('load', store, '--qemu', second.qmpPath);
     expect(stderr).toMatch(/^loaded 512(\.0)? MiB from .* and 1 parent in .*, the guest runs\n$/);
     await checkGoesOn(second, hash, last - 1);
+  });
+
+  test('moves to another QEMU while it works', { timeout: 180_000 }, async () => {
+    const folder = makeFolder();
+    const { qemu, hash } = await atWork(folder);
+    const second = await start(folder, 'b', { incoming: 'defer' });
+    await using source = await QemuVm.connect(qemu.qmpPath);
+    await using destination = await QemuVm.connect(second.qmpPath);
+    const address = `unix:${folder}/migration`;
+    let received: Promise<unknown> | undefined;
+    await new Promise<void>((listens, fails) => {
+      received = receiveVm(destination, address, {
+        journal: `${folder}/to`,
+        lingerMs: 100,
+        onListening: () => listens(),
+      });
+      received.catch(fails);
+    });
+    const report = await sendVm(source, address, { journal: `${folder}/from`, downtimeTargetMs: 300 });
+    await received;
+    const last = lastTickOf(qemu);
+    console.log(
+      `QEMU, 512 MiB: ${report.rounds.length} rounds, stood still for ${report.downtime.totalMs.toFixed(0)} ms`,
+    );
+    expect(report.tracker.kind).toBe('digest');
+    expect([source.running, destination.running]).toEqual([false, true]);
+    await expect(source.resume()).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
+    await checkGoesOn(second, hash, last);
+
+    // And on to a third one, by the command line.
+    await source.close();
+    await destination.close();
+    await qemu.kill();
+    const third = await start(folder, 'c', { incoming: 'defer' });
+    const command = buildCommandLine();
+    const [to, from] = ['receive', 'send'].map((side) => [command, side, '--journal', `${folder}/${side}`]);
+    const receiving = run(process.execPath, [...(to ?? []), address, '--qemu', third.qmpPath]);
+    await expect.poll(() => existsSync(`${folder}/migration`), { timeout: 20_000 }).toBe(true);
+    const sending = run(process.execPath, [...(from ?? []), '--qemu', second.qmpPath, '--json', address]);
+    const sent = JSON.parse((await sending).stdout);
+    expect(sent).toMatchObject({ command: 'send', memoryBytes, tracker: { kind: 'digest' } });
+    expect((await receiving).stderr).toMatch(/received 512(\.0)? MiB from unix in .*, the guest runs\n$/);
+    await checkGoesOn(third, hash, lastTickOf(second));
   });
 });

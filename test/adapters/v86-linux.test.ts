@@ -28,9 +28,14 @@ interface Run {
   waitFor(pattern: RegExp): Promise<RegExpMatchArray>;
 }
 
-function run(folder: string, mode: 'save' | 'load'): Run {
-  const parameters = ['v86.mjs', mode, guestFolder, `file:${folder}/linux.chkpt`];
-  const child = spawn(process.execPath, parameters, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] });
+function run(folder: string, mode: 'save' | 'load' | 'send' | 'receive'): Run {
+  const isMoved = mode === 'send' || mode === 'receive';
+  const place = isMoved ? `unix:${folder}/socket` : `file:${folder}/linux.chkpt`;
+  const child = spawn(process.execPath, ['v86.mjs', mode, guestFolder, place], {
+    cwd: folder,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, XDG_STATE_HOME: `${folder}/state` },
+  });
   let output = '';
   let look = (): void => {};
   for (const stream of [child.stdout, child.stderr]) {
@@ -60,8 +65,8 @@ describe.skipIf(missing !== undefined)('a Linux guest in v86', () => {
   test('goes on in another process after its own was killed', { timeout: 240_000 }, async () => {
     const folder = makeProject();
     const first = run(folder, 'save');
-    await first.waitFor(/^saved \d+ bytes/m);
-    const [before] = first.output().split(/^saved /m);
+    await first.waitFor(/^save: the guest/m);
+    const [before] = first.output().split(/^save: /m);
     first.child.kill('SIGKILL');
     await first.ended;
 
@@ -76,5 +81,21 @@ describe.skipIf(missing !== undefined)('a Linux guest in v86', () => {
     expect([last, last + 1]).toContain(ticksOf(output)[0]);
     // It did not boot: it was there.
     expect(output).not.toContain('GUEST-UP');
+  });
+
+  test('moves to another process while it works', { timeout: 240_000 }, async () => {
+    const folder = makeProject();
+    const destination = run(folder, 'receive');
+    // It is there when it listens: the source takes longer to boot its guest.
+    const source = run(folder, 'send');
+    expect(await source.ended).toBe(0);
+    expect(await destination.ended).toBe(0);
+    const [before, after] = [source.output(), destination.output()];
+    expect(before).toMatch(/^send: the guest stood still for \d+ ms$/m);
+    expect(hashOf(after)).toMatch(/^[0-9a-f]{40}$/);
+    expect(hashOf(after)).toBe(hashOf(before));
+    const last = ticksOf(before).at(-1) ?? 0;
+    expect([last, last + 1]).toContain(ticksOf(after)[0]);
+    expect(after).not.toContain('GUEST-UP');
   });
 });

@@ -39,7 +39,7 @@ test.each<[words: string[], line: RegExp]>([
   [['help', 'nothing'], /unknown command nothing/],
   [['completion'], /completion takes one of bash, zsh, fish/],
   [['completion', 'tcsh'], /completion takes one of bash, zsh, fish/],
-  ...['convert', 'send', 'bench'].map((word): [string[], RegExp] => [
+  ...['convert', 'bench'].map((word): [string[], RegExp] => [
     [word, 'a', 'b'],
     new RegExp(`chkpt ${word} is not available in this version`),
   ]),

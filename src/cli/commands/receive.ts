@@ -10,6 +10,7 @@ import type { Invocation } from '../invocation.ts';
 import { isLink, openLink } from '../link-argument.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
+import { receiveGuest } from '../receive-guest.ts';
 import { refuseSharedOutput, storeOf } from '../store-argument.ts';
 import { formatBytes, formatDuration } from '../units.ts';
 import { usageError } from '../usage-error.ts';
@@ -20,8 +21,16 @@ const uuidPlace = '{uuid}';
 export async function run(invocation: Invocation): Promise<void> {
   const { line, common, output } = invocation;
   const [url, target] = [line.operand(0), line.operand(1)];
+  const socket = line.last('qemu');
   if (!isLink(url))
     throw usageError(`${url}: an address is expected: tcp://HOST:PORT, tls://HOST:PORT or unix:PATH`);
+  if (socket !== undefined) {
+    if (target !== '' || line.has('count')) throw usageError('--qemu takes one guest, and no STORE');
+    return await receiveGuest(invocation, url, socket);
+  }
+  if (target === '') throw usageError('STORE is missing: chkpt receive ADDRESS STORE, or --qemu SOCKET');
+  const other = ['streams', 'journal', 'witness'].find((name) => line.has(name));
+  if (other !== undefined) throw usageError(`--${other} goes with --qemu`);
   const count = countOf(line.last('count'));
   if (count > 1 && line.has('psk-file'))
     throw usageError('a one-time key is for one checkpoint: no --count with it');

@@ -1,0 +1,30 @@
+/** Options of both ends of a migration. */
+import type { ParsedLine } from './parse-line.ts';
+import { usageError } from './usage-error.ts';
+
+const streamsMax = 16;
+
+export function streamsOf(line: ParsedLine): number {
+  const text = line.last('streams') ?? '1';
+  const streams = /^\d{1,2}$/.test(text) ? Number(text) : 0;
+  if (streams >= 1 && streams <= streamsMax) return streams;
+  throw usageError(`--streams ${text}: a number from 1 to ${streamsMax} is expected`);
+}
+
+export function migrationFoldersOf(line: ParsedLine): {
+  readonly journal: string | undefined;
+  readonly witness: string | undefined;
+} {
+  return { journal: line.last('journal'), witness: line.last('witness') };
+}
+
+const units = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 } as const;
+
+/** Bytes per second; undefined for no cap. */
+export function bandwidthOf(line: ParsedLine): number | undefined {
+  const text = line.last('bandwidth');
+  if (text === undefined) return undefined;
+  const [, digits = '', unit = ''] = /^([1-9]\d{0,8})([KMG]?)$/.exec(text) ?? [];
+  if (digits !== '') return Number(digits) * units[unit as keyof typeof units];
+  throw usageError(`--bandwidth ${text}: bytes per second are expected, as 125M`);
+}
