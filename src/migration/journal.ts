@@ -4,7 +4,7 @@
  */
 import { type FileHandle, mkdir, open, readFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { CheckpointError, fromSystemError } from '../errors/index.ts';
 import type { DestinationRecord, SourceRecord } from './protocol/terms.ts';
 
@@ -34,7 +34,9 @@ export function journalFolder(): string {
 export class Journal {
   readonly path: string;
   readonly facts: JournalFacts;
-  readonly #file: FileHandle;
+  #file: FileHandle;
+  /** What was written last may end anywhere. */
+  #isTorn = false;
   #last: string | undefined;
 
   private constructor(path: string, facts: JournalFacts, file: FileHandle, last: string | undefined) {
@@ -50,11 +52,14 @@ export class Journal {
    */
   static async open(folder: string, facts: JournalFacts): Promise<Journal> {
     const path = join(folder, `${facts.migration}.${facts.role}`);
+    let file: FileHandle | undefined;
     try {
-      await mkdir(folder, { recursive: true, mode: 0o700 });
-      const lines = await linesOf(path);
-      const file = await open(path, 'a', 0o600);
+      await makeFolder(folder);
+      const { lines, bytes } = await linesOf(path);
+      file = await open(path, 'a', 0o600);
       const head = [magic, facts.role, facts.migration, encodeURIComponent(facts.guest)].join(' ');
+      // What was being written when the host stopped counts for nothing.
+      await file.truncate(bytes);
       if (lines.length === 0) {
         await file.appendFile(`${head}\n`);
         await file.datasync();
@@ -63,18 +68,16 @@ export class Journal {
       }
       const known: readonly string[] = recordsOf[facts.role];
       const records = lines.slice(1).filter((line) => known.includes(line));
-      // What was being written when the host stopped is the beginning of a record.
+      // A write that failed was begun again on the next line.
       const isTorn = (line: string): boolean => known.some((record) => record.startsWith(line));
       if (lines[0] !== head || !lines.slice(1).every(isTorn)) {
-        await file.close();
         throw new CheckpointError('CHKPT_FORMAT', 'this is no journal of that migration', {
           details: { path },
         });
       }
-      // A line that was cut short would swallow the next one.
-      await file.appendFile('\n');
       return new Journal(path, facts, file, records.at(-1));
     } catch (error) {
+      await file?.close().catch(() => undefined);
       if (error instanceof CheckpointError) throw error;
       throw fromSystemError(error, 'cannot open the journal of the migration', { path });
     }
@@ -88,12 +91,21 @@ export class Journal {
   /** Appends and flushes. When it rejects the record may be there all the same. */
   async append(record: SourceRecord | DestinationRecord): Promise<void> {
     try {
-      await this.#file.appendFile(`${record}\n`);
+      // A flush that failed once says nothing the next time.
+      if (this.#isTorn) await this.#reopen();
+      await this.#file.appendFile(this.#isTorn ? `\n${record}\n` : `${record}\n`);
       await this.#file.datasync();
+      this.#isTorn = false;
       this.#last = record;
     } catch (error) {
+      this.#isTorn = true;
       throw fromSystemError(error, 'cannot write the journal of the migration', { path: this.path });
     }
+  }
+
+  async #reopen(): Promise<void> {
+    await this.#file.close().catch(() => undefined);
+    this.#file = await open(this.path, 'a', 0o600);
   }
 
   async close(): Promise<void> {
@@ -101,13 +113,13 @@ export class Journal {
   }
 }
 
-/** Whole lines, without empty ones. */
-async function linesOf(path: string): Promise<string[]> {
+/** Whole lines, without empty ones, and the bytes that whole lines take. */
+async function linesOf(path: string): Promise<{ readonly lines: string[]; readonly bytes: number }> {
   let text: string;
   try {
-    text = await readFile(path, 'utf8');
+    text = await readFile(path, 'latin1');
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return { lines: [], bytes: 0 };
     throw error;
   }
   if (text.length > journalBytesMax) {
@@ -115,10 +127,16 @@ async function linesOf(path: string): Promise<string[]> {
       details: { path },
     });
   }
-  return text
-    .slice(0, text.lastIndexOf('\n') + 1)
-    .split('\n')
-    .filter(Boolean);
+  const bytes = text.lastIndexOf('\n') + 1;
+  return { lines: text.slice(0, bytes).split('\n').filter(Boolean), bytes };
+}
+
+/** With all folders above it, durably. */
+async function makeFolder(folder: string): Promise<void> {
+  const first = await mkdir(folder, { recursive: true, mode: 0o700 });
+  if (first === undefined) return;
+  for (let one = resolve(folder); one.length >= first.length; one = dirname(one))
+    await syncFolder(dirname(one));
 }
 
 async function syncFolder(path: string): Promise<void> {

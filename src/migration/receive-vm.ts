@@ -8,7 +8,13 @@ import type { IgnoredMismatch } from '../checkpoint/vm-header.ts';
 import { CheckpointError } from '../errors/index.ts';
 import type { Digest64 } from '../format/digest.ts';
 import { pageBytes } from '../limits.ts';
-import { type Connection, type Listener, type ListenOptions, listen } from '../transport/index.ts';
+import {
+  type Connection,
+  type Listener,
+  type ListenOptions,
+  listen,
+  type MigrationPurpose,
+} from '../transport/index.ts';
 import { checkDescription, describeMachine } from './description.ts';
 import { Intake } from './destination/intake.ts';
 import { ReceiveSession } from './destination/receive-session.ts';
@@ -50,6 +56,8 @@ const controlIdleMs = 5000;
 const joinMs = 5000;
 /** Data connections whose control connection was not seen yet. */
 const earlyMax = 64;
+/** Connections for pages. */
+const dataMax = 16;
 
 /**
  * Listens at `url` and takes the guest that a `sendVm` sends into `vm`, a paused machine of the same shape. Resolves when the guest runs
@@ -107,7 +115,11 @@ class Reception {
   #migration: string | undefined;
   #session: Promise<Opened> | undefined;
   #newestLink = '';
-  readonly #early = new Map<RecordChannel, string>();
+  readonly #early = new Map<RecordChannel, { readonly link: string; readonly index: number }>();
+  /** Of migrations that a process before this one has taken part in: they are answered, and that is all. */
+  readonly #aside = new Map<string, Promise<Opened>>();
+  /** Who began it: nobody else goes on with it. */
+  #owner = '';
   #remote = '';
   #fatal: (error: unknown) => void = () => undefined;
 
@@ -135,22 +147,31 @@ class Reception {
     });
     if (signal?.aborted) onAbort();
     try {
-      const { session, intake } = await begun;
+      const { session, intake } = await begun.catch(async (error: unknown) => {
+        await this.#end();
+        throw error;
+      });
       const outcome = await session.outcome;
-      if (outcome === 'moved' && session.failure === undefined) {
-        void this.#linger(session);
-        return this.#reportOf(intake);
+      // Whatever it was, the source may have to be told again.
+      void this.#linger(session);
+      if (outcome === 'moved' && session.startFailure !== undefined) {
+        throw new CheckpointError('CHKPT_VM_FAILED', 'the guest is here, whole, and could not be let run', {
+          cause: session.startFailure,
+        });
       }
-      session.close();
-      await this.#listener.close();
+      if (outcome === 'moved') return this.#reportOf(intake);
       throw session.failure ?? new CheckpointError('CHKPT_ABORTED', 'the source kept the guest');
-    } catch (error) {
-      this.#stop.abort();
-      await this.#listener.close();
-      throw error;
     } finally {
       signal?.removeEventListener('abort', onAbort);
     }
+  }
+
+  /** Nothing has begun, and nothing will. */
+  async #end(): Promise<void> {
+    this.#stop.abort();
+    for (const channel of this.#early.keys()) channel.destroy();
+    for (const opened of this.#aside.values()) (await opened).session.close();
+    await this.#listener.close();
   }
 
   #reportOf(intake: Intake): ReceiveReport {
@@ -176,16 +197,19 @@ class Reception {
       }),
     ]);
     clearTimeout(timer);
-    this.#stop.abort();
     session.close();
-    await this.#listener.close();
+    await this.#end();
   }
 
   async #giveUp(): Promise<void> {
     const cause = this.#options.signal?.reason;
     const error = new CheckpointError('CHKPT_ABORTED', 'receiving was cancelled', { cause });
-    if (this.#session === undefined) return this.#fatal(error);
-    (await this.#session).session.giveUp(error);
+    const opened = await this.#session?.catch(() => undefined);
+    if (opened === undefined || opened.session.isIdle) {
+      opened?.session.close();
+      return this.#fatal(error);
+    }
+    opened.session.giveUp(error);
   }
 
   async #acceptAll(onSession: (session: Opened) => void): Promise<void> {
@@ -201,53 +225,85 @@ class Reception {
   }
 
   async #admit(connection: Connection, onSession: (session: Opened) => void): Promise<void> {
-    const { purpose } = connection;
-    const isWanted =
-      purpose.kind === 'migration' &&
-      (this.#migration === undefined || this.#migration === purpose.migration);
-    if (!isWanted) return connection.destroy();
+    const { purpose, peer } = connection;
+    if (purpose.kind !== 'migration') return connection.destroy();
+    const owner = `${purpose.guest} ${peer.identity?.fingerprint256 ?? peer.security}`;
+    const isOther = this.#migration !== undefined && this.#migration !== purpose.migration;
+    const isStolen = this.#migration === purpose.migration && this.#owner !== owner;
+    if (isOther || isStolen) return connection.destroy();
     const channel = new RecordChannel(connection, this.#digest);
     const record = await channel.next();
-    if (record.type !== 'control') return connection.destroy();
-    const join = decodeToDestination(record.payload);
-    if (join.type !== 'join' || join.index !== purpose.stream) return connection.destroy();
+    const join = record.type === 'control' ? decodeToDestination(record.payload) : undefined;
+    const isWanted =
+      join?.type === 'join' &&
+      join.index === purpose.stream &&
+      join.count <= dataMax &&
+      !this.#stop.signal.aborted;
+    if (!isWanted) return connection.destroy();
     const link = Buffer.from(join.link).toString('hex');
-    if (join.index > 0) {
-      connection.idleMs = 0;
-      if (link === this.#newestLink) {
-        const { session } = await (this.#session as Promise<Opened>);
-        return await session.attachData(channel);
-      }
-      if (this.#early.size >= earlyMax) return connection.destroy();
-      this.#early.set(channel, link);
-      void connection.closed.then(() => this.#early.delete(channel));
-      return;
-    }
+    if (join.index > 0) return await this.#admitData(channel, connection, link, join.index);
     connection.idleMs = controlIdleMs;
-    this.#migration ??= purpose.migration;
-    this.#session ??= this.#openSession(purpose.guest);
+    const opened = await this.#sessionOf(purpose, owner);
     this.#newestLink = link;
-    this.#remote = connection.peer.remote;
-    let opened: Opened;
-    try {
-      opened = await this.#session;
-    } catch (error) {
-      connection.destroy();
-      return this.#fatal(error);
-    }
-    const attached = opened.session.attach(channel);
+    this.#remote = peer.remote;
+    const attached = opened.session.attach(channel, join.count);
     void opened.session.begun.then(() => onSession(opened));
     for (const [early, of] of this.#early) {
-      if (of !== link) continue;
+      if (of.link !== link) continue;
       this.#early.delete(early);
-      void opened.session.attachData(early);
+      early.connection.idleMs = 0;
+      void opened.session.attachData(early, of.index);
     }
     await attached;
     // Half a handshake is no migration: whoever comes next is welcome.
-    if (opened.session.isIdle && this.#session !== undefined && (await this.#session) === opened) {
+    if (!opened.session.isIdle || opened.session.hasLink) return;
+    const current = await this.#session?.catch(() => undefined);
+    if (current !== opened) return;
+    this.#session = undefined;
+    this.#migration = undefined;
+    opened.session.close();
+  }
+
+  async #admitData(
+    channel: RecordChannel,
+    connection: Connection,
+    link: string,
+    index: number,
+  ): Promise<void> {
+    if (link === this.#newestLink && this.#session !== undefined) {
+      connection.idleMs = 0;
+      const { session } = await this.#session;
+      return await session.attachData(channel, index);
+    }
+    if (this.#early.size >= earlyMax) return connection.destroy();
+    this.#early.set(channel, { link, index });
+    const timer = setTimeout(() => {
+      if (this.#early.has(channel)) connection.destroy();
+    }, joinMs);
+    void connection.closed.then(() => {
+      clearTimeout(timer);
+      this.#early.delete(channel);
+    });
+  }
+
+  async #sessionOf({ migration, guest }: MigrationPurpose, owner: string): Promise<Opened> {
+    const aside = this.#aside.get(migration);
+    if (aside !== undefined) return await aside;
+    if (this.#session === undefined) {
+      this.#migration = migration;
+      this.#owner = owner;
+      this.#session = this.#openSession(guest);
+    }
+    try {
+      const opened = await this.#session;
+      if (!opened.session.isRecovered) return opened;
+      this.#aside.set(migration, this.#session);
       this.#session = undefined;
       this.#migration = undefined;
-      opened.session.close();
+      return opened;
+    } catch (error) {
+      this.#fatal(error);
+      throw error;
     }
   }
 

@@ -3,12 +3,13 @@ import { randomUUID } from 'node:crypto';
 import { tracingChannel } from 'node:diagnostics_channel';
 import { ChangeLog } from '../checkpoint/change-log.ts';
 import { checkpointDigest } from '../checkpoint/digest.ts';
+import type { TrackerReport } from '../checkpoint/increment.ts';
 import { Operation } from '../checkpoint/operation.ts';
 import { inTurn } from '../checkpoint/turns.ts';
 import type { VirtualMachine } from '../checkpoint/virtual-machine.ts';
 import { CheckpointError } from '../errors/index.ts';
-import { pageBytes } from '../limits.ts';
-import { type DirtyTracker, type EncodeOptions, type MemoryTracker, trackMemory } from '../memory/index.ts';
+import { migrationControlBytesMax, pageBytes } from '../limits.ts';
+import { type DirtyTracker, type EncodeOptions, type GuestMemory, trackMemory } from '../memory/index.ts';
 import { connect, type LinkOptions } from '../transport/index.ts';
 import { describeMachine } from './description.ts';
 import { Journal, journalFolder } from './journal.ts';
@@ -37,7 +38,7 @@ export interface SendVmOptions
   readonly downtimeTargetMs?: number | undefined;
   /**
    * After so long a standstill before COMMIT the guest goes on here, and the migration has failed; milliseconds; default 5000, at least
-   * ten times the target.
+   * ten times the target; with `force` as long as it takes.
    */
   readonly downtimeMaxMs?: number | undefined;
   /** Most bytes per second on all connections together; default: no cap. */
@@ -68,7 +69,7 @@ const fixedMsGuess = 4;
 
 /**
  * Sends `vm` to the `receiveVm` that listens at `url`, while its guest runs, and stops it at the end. When it resolves the guest runs there
- * and never here again (`CHKPT_VM_MOVED`).
+ * and never here again (`resume` rejects with `CHKPT_VM_FAILED`, caused by `CHKPT_VM_MOVED`).
  *
  * Rejects with the guest running here as before with `CHKPT_ABORTED`, `CHKPT_NO_CONVERGENCE`, `CHKPT_TIMEOUT`, `CHKPT_LINK_LOST`,
  * `CHKPT_PEER_REFUSED` and its reason, and the errors of connections; and with `MigrationInDoubtError` when nobody knows. See
@@ -103,6 +104,9 @@ async function send(
   const migration = options.migration ?? randomUUID();
   const digest = await checkpointDigest();
   const description = await describeMachine(vm, digest);
+  if (description.length > migrationControlBytesMax - 64) {
+    throw new CheckpointError('CHKPT_UNSUPPORTED', 'the device table is too long for an offer');
+  }
   const folder = options.journal ?? journalFolder();
   const journal = await Journal.open(folder, { migration, guest: vm.id, role: 'source' });
   if (journal.last !== undefined) {
@@ -112,18 +116,15 @@ async function send(
       'this migration was begun before; each one has a UUID of its own',
     );
   }
-  const over = new AbortController();
-  const own = vm.dirtyTracker === undefined ? trackMemory(memory) : undefined;
-  const tracker: DirtyTracker = vm.dirtyTracker ?? (own as MemoryTracker);
-  if (vm.dirtyTracker !== undefined) ChangeLog.of(vm.dirtyTracker).reset();
+  const tracking = openTracking(vm, memory);
   const { codec = 'auto', acceleration, dedup, threads } = options;
   const rounds = new PageRounds({
     migration,
     digest,
     encode: { codec: codec === 'auto' ? 'lz4' : codec, acceleration, dedup, threads },
-    pace: makePace(options.bandwidth, over.signal),
+    pace: makePace(options.bandwidth),
     memory: () => vm.memory ?? memory,
-    tracker,
+    tracker: tracking.tracker,
   });
   const transfer = new Transfer(vm, rounds, description, settings.transfer, report);
   const session = new SendSession(
@@ -142,11 +143,10 @@ async function send(
     transfer,
     digest,
   );
+  // What is left to clean up does not change how it ended.
   const finish = async (): Promise<void> => {
-    over.abort();
-    await transfer.release();
-    await own?.close();
-    if (vm.dirtyTracker !== undefined) ChangeLog.of(vm.dirtyTracker).reset();
+    await transfer.release().catch(() => undefined);
+    await tracking.close().catch(() => undefined);
   };
   report({
     phase: 'connect',
@@ -160,11 +160,15 @@ async function send(
   });
   const outcome = await session.run(options.signal);
   if (outcome === 'inDoubt') {
-    void session.final.then(finish);
+    // Nobody saves, loads or sends this machine before it is known whose it is.
+    void inTurn(vm, undefined, async () => {
+      await session.final;
+      await finish();
+    });
     throw new MigrationInDoubtError(inDoubt(session, migration), url, transfer.linkError ?? session.failure);
   }
   await finish();
-  if (outcome !== 'moved') throw failureOf(outcome, session, url);
+  if (outcome !== 'moved') throw failureOf(outcome, session, transfer.linkError, url);
   return {
     migration,
     url,
@@ -172,11 +176,46 @@ async function send(
     rounds: transfer.rounds,
     downtime: downtimeOf(transfer.marks),
     bytesSent: transfer.bytesSent,
-    tracker: { kind: tracker.kind, reason: tracker.reason },
+    tracker: tracking.report,
     throttledShare: transfer.throttledShare,
     reconnects: session.reconnects,
     elapsedMs: performance.now() - begin,
   };
+}
+
+/** Who says what the guest has written. */
+interface Tracking {
+  readonly tracker: DirtyTracker | undefined;
+  readonly report: TrackerReport;
+  close(): Promise<void>;
+}
+
+/**
+ * Trackers that may be asked while the guest runs. Those that cannot (digests of what memory was when it was looked at, not when it was
+ * sent; soft-dirty bits, which a running process sets while they are cleared) make way for digests of what was sent.
+ */
+function openTracking(vm: VirtualMachine, memory: GuestMemory): Tracking {
+  const { dirtyTracker } = vm;
+  if (dirtyTracker !== undefined) ChangeLog.of(dirtyTracker).reset();
+  const own = dirtyTracker === undefined && !memory.isAttached ? trackMemory(memory) : undefined;
+  const tracker = dirtyTracker ?? own;
+  const close = async (): Promise<void> => {
+    await own?.close();
+    if (dirtyTracker !== undefined) ChangeLog.of(dirtyTracker).reset();
+  };
+  if (tracker !== undefined && tracker.kind !== 'digest' && tracker.kind !== 'soft-dirty') {
+    return { tracker, report: { kind: tracker.kind, reason: tracker.reason }, close };
+  }
+  const why = {
+    digest: tracker?.reason,
+    'soft-dirty': 'soft-dirty bits cannot be read while their process runs',
+  };
+  const reason = `compares pages with what was sent: ${
+    tracker === undefined
+      ? 'memory may move, and the machine has no tracker'
+      : why[tracker.kind as keyof typeof why]
+  }`;
+  return { tracker: undefined, report: { kind: 'digest', reason }, close };
 }
 
 /** The other end says every second that it is there. */
@@ -216,7 +255,11 @@ function settingsOf(options: SendVmOptions) {
     session: {
       connections: streams,
       reconnectMs: number('reconnectMs', options.reconnectMs, 30_000, 0),
-      downtimeMaxMs: number('downtimeMaxMs', options.downtimeMaxMs, Math.max(5000, 10 * downtimeTargetMs), 1),
+      downtimeMaxMs:
+        strategy === 'force' && options.downtimeMaxMs === undefined
+          ? undefined
+          : number('downtimeMaxMs', options.downtimeMaxMs, Math.max(5000, 10 * downtimeTargetMs), 1),
+      totalMaxMs: number('totalMaxMs', options.totalMaxMs, 600_000, 1),
       inDoubtMs: number('inDoubtMs', options.inDoubtMs, 10_000, 1),
       postcopy: false,
     },
@@ -233,11 +276,15 @@ function downtimeOf({ stop = 0, stopped = 0, placed = 0, prepared = 0, running =
   };
 }
 
-function failureOf(outcome: Outcome, session: SendSession, url: string): unknown {
+function failureOf(outcome: Outcome, session: SendSession, linkError: unknown, url: string): unknown {
   if (session.failure !== undefined) return session.failure;
-  const what = session.reason ?? 'the destination did not want the guest';
-  const code = outcome === 'lost' ? 'CHKPT_INTERNAL' : 'CHKPT_PEER_REFUSED';
-  return new CheckpointError(code, what, { details: { store: url } });
+  const { reason } = session;
+  if (reason !== undefined)
+    return new CheckpointError('CHKPT_PEER_REFUSED', reason, { details: { store: url } });
+  if (outcome !== 'lost' && linkError !== undefined) return linkError;
+  return new CheckpointError('CHKPT_INTERNAL', `the migration ended as ${outcome}`, {
+    details: { store: url },
+  });
 }
 
 function inDoubt(session: SendSession, migrationId: string): InDoubt {

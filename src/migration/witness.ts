@@ -1,7 +1,8 @@
 /**
  * Who owns the guest when the link does not come back: a place that both hosts reach, where a name can be created once.
  */
-import { mkdir, open, readFile } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { link, mkdir, open, readFile, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ClaimAnswer } from './protocol/terms.ts';
 
@@ -11,7 +12,7 @@ export interface Witness {
 }
 
 /**
- * A folder that both hosts have mounted, on a file system with exclusive create. `migration`: its UUID.
+ * A folder that both hosts have mounted, on a file system whose hard links appear once and whole. `migration`: its UUID.
  */
 export function folderWitness(folder: string, migration: string): Witness {
   const path = join(folder, `owner-${migration}`);
@@ -19,27 +20,37 @@ export function folderWitness(folder: string, migration: string): Witness {
     async claim(side) {
       try {
         await mkdir(folder, { recursive: true });
-        const file = await open(path, 'wx', 0o600);
-        try {
-          await file.writeFile(`${side}\n`);
-          await file.sync();
-        } finally {
-          await file.close();
-        }
-        const parent = await open(folder, 'r');
-        await parent.sync().finally(() => parent.close());
-        return 'won';
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') return 'unknown';
-      }
-      try {
+        await createOnce(folder, path, `${side}\n`);
         const owner = await readFile(path, 'utf8');
-        // Not written yet, or never: nobody can tell.
         if (owner !== 'source\n' && owner !== 'destination\n') return 'unknown';
-        return owner === `${side}\n` ? 'won' : 'lost';
+        if (owner !== `${side}\n`) return 'lost';
+        // Also when an earlier try has created it: its flush may have failed.
+        await syncFolder(folder);
+        return 'won';
       } catch {
         return 'unknown';
       }
     },
   };
+}
+
+/** Appears with its content, flushed; or somebody else's is there. */
+async function createOnce(folder: string, path: string, content: string): Promise<void> {
+  const temporary = join(folder, `claim-${randomUUID()}`);
+  const file = await open(temporary, 'wx', 0o600);
+  try {
+    await file.writeFile(content);
+    await file.sync();
+    await link(temporary, path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error;
+    });
+  } finally {
+    await file.close();
+    await unlink(temporary).catch(() => undefined);
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r');
+  await folder.sync().finally(() => folder.close());
 }

@@ -3,6 +3,8 @@
  * state is kept until all is here. Rounds come one after the other, and no page of an older one behind one of a newer.
  */
 import { createHash } from 'node:crypto';
+import { availableParallelism } from 'node:os';
+import { ChangeLog } from '../../checkpoint/change-log.ts';
 import { type Apply, loadHeader, readStates } from '../../checkpoint/machine-states.ts';
 import type { VirtualMachine } from '../../checkpoint/virtual-machine.ts';
 import { checkHeader, type IgnoredMismatch } from '../../checkpoint/vm-header.ts';
@@ -38,9 +40,12 @@ export class Intake {
   readonly #roots = new Map<number, Buffer>();
   #round = -1;
   #inProgress = 0;
+  readonly #running = new Set<Promise<unknown>>();
   #touched = false;
   #apply: { readonly stream: number; readonly states: readonly Apply[] } | undefined;
   streams = 0;
+  /** Connections that bring pages: threads are divided among them. */
+  lanes = 1;
 
   constructor(vm: VirtualMachine, options: IntakeOptions) {
     this.#vm = vm;
@@ -65,16 +70,21 @@ export class Intake {
     if (!this.#touched) {
       this.#touched = true;
       this.#vm.beginLoad();
+      // What it knows of an older checkpoint is not true of this guest.
+      if (this.#vm.dirtyTracker !== undefined) ChangeLog.of(this.#vm.dirtyTracker).reset();
       await this.#vm.memory?.replaceMissingPages(undefined);
     }
     this.#inProgress += 1;
     const store = new StreamReceiver(channel);
+    const loading = this.#load(store, head);
+    this.#running.add(loading);
     try {
-      return this.#note(head.stream, await this.#load(store, head));
+      return this.#note(head.stream, await loading);
     } catch (error) {
       if (store.wasGivenUp) return undefined;
       throw error;
     } finally {
+      this.#running.delete(loading);
       this.#inProgress -= 1;
     }
   }
@@ -97,6 +107,11 @@ export class Intake {
     }
   }
 
+  /** Resolves when no decoder touches the memory. REQUIRES: the connections of those that run are gone, or will come to their end. */
+  async idle(): Promise<void> {
+    await Promise.allSettled([...this.#running]);
+  }
+
   /** All that `end` speaks of is here: sets the state. Rejects as `take`, and with what the machine says. */
   async complete(end: EndMessage): Promise<void> {
     const hash = createHash('sha256');
@@ -117,15 +132,19 @@ export class Intake {
   /** What was received is no guest. */
   async drop(error: Error): Promise<void> {
     if (!this.#touched) return;
-    if (this.#vm.failure === undefined) this.#vm.beginLoad();
-    await Promise.resolve(this.#vm.endLoad(error)).catch(() => undefined);
+    try {
+      if (this.#vm.failure === undefined) this.#vm.beginLoad();
+      await this.#vm.endLoad(error);
+    } catch {
+      // It refuses to run already.
+    }
   }
 
   async #takePages(checkpoint: LoadCheckpoint): Promise<string> {
     const { memory } = this.#vm;
     if (memory === undefined) throw wrong('pages for a machine without memory');
     const decoder = new PageDecoder(memory, {
-      threads: this.#options.threads,
+      threads: Math.max(1, Math.floor((this.#options.threads ?? availableParallelism()) / this.lanes)),
       chain: new ChainLoad(memory.pageCount),
     });
     await checkpoint.loadMemory(memoryContext, decoder);

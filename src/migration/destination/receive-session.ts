@@ -46,7 +46,9 @@ const persistPauseMs = 200;
 
 interface DestinationLink {
   readonly control: RecordChannel;
-  readonly data: Set<RecordChannel>;
+  /** By their number. */
+  readonly data: Map<number, RecordChannel>;
+  readonly count: number;
   readonly alive: NodeJS.Timeout;
 }
 
@@ -61,10 +63,15 @@ export class ReceiveSession {
   readonly #begun: Deferred = deferred();
   readonly #retry: NodeJS.Timeout;
   #state: DestinationState;
+  /** A process before this one has taken part in the migration: this one has nothing of it but its journal. */
+  readonly isRecovered: boolean;
   #link: DestinationLink | undefined;
   #end: Extract<ToDestination, { type: 'end' }> | undefined;
   #accepted = false;
   #failure: unknown;
+  #startFailure: unknown;
+  #completing: Promise<void> | undefined;
+  #dropping: Promise<void> = Promise.resolve();
   #waitTimer: NodeJS.Timeout | undefined;
 
   constructor(vm: VirtualMachine, settings: ReceiveSettings, journal: Journal, intake: Intake) {
@@ -73,13 +80,13 @@ export class ReceiveSession {
     this.#journal = journal;
     this.#intake = intake;
     this.#options = { postcopy: false, witness: settings.witness !== undefined };
+    this.isRecovered = journal.last !== undefined;
     // A process that was restarted has the journal, and no memory.
     const { state, effects } = recoverDestination(
       journal.last as DestinationRecord | undefined,
       randomInt(1, 2 ** 47),
     );
     this.#state = state;
-    if (!this.isIdle) this.#begun.resolve();
     for (const effect of effects) this.#carryOut(effect);
     this.#retry = setInterval(() => this.dispatch({ type: 'retry' }), retryMs);
   }
@@ -104,6 +111,16 @@ export class ReceiveSession {
     return this.#state.at === 'waiting';
   }
 
+  /** Why the guest, which is here and whole, could not be let run. */
+  get startFailure(): unknown {
+    return this.#startFailure;
+  }
+
+  /** True while a source is connected. */
+  get hasLink(): boolean {
+    return this.#link !== undefined;
+  }
+
   get failure(): unknown {
     return this.#failure;
   }
@@ -118,23 +135,23 @@ export class ReceiveSession {
 
   /** Before PREPARED, and afterwards behind a durable ABORTED; too late when the source has committed. */
   giveUp(error: unknown): void {
-    this.#failure ??= error;
-    this.dispatch({ type: 'giveUp' });
+    this.#endWith(error, { type: 'giveUp' });
   }
 
   dispatch(event: DestinationEvent): void {
     const { state, effects } = reduceDestination(this.#state, event, this.#options);
     this.#state = state;
-    if (!this.isIdle) this.#begun.resolve();
+    if (!this.isIdle && !this.isRecovered) this.#begun.resolve();
     for (const effect of effects) this.#carryOut(effect);
     this.#watchForSource();
   }
 
   /** A new control connection: what was there before is an older attempt. Resolves when it is gone. */
-  async attach(control: RecordChannel): Promise<void> {
+  async attach(control: RecordChannel, count: number): Promise<void> {
     this.#dropLink(this.#link);
     const alive = setInterval(() => void control.send('alive').catch(() => undefined), aliveMs);
-    const link: DestinationLink = { control, data: new Set(), alive };
+    const link: DestinationLink = { control, data: new Map(), count, alive };
+    this.#intake.lanes = Math.max(1, count);
     this.#link = link;
     this.dispatch({ type: 'linkUp' });
     try {
@@ -143,6 +160,8 @@ export class ReceiveSession {
         if (record.type === 'alive') continue;
         if (record.type !== 'control') throw wrong(`a ${record.type} record where control is`);
         await this.#received(decodeToDestination(record.payload), link);
+        // Whoever asks faster than it takes answers waits.
+        await control.drained();
       }
     } catch (error) {
       this.#noteFault(error);
@@ -156,10 +175,10 @@ export class ReceiveSession {
   }
 
   /** A data connection of the newest link. Resolves when it is gone. */
-  async attachData(channel: RecordChannel): Promise<void> {
+  async attachData(channel: RecordChannel, index: number): Promise<void> {
     const link = this.#link;
-    if (link === undefined) return channel.destroy();
-    link.data.add(channel);
+    if (link === undefined || index > link.count || link.data.has(index)) return channel.destroy();
+    link.data.set(index, channel);
     try {
       for (;;) {
         const record = await channel.next();
@@ -189,19 +208,28 @@ export class ReceiveSession {
   }
 
   #fail(error: unknown): void {
-    if (this.#failure === undefined) {
+    this.#endWith(error, { type: 'failed' });
+  }
+
+  /** `error` is why, if the event ends it. */
+  #endWith(error: unknown, event: DestinationEvent): void {
+    const known = this.#failure;
+    const { at } = this.#state;
+    const ends = reduceDestination(this.#state, event, this.#options).state.at !== at;
+    if (ends && known === undefined) {
       this.#failure = error;
       const code = error instanceof CheckpointError ? error.code : 'CHKPT_INTERNAL';
       const text = error instanceof Error ? error.message : String(error);
       if (this.#link !== undefined) void this.#say(this.#link, { type: 'reason', code, text });
     }
-    this.dispatch({ type: 'failed' });
+    this.dispatch(event);
   }
 
   async #received(message: ToDestination, link: DestinationLink): Promise<void> {
     switch (message.type) {
       case 'offer':
-        // Whoever offers again after a broken link offers the same.
+        // Whoever offers again after a broken link offers the same. What came over the old one is in its place, or not, but not about to be.
+        await this.#intake.idle();
         try {
           await this.#settings.checkOffer(message.description);
         } catch (error) {
@@ -215,7 +243,7 @@ export class ReceiveSession {
         this.#accepted = true;
         return this.dispatch({ type: 'message', message: { type: 'offer' } });
       case 'end':
-        this.#end = message;
+        if (this.#state.at === 'receiving') this.#end = message;
         return this.dispatch({ type: 'message', message: { type: 'end', session: message.session } });
       case 'done':
         return this.#told.resolve();
@@ -242,8 +270,9 @@ export class ReceiveSession {
       case 'drop':
         return void this.#drop();
       case 'settle':
-        // `moved` is settled when the guest runs.
-        if (effect.outcome !== 'moved') this.#outcome.resolve(effect.outcome);
+        // `moved` is settled when the guest runs, and the others when nothing touches the machine any more.
+        if (effect.outcome !== 'moved')
+          void this.#dropping.then(() => this.#outcome.resolve(effect.outcome as ReceiveOutcome));
         return;
     }
   }
@@ -253,20 +282,22 @@ export class ReceiveSession {
   }
 
   async #persist(record: DestinationRecord): Promise<void> {
+    let isDurable = true;
     try {
       await this.#journal.append(record);
-      this.dispatch({ type: 'persisted', record });
     } catch (error) {
-      this.#failure ??= error;
+      isDurable = false;
+      if (record === 'prepared') this.#failure ??= error;
       await sleep(persistPauseMs);
-      this.dispatch({ type: 'persistFailed', record });
     }
+    this.dispatch({ type: isDurable ? 'persisted' : 'persistFailed', record });
   }
 
   async #verify(): Promise<void> {
     try {
       if (this.#end === undefined) throw wrong('no end');
-      await this.#intake.complete(this.#end);
+      this.#completing = this.#intake.complete(this.#end);
+      await this.#completing;
       this.dispatch({ type: 'verified' });
     } catch (error) {
       this.#fail(error);
@@ -283,7 +314,7 @@ export class ReceiveSession {
       if (this.#end?.runs !== false) await this.#vm.resume();
     } catch (error) {
       // It is this host's all the same: whoever called sees a machine that holds the guest and does not run.
-      this.#failure ??= error;
+      this.#startFailure = error;
     }
     this.#outcome.resolve('moved');
   }
@@ -292,6 +323,9 @@ export class ReceiveSession {
     const why = new CheckpointError('CHKPT_VM_FAILED', 'the guest that was being received never came', {
       cause: this.#failure,
     });
+    for (const channel of this.#link?.data.values() ?? []) channel.destroy();
+    await this.#completing?.catch(() => undefined);
+    await this.#intake.idle();
     await this.#intake.drop(why);
   }
 
@@ -312,6 +346,6 @@ export class ReceiveSession {
     if (link === undefined) return;
     clearInterval(link.alive);
     link.control.destroy();
-    for (const channel of link.data) channel.destroy();
+    for (const channel of link.data.values()) channel.destroy();
   }
 }

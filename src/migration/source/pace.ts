@@ -6,12 +6,12 @@ import type { Pace } from '../wire/stream-stores.ts';
 const burstMs = 20;
 
 /** `bytesPerSecond`: undefined for no cap. */
-export function makePace(bytesPerSecond: number | undefined, signal: AbortSignal): Pace {
+export function makePace(bytesPerSecond: number | undefined): Pace {
   if (bytesPerSecond === undefined) return async () => undefined;
   const burstBytes = (bytesPerSecond * burstMs) / 1000;
   let credit = burstBytes;
   let last = performance.now();
-  return async (bytes) => {
+  return async (bytes, signal) => {
     const now = performance.now();
     credit = Math.min(burstBytes, credit + ((now - last) * bytesPerSecond) / 1000);
     last = now;

@@ -7,6 +7,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { availableParallelism } from 'node:os';
+import { tellTotals } from '../../checkpoint/tell-totals.ts';
 import { memoryContext } from '../../checkpoint/vm-plan.ts';
 import { openCheckpoint } from '../../context/checkpoint.ts';
 import type { SaveCheckpoint } from '../../context/save-checkpoint.ts';
@@ -15,6 +16,7 @@ import {
   type DirtyTracker,
   type EncodeOptions,
   type GuestMemory,
+  PageDigests,
   PageEncoder,
   PageSet,
 } from '../../memory/index.ts';
@@ -26,6 +28,8 @@ import { type Pace, StreamSender } from '../wire/stream-stores.ts';
 /** Pages of a stream: few enough that a broken link costs little, enough to keep encoder threads busy. */
 const streamPagesMax = 32_768;
 const streamPagesLeast = 256;
+/** Of a round: the destination remembers them. */
+const streamsMax = 200;
 /** Streams of one connection that are not acknowledged yet; the next one is encoded meanwhile. */
 const unacknowledgedMax = 2;
 
@@ -37,7 +41,8 @@ export interface RoundsOptions {
   readonly pace: Pace;
   /** Memory as it is now: attached memory may move. */
   readonly memory: () => GuestMemory;
-  readonly tracker: DirtyTracker;
+  /** One that may be asked while the guest runs; undefined: pages are compared with what was sent. */
+  readonly tracker: DirtyTracker | undefined;
 }
 
 interface SentStream {
@@ -62,17 +67,25 @@ export class PageRounds {
   readonly #pending: PageSet;
   readonly #sent = new Map<number, SentStream>();
   #armed = false;
+  #session: number | undefined;
+  /** Pages of the last round. */
+  #lastPages = 0;
+  readonly #tracker: DirtyTracker | undefined;
+  /** What was sent of each page, where no tracker can be asked while the guest runs. */
+  readonly #digests: PageDigests | undefined;
   #nextStream = 0;
 
   constructor(options: RoundsOptions) {
     this.#options = options;
     this.#pageCount = options.memory().pageCount;
     this.#pending = new PageSet(this.#pageCount);
+    this.#tracker = options.tracker;
+    this.#digests = options.tracker === undefined ? new PageDigests(this.#pageCount) : undefined;
   }
 
   /** Pages that are still to be sent, as far as it is known. */
   get pendingPages(): number {
-    return this.#pending.count();
+    return this.#tracker === undefined && this.#lastPages > 0 ? this.#lastPages : this.#pending.count();
   }
 
   /** Number of the next stream. */
@@ -80,24 +93,46 @@ export class PageRounds {
     return this.#nextStream;
   }
 
-  /** A new link, with a destination that has everything it has acknowledged, or nothing. */
-  async begin(destinationIsNew: boolean): Promise<void> {
-    if (!this.#armed) {
-      await this.#options.tracker.arm();
-      this.#armed = true;
-    }
+  /**
+   * A new link. A destination of the same session has everything that it has acknowledged; one of another session has nothing.
+   */
+  async begin(session: number): Promise<void> {
+    const isNew = session !== this.#session;
+    if (isNew) this.#pending.markRun(0, this.#pageCount);
     for (const { pages, acknowledged } of this.#sent.values()) {
-      if (pages !== undefined) this.#pending.merge(pages);
+      if (pages !== undefined) this.#putBack(pages);
       acknowledged.resolve();
     }
     this.#sent.clear();
-    if (destinationIsNew) this.#pending.markRun(0, this.#pageCount);
+    if (this.#tracker !== undefined && !this.#armed) {
+      await this.#tracker.arm();
+      this.#armed = true;
+    }
+    if (isNew) this.#digests?.forget(this.#pending);
+    this.#session = session;
+    if (!isNew) await this.look();
   }
 
-  /** Asks the tracker: what was written counts as not sent. Resolves to how many pages are pending. */
+  /** What was written counts as not sent. Resolves to how many pages are pending, as far as that is known. */
   async look(): Promise<number> {
-    this.#pending.merge(await this.#options.tracker.harvest());
+    if (this.#tracker === undefined) {
+      // Every page is compared with what was sent when the next round is encoded; as many as in this one have changed, for all that is known.
+      this.#pending.markRun(0, this.#pageCount);
+      return this.#lastPages;
+    }
+    this.#pending.merge(await this.#tracker.harvest());
     return this.#pending.count();
+  }
+
+  /** The same, when the guest stands still. */
+  async lookForTheLast(): Promise<void> {
+    await this.look();
+  }
+
+  /** Pages that may not have arrived. */
+  #putBack(pages: PageSet): void {
+    this.#pending.merge(pages);
+    this.#digests?.forget(pages);
   }
 
   /** A stream is in place at the destination. Throws `CHKPT_PEER_PROTOCOL` for one that was not sent, or is another. */
@@ -128,10 +163,13 @@ export class PageRounds {
     const failed = new AbortController();
     const stop = AbortSignal.any([signal, failed.signal]);
     const queue = this.#pending.take();
-    const pages = queue.count();
+    const queued = queue.count();
+    /** That were sent: pages that are known to be there as they are do not count. */
+    let pages = 0;
     const streamPages = Math.max(
       streamPagesLeast,
-      Math.min(Math.ceil(pages / channels.length), streamPagesMax, Math.ceil(this.#pageCount / 2)),
+      Math.ceil(queued / streamsMax),
+      Math.min(Math.ceil(queued / channels.length), streamPagesMax, Math.ceil(this.#pageCount / 2)),
     );
     const first = this.#nextStream;
     const roots: string[] = [];
@@ -147,7 +185,7 @@ export class PageRounds {
         const head = { session, stream: this.#nextStream++, kind, round };
         const sent: SentStream = { pages: set, root: undefined, acknowledged: deferred(), early: undefined };
         this.#sent.set(head.stream, sent);
-        const store = new StreamSender(channel, head, this.#options.pace);
+        const store = new StreamSender(channel, head, this.#options.pace, stop);
         const root = await this.#writeStream(store, round, stop, write);
         roots[head.stream - first] = root;
         bytes += store.bytes;
@@ -161,9 +199,9 @@ export class PageRounds {
         stop.throwIfAborted();
         const set = queue.takeFirst(streamPages);
         if (set.count() === 0) break;
-        await run('memory', set, (checkpoint) =>
-          this.#writePages(checkpoint, set, round, channels.length, stop),
-        );
+        await run('memory', set, async (checkpoint) => {
+          pages += await this.#writePages(checkpoint, set, round, channels.length, stop);
+        });
       }
       await Promise.all(waiting);
       stop.throwIfAborted();
@@ -178,6 +216,7 @@ export class PageRounds {
       this.#pending.merge(queue);
       throw error;
     }
+    this.#lastPages = pages;
     return { pages, bytes, roots };
   }
 
@@ -213,14 +252,19 @@ export class PageRounds {
     round: number,
     lanes: number,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<number> {
     const { encode, memory } = this.#options;
     // The same for small rounds as for large ones: their buffers are warm, and new ones would cost more than they save.
     const threads = Math.max(1, Math.floor((encode.threads ?? availableParallelism()) / lanes));
     // Later rounds are of pages that were just written: few are equal, and the table of all pages would be made anew.
     const dedup = round === 0 ? encode.dedup : (encode.dedup ?? false);
-    const encoder = new PageEncoder(memory(), { ...encode, dedup, threads, changed });
+    const options = { ...encode, dedup, threads, changed, pageDigests: this.#digests };
+    let pages = 0;
+    const encoder = tellTotals(new PageEncoder(memory(), options), (totals) => {
+      pages = totals.pages - totals.parentPages;
+    });
     await checkpoint.saveMemory(memoryContext, encoder, { signal });
+    return pages;
   }
 }
 

@@ -26,8 +26,10 @@ export interface SendSettings {
   readonly connections: number;
   /** How long a broken link is waited for, milliseconds. */
   readonly reconnectMs: number;
-  /** How long the guest may stand still before it is given up, milliseconds. */
-  readonly downtimeMaxMs: number;
+  /** How long the guest may stand still before the migration is given up, milliseconds; undefined: as long as it takes. */
+  readonly downtimeMaxMs: number | undefined;
+  /** How long pre-copy may take, milliseconds. */
+  readonly totalMaxMs: number;
   /** How long after COMMIT the destination may be silent before that is called in doubt, milliseconds. */
   readonly inDoubtMs: number;
   readonly witness?: Witness | undefined;
@@ -36,6 +38,9 @@ export interface SendSettings {
 
 const retryMs = 300;
 const reconnectPauseMs = 100;
+const reconnectPauseMost = 2000;
+/** How long the news of a broken link may take. */
+const linkNewsMs = 200;
 const persistPauseMs = 200;
 
 /** Where nothing is left to do. */
@@ -53,8 +58,16 @@ export class SendSession {
   #link: SourceLink | undefined;
   #linkCount = 0;
   #task: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
-  /** Of who it was that the last `accept` came from. */
-  #lastSession: number | undefined;
+  #pausing: Promise<void> | undefined;
+  #resuming: Promise<void> | undefined;
+  /** The machine refuses to run: it may not be this host's guest any more. */
+  #isFenced = false;
+  /** The destination has, or had, something of the guest. */
+  #hadSession = false;
+  #isRefused = false;
+  /** Messages that say that it goes on. */
+  #progress = 0;
+  #lastProgress = performance.now();
   #failure: unknown;
   #reason: string | undefined;
   readonly #over = new AbortController();
@@ -86,7 +99,7 @@ export class SendSession {
 
   /** What the destination said of its own accord. */
   get reason(): string | undefined {
-    return this.#reason;
+    return this.#reason ?? (this.#isRefused ? 'the destination did not want the guest' : undefined);
   }
 
   get reconnects(): number {
@@ -96,11 +109,14 @@ export class SendSession {
   /** Resolves with the first outcome; `inDoubt` is not the last one. */
   async run(signal: AbortSignal | undefined): Promise<Outcome> {
     const onAbort = (): void => {
-      this.#failure ??= new CheckpointError('CHKPT_ABORTED', 'the migration was cancelled', {
+      const why = new CheckpointError('CHKPT_ABORTED', 'the migration was cancelled', {
         cause: signal?.reason,
       });
-      this.dispatch({ type: 'cancel' });
+      this.#endWith(why, { type: 'cancel' });
     };
+    const late = setTimeout(() => {
+      this.fail(new CheckpointError('CHKPT_TIMEOUT', 'the destination does not take what is sent'));
+    }, this.#settings.totalMaxMs + this.#settings.reconnectMs);
     if (signal?.aborted) onAbort();
     else this.dispatch({ type: 'start' });
     signal?.addEventListener('abort', onAbort, { once: true });
@@ -110,6 +126,7 @@ export class SendSession {
     try {
       return await this.#first.promise;
     } finally {
+      clearTimeout(late);
       signal?.removeEventListener('abort', onAbort);
     }
   }
@@ -129,17 +146,27 @@ export class SendSession {
 
   /** Something that the guest can stay for has gone wrong. */
   fail(error: unknown): void {
+    this.#endWith(error, { type: 'failed' });
+  }
+
+  /** `error` is why, if the event ends it. */
+  #endWith(error: unknown, event: SourceEvent): void {
+    const { at } = this.#state;
+    const known = this.#failure;
     this.#failure ??= error;
-    this.dispatch({ type: 'failed' });
+    this.dispatch(event);
+    if (this.#state.at === at) this.#failure = known;
   }
 
   #entered(at: SourceState['at']): void {
     const { downtimeMaxMs, inDoubtMs } = this.#settings;
-    if (at === 'stopping') {
+    if (at === 'stopping' && downtimeMaxMs !== undefined) {
       this.#stopTimer = setTimeout(() => {
         this.fail(new CheckpointError('CHKPT_TIMEOUT', `the guest stood still for ${downtimeMaxMs} ms`));
       }, downtimeMaxMs);
     } else if (at !== 'stopped') clearTimeout(this.#stopTimer);
+    // From here on it is not this host's to run, whoever asks.
+    if (at === 'committing') this.#fence();
     if (at === 'inDoubt') {
       this.#transfer.marks.committed = performance.now();
       this.#doubtTimer = setTimeout(() => this.dispatch({ type: 'deadline' }), inDoubtMs);
@@ -157,17 +184,21 @@ export class SendSession {
         return;
       case 'transfer':
         this.#begin(async (link, signal) => {
-          const isNew = this.#lastSession !== this.#state.session;
-          this.#lastSession = this.#state.session;
-          await this.#transfer.precopy(link, this.#state.session ?? 0, isNew, signal);
+          const { session = 0 } = this.#state;
+          await this.#transfer.precopy(link, session, signal);
+          signal.throwIfAborted();
           this.dispatch({ type: 'converged' });
         });
         return;
       case 'stopGuest':
         this.#begin(async () => {
-          this.#transfer.marks.stop = performance.now();
-          if (this.#vm.running) await this.#vm.pause();
-          this.#transfer.marks.stopped = performance.now();
+          const { marks } = this.#transfer;
+          marks.stop = performance.now();
+          if (this.#vm.running) {
+            this.#pausing = Promise.resolve(this.#vm.pause());
+            await this.#pausing;
+          }
+          marks.stopped = performance.now();
           this.dispatch({ type: 'guestStopped' });
         });
         return;
@@ -177,10 +208,10 @@ export class SendSession {
         });
         return;
       case 'resumeGuest':
-        void this.#resume();
+        this.#resuming = this.#resume();
         return;
       case 'destroyGuest':
-        this.#markMoved();
+        void this.#markMoved();
         return;
       case 'claim':
         void this.#claim();
@@ -203,14 +234,15 @@ export class SendSession {
   }
 
   async #persist(record: SourceRecord): Promise<void> {
+    let isDurable = true;
     try {
       await this.#journal.append(record);
-      this.dispatch({ type: 'persisted', record });
     } catch (error) {
-      this.#failure ??= error;
+      isDurable = false;
+      if (record === 'begin' || record === 'commit') this.#failure ??= error;
       await sleep(persistPauseMs);
-      this.dispatch({ type: 'persistFailed', record });
     }
+    this.dispatch({ type: isDurable ? 'persisted' : 'persistFailed', record });
   }
 
   /** One task at a time: the one before is stopped, and has let go of memory and link. */
@@ -223,25 +255,39 @@ export class SendSession {
       try {
         await work(link, stop.signal);
       } catch (error) {
-        // A broken link is told by the link itself.
         if (stop.signal.aborted) return;
-        if (isLinkFault(error)) return link.destroy();
-        this.fail(error);
+        // A broken link is told by the link itself, a moment after whoever was writing has seen it.
+        await Promise.race([link.lost, sleep(linkNewsMs, undefined, { ref: false })]);
+        if (!link.isLost && !stop.signal.aborted) this.fail(error);
       }
     });
     this.#task = { stop, done };
   }
 
+  /** Resolves when the task has let go of memory, tracker and link. */
   async #stopTask(): Promise<void> {
     const task = this.#task;
-    this.#task = undefined;
     task?.stop.abort(new CheckpointError('CHKPT_ABORTED', 'this part of the migration is over'));
     await task?.done;
   }
 
-  async #resume(): Promise<void> {
-    await this.#stopTask();
+  #fence(): void {
     try {
+      this.#vm.beginLoad();
+      this.#isFenced = true;
+    } catch (error) {
+      // Somebody has let it run: what was sent is not what it is any more.
+      this.#failure ??= error;
+      this.#isFenced = false;
+    }
+  }
+
+  /** Waits for a pause under way, and not for a task that may be stuck in the network. */
+  async #resume(): Promise<void> {
+    await this.#pausing?.catch(() => undefined);
+    try {
+      if (this.#isFenced) await this.#vm.endLoad();
+      this.#isFenced = false;
       if (this.#wasRunning && !this.#vm.running) await this.#vm.resume();
     } catch (error) {
       this.#failure = error;
@@ -249,10 +295,14 @@ export class SendSession {
   }
 
   /** I1: it never runs here again. */
-  #markMoved(): void {
+  async #markMoved(): Promise<void> {
     const moved = new CheckpointError('CHKPT_VM_MOVED', 'the guest was moved to another host');
-    this.#vm.beginLoad();
-    void Promise.resolve(this.#vm.endLoad(moved)).catch(() => undefined);
+    try {
+      if (!this.#isFenced) this.#vm.beginLoad();
+      await this.#vm.endLoad(moved);
+    } catch {
+      // It refuses to run already.
+    }
   }
 
   async #claim(): Promise<void> {
@@ -261,46 +311,69 @@ export class SendSession {
   }
 
   async #settle(outcome: Outcome): Promise<void> {
-    await this.#stopTask();
     if (outcome === 'inDoubt') return this.#first.resolve(outcome);
-    // The destination need not wait for questions.
     const { at } = this.#state;
+    await this.#resuming;
+    // The destination need not wait for questions.
     if (at === 'released') await this.#link?.send({ type: 'done' }).catch(() => undefined);
-    if (at === 'stayed') await this.#resume();
-    await this.#link?.close();
+    const heard = await (this.#link?.close() ?? false);
     this.#over.abort();
+    await this.#stopTask();
     clearTimeout(this.#doubtTimer);
     clearTimeout(this.#stopTimer);
     await this.#journal.close();
+    if (at === 'stayed' && !heard && this.#hadSession) void this.#sayCancelled();
     this.#first.resolve(outcome);
     this.#final.resolve(outcome);
   }
 
-  async #keepLinked(): Promise<void> {
-    let lostAt = performance.now();
-    while (!this.#over.signal.aborted && !finalPlaces.has(this.#state.at)) {
+  /** A destination that has everything waits for a word; it is given one as long as a link would have been waited for. */
+  async #sayCancelled(): Promise<void> {
+    const { connectOne, reconnectMs } = this.#settings;
+    const deadline = AbortSignal.timeout(reconnectMs);
+    while (!deadline.aborted) {
       try {
-        const { connectOne, connections } = this.#settings;
-        this.#link = await SourceLink.connect(connectOne, connections, this.#digest, this.#over.signal);
+        const link = await SourceLink.connect(connectOne, 0, this.#digest, deadline);
+        await link.send({ type: 'cancel' });
+        await link.close();
+        return;
+      } catch {
+        await sleep(reconnectPauseMost / 2, undefined, { ref: false });
+      }
+    }
+  }
+
+  async #keepLinked(): Promise<void> {
+    const { connectOne, connections, reconnectMs } = this.#settings;
+    let pauseMs = reconnectPauseMs;
+    while (!this.#over.signal.aborted && !finalPlaces.has(this.#state.at)) {
+      const progressed = this.#progress;
+      try {
+        const link = await SourceLink.connect(connectOne, connections, this.#digest, this.#over.signal);
+        this.#linkCount += 1;
+        this.#link = link;
+        this.#transfer.link = link;
+        this.dispatch({ type: 'linkUp' });
+        await this.#listen(link);
+        this.#transfer.linkIsLost();
+        this.#link = undefined;
+        if (this.#over.signal.aborted) return;
+        await this.#stopTask();
+        this.dispatch({ type: 'linkLost' });
       } catch (error) {
         if (this.#over.signal.aborted) return;
-        const isLate = performance.now() - lostAt > this.#settings.reconnectMs;
+        this.#transfer.linkError = error;
         // Whoever could never connect has a wrong address, or no right to.
-        if (this.#linkCount === 0 || isLate || !isLinkFault(error)) this.fail(error);
-        await sleep(reconnectPauseMs, undefined, { signal: this.#over.signal }).catch(() => undefined);
-        continue;
+        if (this.#linkCount === 0 || !isLinkFault(error)) this.fail(error);
       }
-      this.#linkCount += 1;
-      this.#transfer.links.push(this.#link);
-      const link = this.#link;
-      this.#over.signal.addEventListener('abort', () => link.destroy(), { once: true });
-      this.dispatch({ type: 'linkUp' });
-      await this.#listen(link);
-      lostAt = performance.now();
-      if (this.#over.signal.aborted) return;
-      this.#link = undefined;
-      await this.#stopTask();
-      this.dispatch({ type: 'linkLost' });
+      if (progressed !== this.#progress) {
+        this.#lastProgress = performance.now();
+        pauseMs = reconnectPauseMs;
+      } else if (performance.now() - this.#lastProgress > reconnectMs) {
+        this.fail(this.#transfer.linkError);
+      }
+      await sleep(pauseMs, undefined, { signal: this.#over.signal }).catch(() => undefined);
+      pauseMs = Math.min(2 * pauseMs, reconnectPauseMost);
     }
   }
 
@@ -314,6 +387,10 @@ export class SendSession {
         this.#received(decodeToSource(record.payload));
       }
     })();
+    this.#transfer.linkError = new CheckpointError(
+      'CHKPT_LINK_LOST',
+      'the connection to the destination broke',
+    );
     try {
       await Promise.race([reading, link.lost]);
     } catch (error) {
@@ -327,13 +404,24 @@ export class SendSession {
   #received(message: ToSource): void {
     switch (message.type) {
       case 'got':
+        this.#progress += 1;
         if (message.session === this.#state.session) this.#transfer.acknowledge(message.stream, message.root);
         return;
       case 'reason':
         this.#reason = `${message.code}: ${message.text}`;
         return;
       default:
-        if (message.type === 'prepared') this.#transfer.marks.prepared ??= performance.now();
+        this.#progress += 1;
+        if (message.type === 'accept') this.#hadSession = true;
+        if (message.type === 'dropped' || message.type === 'aborted') this.#isRefused = true;
+        if (message.type === 'prepared') {
+          this.#transfer.marks.prepared ??= performance.now();
+          if (this.#state.at === 'stopped' && this.#vm.running) {
+            const what = 'the guest was let run while it was being handed over';
+            this.fail(new CheckpointError('CHKPT_VM_RUNNING', what));
+            return;
+          }
+        }
         if (message.type === 'running') this.#transfer.marks.running ??= performance.now();
         this.dispatch({ type: 'message', message });
     }

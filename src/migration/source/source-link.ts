@@ -17,6 +17,7 @@ export class SourceLink {
   readonly control: RecordChannel;
   readonly data: readonly RecordChannel[];
   readonly #alive: NodeJS.Timeout;
+  isLost = false;
   /** Resolves with the reason when one of the connections is gone. */
   readonly lost: Promise<void>;
 
@@ -61,16 +62,22 @@ export class SourceLink {
     return [this.control, ...this.data].reduce((sum, { connection }) => sum + connection.bytesWritten, 0);
   }
 
-  /** In good order: what was said last gets through, if anything does. */
-  async close(): Promise<void> {
+  /** In good order: what was said last gets through, if anything does. True: it did, for all that can be known. */
+  async close(): Promise<boolean> {
     clearInterval(this.#alive);
     const { control } = this;
     const ended = control.end().then(() => control.connection.closed);
-    await Promise.race([ended.catch(() => undefined), sleep(lastWordsMs, undefined, { ref: false })]);
+    const heard = ended.then(
+      () => true,
+      () => false,
+    );
+    const isHeard = await Promise.race([heard, sleep(lastWordsMs, false, { ref: false })]);
     this.destroy();
+    return isHeard;
   }
 
   destroy(error?: Error): void {
+    this.isLost = true;
     clearInterval(this.#alive);
     for (const channel of [this.control, ...this.data]) channel.destroy(error);
   }

@@ -43,7 +43,9 @@ export class Transfer {
   readonly description: Uint8Array;
   readonly marks: Marks = {};
   readonly rounds: RoundReport[] = [];
-  readonly links: SourceLink[] = [];
+  /** The link that is there. */
+  link: SourceLink | undefined;
+  #bytesBefore = 0;
   /** Why the last link broke. */
   linkError: unknown;
   throttledShare = 0;
@@ -68,7 +70,12 @@ export class Transfer {
   }
 
   get bytesSent(): number {
-    return this.links.reduce((sum, { bytesWritten }) => sum + bytesWritten, 0);
+    return this.#bytesBefore + (this.link?.bytesWritten ?? 0);
+  }
+
+  linkIsLost(): void {
+    this.#bytesBefore = this.bytesSent;
+    this.link = undefined;
   }
 
   acknowledge(stream: number, root: Uint8Array): void {
@@ -76,19 +83,15 @@ export class Transfer {
   }
 
   /** Sends rounds until what is left fits the downtime. Rejects with `CHKPT_NO_CONVERGENCE`, `CHKPT_ABORTED`, and when the link breaks. */
-  async precopy(
-    link: SourceLink,
-    session: number,
-    destinationIsNew: boolean,
-    signal: AbortSignal,
-  ): Promise<void> {
-    await this.#rounds.begin(destinationIsNew);
-    if (!destinationIsNew) await this.#rounds.look();
+  async precopy(link: SourceLink, session: number, signal: AbortSignal): Promise<void> {
+    await this.#rounds.begin(session);
     for (;;) {
+      signal.throwIfAborted();
       const begin = performance.now();
       const { pages, bytes } = await this.#rounds.send(this.#round, session, link.data, signal);
       const ms = performance.now() - begin;
       const dirtyPages = await this.#rounds.look();
+      signal.throwIfAborted();
       const facts: RoundFacts = { round: this.#round, pages, bytes, ms, dirtyPages };
       this.rounds.push({ ...facts });
       this.#round += 1;
@@ -109,7 +112,8 @@ export class Transfer {
     signal: AbortSignal,
   ): Promise<Extract<ToDestination, { type: 'end' }>> {
     this.#tell('stopped');
-    await this.#rounds.look();
+    await this.#rounds.lookForTheLast();
+    signal.throwIfAborted();
     const first = this.#rounds.nextStream;
     const begin = performance.now();
     const { pages, bytes, roots } = await this.#rounds.send(

@@ -83,6 +83,11 @@ export class RecordChannel {
     return bytes;
   }
 
+  /** Resolves when all that was to be sent has been taken. */
+  async drained(): Promise<void> {
+    await this.#writes.run(async () => undefined);
+  }
+
   /** Nothing follows: the other end gets all that was sent before. */
   async end(): Promise<void> {
     await this.#writes.run(() => this.connection.end());

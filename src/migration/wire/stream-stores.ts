@@ -9,7 +9,7 @@ import { wrong } from './record.ts';
 import type { RecordChannel } from './record-channel.ts';
 
 /** Waits until so many bytes may be sent. */
-export type Pace = (bytes: number) => Promise<void>;
+export type Pace = (bytes: number, signal: AbortSignal) => Promise<void>;
 
 function once(what: string): never {
   throw new CheckpointError('CHKPT_UNSUPPORTED', `a stream of a migration is ${what} once`);
@@ -21,9 +21,11 @@ export class StreamSender implements Store {
   readonly #channel: RecordChannel;
   readonly #head: StreamHead;
   readonly #pace: Pace;
+  readonly #signal: AbortSignal;
   bytes = 0;
 
-  constructor(channel: RecordChannel, head: StreamHead, pace: Pace) {
+  constructor(channel: RecordChannel, head: StreamHead, pace: Pace, signal: AbortSignal) {
+    this.#signal = signal;
     this.#channel = channel;
     this.#head = head;
     this.#pace = pace;
@@ -33,7 +35,7 @@ export class StreamSender implements Store {
     await this.#channel.send('streamBegin', encodeStreamHead(this.#head));
     const send = async (pieces: readonly Uint8Array[]): Promise<void> => {
       const bytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
-      await this.#pace(bytes);
+      await this.#pace(bytes, this.#signal);
       await this.#channel.sendData(pieces);
       this.bytes += bytes;
     };
