@@ -130,6 +130,7 @@ describe('a link that breaks between COMMIT and its answer, and stays down,', ()
     expect(error).toBeInstanceOf(MigrationInDoubtError);
     expect(error).toMatchObject({ code: 'CHKPT_IN_DOUBT', kind: 'doubt' });
     expect(pair.source.running).toBe(false);
+    await expect(pair.source.resume()).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
     return { error: error as MigrationInDoubtError, proxy: proxy as unknown as LinkProxy, receive };
   }
 
@@ -176,7 +177,7 @@ it('a destination that falls silent while the guest stands still costs a bounded
   let proxy: LinkProxy | undefined;
   const { send, receive } = await migrate(pair, {
     send: quick,
-    receive: { reconnectMs: 1000 },
+    receive: { reconnectMs: 30_000 },
     through: async (address) => {
       proxy = await LinkProxy.open(join(pair.folder, 'proxy'), address, cut);
       proxies.push(proxy);
@@ -187,6 +188,8 @@ it('a destination that falls silent while the guest stands still costs a bounded
   await expect(send).rejects.toMatchObject({ code: 'CHKPT_TIMEOUT' });
   expect(pair.source.running).toBe(true);
   expect(pair.destination.running).toBe(false);
+  // It has promised, and waits for a word: the source brings it when the link is back.
   proxy?.endSilence();
-  void received;
+  expect(await received).toMatchObject({ code: 'CHKPT_ABORTED' });
+  await expect(pair.destination.resume()).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
 });

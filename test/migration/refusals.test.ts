@@ -156,3 +156,34 @@ it('a machine that runs receives nothing, and one without memory is not sent', a
   );
   await expect(sendVm(pair.source, 'unix:/nowhere', { streams: 0 })).rejects.toThrow(RangeError);
 });
+
+it('a guest that takes long to stop runs again when the migration has given up meanwhile', async () => {
+  await using pair = await makePair({ memoryBytes: 8 * mib });
+  const { source } = pair;
+  await source.resume();
+  const pause = source.pause.bind(source);
+  source.pause = async () => {
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await pause();
+  };
+  const { send, receive } = await migrate(pair, { send: { downtimeMaxMs: 100 } });
+  receive.catch(() => undefined);
+  await expect(send).rejects.toMatchObject({ code: 'CHKPT_TIMEOUT' });
+  expect(source.running).toBe(true);
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  expect(source.running).toBe(true);
+});
+
+it('a receiver that is busy with another guest is not knocked at for ever', async () => {
+  await using pair = await makePair({ memoryBytes: 8 * mib, pagesPerSecond: 20_000, guestLike: true });
+  await pair.source.resume();
+  const first = await migrate(pair, { send: { bandwidth: mib, totalMaxMs: 60_000 } });
+  first.send.catch(() => undefined);
+  first.receive.catch(() => undefined);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const other = await SyntheticVm.create({ id: 'other', memoryBytes: 8 * mib });
+  await expect(
+    sendVm(other, first.address, { journal: join(pair.folder, 'other'), reconnectMs: 1000 }),
+  ).rejects.toMatchObject({ code: 'CHKPT_LINK_LOST' });
+  await other.close();
+});

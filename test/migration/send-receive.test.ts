@@ -32,7 +32,6 @@ it.each([1, 2, 3])(
     expect(report.migration).toBe(received.migration);
     expect(report.tracker.kind).toBe('write-protect');
     expect(told.at(0)?.phase).toBe('connect');
-    console.log(report);
     await new Promise((resolve) => setTimeout(resolve, 50));
     await pair.destination.pause();
     const stamps = await pair.destination.checkStamps();
@@ -40,3 +39,34 @@ it.each([1, 2, 3])(
     expect(stamps.stamped).toBeGreaterThan(0);
   },
 );
+
+it('a tracker that cannot be asked while the guest runs makes way for digests of what was sent', async () => {
+  await using pair = await makePair({ guestLike: true, pagesPerSecond: 3000 });
+  const watched = watch(pair);
+  pair.source.trackChanges({ kind: 'digest' });
+  await pair.source.resume();
+  const { send, receive } = await migrate(pair, { send: { streams: 2, downtimeTargetMs: 500 } });
+  const report = await send;
+  await receive;
+  expect(watched.arrived).toBe(watched.stopped);
+  expect(report.tracker).toMatchObject({ kind: 'digest', reason: expect.stringContaining('was sent') });
+  // Rounds are of all pages, and what is sent is what has changed.
+  expect(report.rounds.length).toBeGreaterThan(1);
+  for (const { round, pages } of report.rounds) if (round > 0) expect(pages).toBeLessThan(16384 / 2);
+});
+
+it('who gives up when the guest is about to run here is told that it runs', async () => {
+  await using pair = await makePair({ memoryBytes: 8 * 2 ** 20 });
+  await pair.source.resume();
+  const stop = new AbortController();
+  const { destination } = pair;
+  const resume = destination.resume.bind(destination);
+  destination.resume = async () => {
+    stop.abort();
+    await resume();
+  };
+  const { send, receive } = await migrate(pair, { receive: { signal: stop.signal } });
+  await send;
+  await receive;
+  expect(destination.running).toBe(true);
+});

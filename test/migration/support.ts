@@ -22,10 +22,10 @@ export interface Pair extends AsyncDisposable {
 /** A machine that has stamped pages and runs, and one of the same shape that waits. */
 export async function makePair(options: SyntheticVmOptions = {}): Promise<Pair> {
   const folder = await mkdtemp(join(tmpdir(), 'chkpt-migration-'));
-  const source = await SyntheticVm.create({ id: 'guest', memoryBytes: 64 * 2 ** 20, ...options });
+  const defaults = { id: 'guest', memoryBytes: 64 * 2 ** 20, pagesPerSecond: 1000 };
+  const source = await SyntheticVm.create({ ...defaults, ...options });
   const destination = await SyntheticVm.create({
-    id: 'guest',
-    memoryBytes: 64 * 2 ** 20,
+    ...defaults,
     ...options,
     guestLike: false,
   });

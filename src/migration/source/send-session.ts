@@ -17,6 +17,7 @@ import {
 } from '../protocol/source.ts';
 import type { Outcome, ProtocolOptions, SourceRecord } from '../protocol/terms.ts';
 import { decodeToSource, type ToSource } from '../wire/messages.ts';
+import type { Received } from '../wire/record-channel.ts';
 import type { Witness } from '../witness.ts';
 import { type ConnectOne, SourceLink } from './source-link.ts';
 import type { Transfer } from './transfer.ts';
@@ -316,13 +317,13 @@ export class SendSession {
     await this.#resuming;
     // The destination need not wait for questions.
     if (at === 'released') await this.#link?.send({ type: 'done' }).catch(() => undefined);
-    const heard = await (this.#link?.close() ?? false);
+    await this.#link?.close();
     this.#over.abort();
     await this.#stopTask();
     clearTimeout(this.#doubtTimer);
     clearTimeout(this.#stopTimer);
     await this.#journal.close();
-    if (at === 'stayed' && !heard && this.#hadSession) void this.#sayCancelled();
+    if (at === 'stayed' && !this.#isRefused && this.#hadSession) void this.#sayCancelled();
     this.#first.resolve(outcome);
     this.#final.resolve(outcome);
   }
@@ -334,9 +335,16 @@ export class SendSession {
     while (!deadline.aborted) {
       try {
         const link = await SourceLink.connect(connectOne, 0, this.#digest, deadline);
-        await link.send({ type: 'cancel' });
-        await link.close();
-        return;
+        const onDeadline = (): void => link.destroy();
+        deadline.addEventListener('abort', onDeadline, { once: true });
+        try {
+          await link.send({ type: 'cancel' });
+          while (!isFarewell(await link.control.next())) {}
+          return;
+        } finally {
+          deadline.removeEventListener('abort', onDeadline);
+          link.destroy();
+        }
       } catch {
         await sleep(reconnectPauseMost / 2, undefined, { ref: false });
       }
@@ -426,6 +434,13 @@ export class SendSession {
         this.dispatch({ type: 'message', message });
     }
   }
+}
+
+/** The destination has given up what it had. */
+function isFarewell(record: Received): boolean {
+  if (record.type !== 'control') return false;
+  const { type } = decodeToSource(record.payload);
+  return type === 'dropped' || type === 'aborted';
 }
 
 /** The link is broken, and may be made anew. */
