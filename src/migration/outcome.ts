@@ -107,6 +107,11 @@ export class MigrationInDoubtError extends CheckpointError implements InDoubt {
     this.#inDoubt = inDoubt;
   }
 
+  /** Also between two loaded copies of the package, as for `CheckpointError`; and for no other code. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return value instanceof CheckpointError && value.code === 'CHKPT_IN_DOUBT';
+  }
+
   resolve(): Promise<'moved' | 'stayed'> {
     return this.#inDoubt.resolve();
   }

@@ -20,6 +20,7 @@ export class LinkProxy implements AsyncDisposable {
   readonly #sockets = new Set<Socket>();
   readonly #broken = new WeakSet<Socket>();
   #cut: Cut | undefined;
+  #onCut: (() => void) | undefined;
   #connections = 0;
   #isDown = false;
   #isSilent = false;
@@ -38,13 +39,15 @@ export class LinkProxy implements AsyncDisposable {
     server.on('connection', (socket) => this.#pipe(socket));
   }
 
-  static async open(path: string, target: string, cut?: Cut): Promise<LinkProxy> {
+  static async open(path: string, target: string, cut?: Cut, onCut?: () => void): Promise<LinkProxy> {
     const server = createServer();
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.listen(path, resolve);
     });
-    return new LinkProxy(server, path, target.replace(/^unix:/, ''), cut);
+    const proxy = new LinkProxy(server, path, target.replace(/^unix:/, ''), cut);
+    proxy.#onCut = onCut;
+    return proxy;
   }
 
   /** From now on connections can be made again. */
@@ -97,6 +100,7 @@ export class LinkProxy implements AsyncDisposable {
   #break(cut: Cut): void {
     this.#cut = undefined;
     this.hasCut = true;
+    this.#onCut?.();
     this.#isDown = cut.staysDown === true;
     if (cut.how === 'silence') {
       this.#isSilent = true;
