@@ -64,6 +64,7 @@ export class Convergence {
   #rateBytes = 0;
   /** What a round costs however few its pages, milliseconds. */
   #fixedMs: number;
+  #isMeasured = false;
   #stalls = 0;
   #least = Number.POSITIVE_INFINITY;
 
@@ -81,7 +82,10 @@ export class Convergence {
       this.#rateBytes = Math.min(bytes, telling);
     } else {
       const rest = ms - bytes / this.#rate;
-      this.#fixedMs = Math.max(this.#options.fixedMs, 0.7 * this.#fixedMs + 0.3 * rest);
+      // What is measured first counts for more than what was guessed.
+      const mean = this.#isMeasured ? 0.5 * this.#fixedMs + 0.5 * rest : rest;
+      this.#fixedMs = Math.max(this.#options.fixedMs, mean);
+      this.#isMeasured = true;
     }
     return this.#forecast(facts);
   }
