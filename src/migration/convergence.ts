@@ -53,14 +53,12 @@ export type Decision =
 const pageBytes = 4096;
 /** A page costs at least its number and class. */
 const pageBytesLeast = 8;
-/** A round of so many bytes tells the rate of the link; a smaller one tells what a round costs besides. */
-const telling = 4 * 1024 * 1024;
-
 /** What is measured of rounds: an estimator that new facts are put into. */
 export class Convergence {
   readonly #options: ConvergenceOptions;
-  /** Bytes per millisecond, of the newest round that tells; else the highest that was seen. */
+  /** Bytes per millisecond, of the newest of the large rounds; a much smaller one tells what a round costs besides. */
   #rate = 0;
+  /** Of the largest round. */
   #rateBytes = 0;
   /** What a round costs however few its pages, milliseconds. */
   #fixedMs: number;
@@ -77,9 +75,9 @@ export class Convergence {
   learn(facts: RoundFacts): Forecast {
     const { bytes, ms } = facts;
     const rate = Math.max(bytes, 1) / Math.max(ms, 0.01);
-    if (bytes >= telling || bytes >= this.#rateBytes || rate > this.#rate) {
+    if (4 * bytes >= this.#rateBytes || rate > this.#rate) {
       this.#rate = rate;
-      this.#rateBytes = Math.min(bytes, telling);
+      this.#rateBytes = Math.max(bytes, this.#rateBytes);
     } else {
       const rest = ms - bytes / this.#rate;
       // What is measured first counts for more than what was guessed.
