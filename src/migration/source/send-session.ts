@@ -17,8 +17,8 @@ import {
 } from '../protocol/source.ts';
 import type { Outcome, ProtocolOptions, SourceRecord } from '../protocol/terms.ts';
 import { decodeToSource, type ToSource } from '../wire/messages.ts';
-import type { Received } from '../wire/record-channel.ts';
 import type { Witness } from '../witness.ts';
+import { sayCancelled } from './farewell.ts';
 import { type ConnectOne, SourceLink } from './source-link.ts';
 import type { Transfer } from './transfer.ts';
 
@@ -323,32 +323,11 @@ export class SendSession {
     clearTimeout(this.#doubtTimer);
     clearTimeout(this.#stopTimer);
     await this.#journal.close();
-    if (at === 'stayed' && !this.#isRefused && this.#hadSession) void this.#sayCancelled();
+    const { connectOne, reconnectMs } = this.#settings;
+    const waits = at === 'stayed' && this.#hadSession && !this.#isRefused;
+    if (waits) void sayCancelled(connectOne, reconnectMs, this.#digest);
     this.#first.resolve(outcome);
     this.#final.resolve(outcome);
-  }
-
-  /** A destination that has everything waits for a word; it is given one as long as a link would have been waited for. */
-  async #sayCancelled(): Promise<void> {
-    const { connectOne, reconnectMs } = this.#settings;
-    const deadline = AbortSignal.timeout(reconnectMs);
-    while (!deadline.aborted) {
-      try {
-        const link = await SourceLink.connect(connectOne, 0, this.#digest, deadline);
-        const onDeadline = (): void => link.destroy();
-        deadline.addEventListener('abort', onDeadline, { once: true });
-        try {
-          await link.send({ type: 'cancel' });
-          while (!isFarewell(await link.control.next())) {}
-          return;
-        } finally {
-          deadline.removeEventListener('abort', onDeadline);
-          link.destroy();
-        }
-      } catch {
-        await sleep(reconnectPauseMost / 2, undefined, { ref: false });
-      }
-    }
   }
 
   async #keepLinked(): Promise<void> {
@@ -434,13 +413,6 @@ export class SendSession {
         this.dispatch({ type: 'message', message });
     }
   }
-}
-
-/** The destination has given up what it had. */
-function isFarewell(record: Received): boolean {
-  if (record.type !== 'control') return false;
-  const { type } = decodeToSource(record.payload);
-  return type === 'dropped' || type === 'aborted';
 }
 
 /** The link is broken, and may be made anew. */
