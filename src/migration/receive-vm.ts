@@ -54,6 +54,9 @@ const channel = tracingChannel('chkpt:receive');
 /** The other end says every second that it is there. */
 const controlIdleMs = 5000;
 const joinMs = 5000;
+/** How long the address is kept to say that the guest will never run here. */
+const refusalMs = 5000;
+const lastWordsMs = 1000;
 /** Data connections whose control connection was not seen yet. */
 const earlyMax = 64;
 /** Connections for pages. */
@@ -152,8 +155,10 @@ class Reception {
         throw error;
       });
       const outcome = await session.outcome;
-      // Whatever it was, the source may have to be told again.
-      void this.#linger(session);
+      // The source may have to be told again: that it runs here, or that it never will. Of what was dropped nobody is in doubt.
+      const { lingerMs = 60_000 } = this.#options;
+      const refusal = session.hasPromised ? Math.min(lingerMs, refusalMs) : 0;
+      void this.#linger(session, outcome === 'moved' ? lingerMs : refusal);
       if (outcome === 'moved' && session.startFailure !== undefined) {
         throw new CheckpointError('CHKPT_VM_FAILED', 'the guest is here, whole, and could not be let run', {
           cause: session.startFailure,
@@ -186,13 +191,14 @@ class Reception {
   }
 
   /** For a source that has not heard that the guest runs here. */
-  async #linger(session: ReceiveSession): Promise<void> {
-    const { lingerMs = 60_000 } = this.#options;
+  async #linger(session: ReceiveSession, lingerMs: number): Promise<void> {
+    // The address is free at once; what was said last gets through.
+    if (lingerMs === 0) await this.#listener.close();
     let timer: NodeJS.Timeout | undefined;
     await Promise.race([
       session.told,
       new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, lingerMs);
+        timer = setTimeout(resolve, lingerMs || lastWordsMs);
         timer.unref();
       }),
     ]);

@@ -30,7 +30,7 @@ const save = ['save', '--memory', '/no/ram.img'];
 test.each<[words: string[], line: RegExp]>([
   [
     [],
-    /a command is missing: save, load, info, ls, cat, verify, flatten, diff, prune, receive; see chkpt --help/,
+    /a command is missing: save, load, info, ls, cat, verify, flatten, diff, prune, receive, send; see chkpt --help/,
   ],
   [['sav'], /unknown command sav; did you mean save\?/],
   [['lso'], /did you mean ls\?/],
@@ -55,6 +55,15 @@ test.each<[words: string[], line: RegExp]>([
   [['save', '--qemu=s', '--skip=memory', '--parent=a', 'x'], /--parent and --skip memory exclude each other/],
   [[...save, '--parent', 'mem:a', 'x'], /a mem: checkpoint ends with its process/],
   [['verify', '--alone', '--parent', 'a', 'x'], /--alone and --parent exclude each other/],
+  [['send', '--qemu', 's'], /ADDRESS is missing: chkpt send --qemu SOCKET ADDRESS/],
+  [['send', 'unix:/a'], /--qemu SOCKET is missing/],
+  [['send', '--qemu', 's', 'file:a'], /tcp:\/\/HOST:PORT, tls:\/\/HOST:PORT or unix:PATH is expected/],
+  [['send', '--qemu', 's', '--streams', '17', 'unix:/a'], /--streams 17: a number from 1 to 16/],
+  [['send', '--qemu', 's', '--bandwidth', '1.5M', 'unix:/a'], /--bandwidth 1.5M: bytes per second/],
+  [['send', '--qemu', 's', '--downtime', '0', 'unix:/a'], /--downtime 0: a number above 0/],
+  [['receive', 'unix:/a'], /STORE is missing: chkpt receive ADDRESS STORE, or --qemu SOCKET/],
+  [['receive', 'unix:/a', 'file:b', '--qemu', 's'], /--qemu takes one guest, and no STORE/],
+  [['receive', 'unix:/a', 'file:b', '--witness', 'w'], /--witness goes with --qemu/],
   [['save'], /STORE is missing: chkpt save --memory/],
   [['save', 'x'], /--memory RAMFILE or --qemu SOCKET is missing; .* --skip memory/],
   [[...save, 'x', 'y'], /takes no further argument: y/],
@@ -330,8 +339,10 @@ test('every code of the error table has the exit code of its kind, and its line 
 });
 
 test('every command of the table has a usage that names its operands, and options that are unique', () => {
-  for (const { usages, operands, options } of commands) {
-    for (const usage of usages) for (const operand of operands) expect(usage).toContain(operand);
+  for (const { usages, operands, optionalOperands = 0, options } of commands) {
+    const needed = operands.slice(0, operands.length - optionalOperands);
+    for (const operand of operands) expect(usages[0]).toContain(operand);
+    for (const usage of usages) for (const operand of needed) expect(usage).toContain(operand);
     expect(new Set(options.map(({ name }) => name)).size).toBe(options.length);
   }
 });

@@ -32,7 +32,10 @@ test('the general help names every command, and each command has help with usage
 describe('completion', () => {
   test.each([
     ['chkpt sa', 'save'],
-    ['chkpt ', 'save load info ls cat verify flatten diff prune receive help completion --help --version'],
+    [
+      'chkpt ',
+      'save load info ls cat verify flatten diff prune receive send help completion --help --version',
+    ],
     ['chkpt save --me', '--memory'],
     ['chkpt save --codec ', 'auto raw lz4'],
     ['chkpt load --skip mem', 'memory'],

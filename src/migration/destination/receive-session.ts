@@ -70,6 +70,7 @@ export class ReceiveSession {
   #accepted = false;
   #failure: unknown;
   #startFailure: unknown;
+  #hasPromised = false;
   #completing: Promise<void> | undefined;
   #dropping: Promise<void> = Promise.resolve();
   #waitTimer: NodeJS.Timeout | undefined;
@@ -116,6 +117,11 @@ export class ReceiveSession {
     return this.#startFailure;
   }
 
+  /** It has been told that all is here: the source may have committed. */
+  get hasPromised(): boolean {
+    return this.#hasPromised;
+  }
+
   /** True while a source is connected. */
   get hasLink(): boolean {
     return this.#link !== undefined;
@@ -141,6 +147,7 @@ export class ReceiveSession {
   dispatch(event: DestinationEvent): void {
     const { state, effects } = reduceDestination(this.#state, event, this.#options);
     this.#state = state;
+    this.#hasPromised ||= state.at === 'prepared';
     if (!this.isIdle && !this.isRecovered) this.#begun.resolve();
     for (const effect of effects) this.#carryOut(effect);
     this.#watchForSource();
