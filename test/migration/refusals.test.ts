@@ -25,7 +25,9 @@ it('a machine of another size is refused before a byte of it is touched, with th
   expect(other.failure).toBeUndefined();
   // The address is free again.
   await using second = await makePair({ memoryBytes: mib });
-  const again = receiveVm(second.destination, `unix:${pair.folder}/socket`, { signal: AbortSignal.timeout(300) });
+  const again = receiveVm(second.destination, `unix:${pair.folder}/socket`, {
+    signal: AbortSignal.timeout(300),
+  });
   await expect(again).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
   expect(await other.digest()).toBe(before);
 });
