@@ -6,6 +6,7 @@ let passed = 0;
 let failed = 0;
 let skipped = 0;
 for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+  if (!name.endsWith('.json')) continue;
   const result = JSON.parse(readFileSync(new URL(name, folder), 'utf8'));
   if (name.startsWith('vitest')) {
     passed += result.numPassedTests;
