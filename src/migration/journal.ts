@@ -139,7 +139,8 @@ async function makeFolder(folder: string): Promise<void> {
     await syncFolder(dirname(one));
 }
 
-async function syncFolder(path: string): Promise<void> {
+/** Flushes the names in a folder. */
+export async function syncFolder(path: string): Promise<void> {
   const folder = await open(path, 'r');
   try {
     await folder.sync();

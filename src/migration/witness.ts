@@ -4,6 +4,7 @@
 import { randomUUID } from 'node:crypto';
 import { link, mkdir, open, readFile, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { syncFolder } from './journal.ts';
 import type { ClaimAnswer } from './protocol/terms.ts';
 
 /** At most one of the two ever wins; who has won wins again. */
@@ -48,9 +49,4 @@ async function createOnce(folder: string, path: string, content: string): Promis
     await file.close();
     await unlink(temporary).catch(() => undefined);
   }
-}
-
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, 'r');
-  await folder.sync().finally(() => folder.close());
 }

@@ -124,11 +124,6 @@ export class PageRounds {
     return this.#pending.count();
   }
 
-  /** The same, when the guest stands still. */
-  async lookForTheLast(): Promise<void> {
-    await this.look();
-  }
-
   /** Pages that may not have arrived. */
   #putBack(pages: PageSet): void {
     this.#pending.merge(pages);

@@ -169,7 +169,6 @@ export class SendSession {
     // From here on it is not this host's to run, whoever asks.
     if (at === 'committing') this.#fence();
     if (at === 'inDoubt') {
-      this.#transfer.marks.committed = performance.now();
       this.#doubtTimer = setTimeout(() => this.dispatch({ type: 'deadline' }), inDoubtMs);
     } else clearTimeout(this.#doubtTimer);
     if (at === 'aborting') void this.#stopTask();

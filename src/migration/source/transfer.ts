@@ -24,7 +24,6 @@ export interface Marks {
   /** The last pages and the state are in place. */
   placed?: number;
   prepared?: number;
-  committed?: number;
   running?: number;
 }
 
@@ -112,7 +111,7 @@ export class Transfer {
     signal: AbortSignal,
   ): Promise<Extract<ToDestination, { type: 'end' }>> {
     this.#tell('stopped');
-    await this.#rounds.lookForTheLast();
+    await this.#rounds.look();
     signal.throwIfAborted();
     const first = this.#rounds.nextStream;
     const begin = performance.now();
