@@ -2,7 +2,7 @@
  * What a socket has received and nobody has asked for yet.
  *
  * With `onread` the kernel copies into one aligned buffer that is used again and again, and one more copy takes the bytes to the caller
- * while they are in the cache. `data` events allocate each piece anew: 2 to 5 times slower for TCP and UNIX sockets (Node 20). TLS has
+ * while they are in the cache. `data` events allocate each piece anew, which is slower. TLS has
  * no choice: its bytes come in pieces of 16 KiB, also after it was told to stop, when a buffer would be in use still.
  */
 import type { OnReadOpts, Socket } from 'node:net';
