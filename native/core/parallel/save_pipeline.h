@@ -38,7 +38,7 @@ namespace chkpt {
 // More of them where a chunk is only copied, and a consumer is wanted many times as often; without
 // the table of equal pages that takes no more memory.
 inline constexpr unsigned kSpareSlabs = 4;
-inline constexpr unsigned kSpareSlabsRaw = 8;
+inline constexpr unsigned kSpareSlabsRaw = 20;
 
 struct SaveOptions {
   StreamPosition position{};
