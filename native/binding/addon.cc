@@ -15,6 +15,7 @@
 #include "binding/lazy_wrap.h"
 #include "binding/load_wrap.h"
 #include "binding/memory_wrap.h"
+#include "binding/missing_wrap.h"
 #include "binding/page_set_wrap.h"
 #include "binding/save_wrap.h"
 #include "binding/stamp_wrap.h"
@@ -110,6 +111,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);
   LazyWrap::Define(env, exports);
+  MissingWrap::Define(env, exports);
   LayerWrap::Define(env, exports);
   FetchWrap::Define(env, exports);
   StampWrap::Define(env, exports);

@@ -49,6 +49,7 @@ class AddonData {
   Napi::FunctionReference save_constructor;
   Napi::FunctionReference load_constructor;
   Napi::FunctionReference lazy_constructor;
+  Napi::FunctionReference missing_constructor;
   Napi::FunctionReference stamp_constructor;
   Napi::FunctionReference tracker_constructor;
   Napi::FunctionReference snapshot_constructor;

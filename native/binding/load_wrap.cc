@@ -6,6 +6,7 @@
 #include "binding/chain_wrap.h"
 #include "binding/convert.h"
 #include "binding/memory_wrap.h"
+#include "binding/missing_wrap.h"
 
 namespace chkpt::binding {
 
@@ -36,19 +37,23 @@ LoadWrap::LoadWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
   const auto position = ToPosition(object);
   const auto threads = ToUint64(object.Get("threads"));
   const auto buffer_count = ToUint64(object.Get("bufferCount"));
-  if (!position || !threads || *threads < 1 || *threads > 64 || !buffer_count ||
+  const auto read_bytes = ToUint64(object.Get("readBytes"));
+  if (!read_bytes || !position || !threads || *threads < 1 || *threads > 64 || !buffer_count ||
       *buffer_count > 256) {
     ThrowType(env, "load options are not valid");
     return;
   }
   LoadOptions options{.position = *position,
                       .threads = static_cast<unsigned>(*threads),
-                      .buffer_count = static_cast<unsigned>(*buffer_count)};
+                      .buffer_count = static_cast<unsigned>(*buffer_count),
+                      .read_bytes = static_cast<std::size_t>(*read_bytes)};
   if (const ChainWrap* chain = ChainWrap::Of(object.Get("chain"))) {
     options.chain = chain->chain();
     if (object.Get("resolve").ToBoolean()) options.resolver = chain->resolver();
   }
   options.digests = DigestsWrap::Of(object.Get("pageDigests"));
+  options.placer = MissingWrap::Of(object.Get("placer"));
+  if (env.IsExceptionPending()) return;
   StartPipeline(env, [&](auto notify, auto buffers) {
     options.buffers = std::move(buffers);
     return LoadPipeline::Start(memory, options, std::move(notify));
@@ -84,7 +89,7 @@ bool LoadWrap::SettleBuffer(Napi::Env env) {
 
 Napi::Value LoadWrap::BufferToJs(Napi::Env env, std::size_t buffer) {
   const Napi::Value view = ViewOf(env, buffer, pipeline()->buffer(buffer),
-                                  LoadPipeline::kHeadroomBytes, LoadPipeline::kReadBytes);
+                                  LoadPipeline::kHeadroomBytes, pipeline()->read_bytes());
   if (view.IsEmpty()) return view;
   taken_[buffer] = true;
   Napi::Object object = Napi::Object::New(env);
@@ -109,7 +114,7 @@ Napi::Value LoadWrap::Push(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto buffer = TakenBuffer(info[0]);
   const auto bytes = ToUint64(info[1]);
-  if (!buffer || !bytes || *bytes > LoadPipeline::kReadBytes) {
+  if (!buffer || !bytes || *bytes > pipeline()->read_bytes()) {
     return ThrowType(env, "a buffer that was taken and its bytes expected");
   }
   taken_[*buffer] = false;

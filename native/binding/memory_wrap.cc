@@ -6,6 +6,7 @@
 #include "binding/addon_data.h"
 #include "binding/convert.h"
 #include "binding/task.h"
+#include "core/lazy/page_run.h"
 #include "core/scan/memory_scan.h"
 #include "core/synthetic/guest_like.h"
 #include "core/synthetic/stamp_writer.h"
@@ -33,6 +34,7 @@ void MemoryWrap::Define(Napi::Env env, Napi::Object exports) {
                   {
                       InstanceMethod<&MemoryWrap::Read>("read"),
                       InstanceMethod<&MemoryWrap::Write>("write"),
+                      InstanceMethod<&MemoryWrap::EncodeRun>("encodeRun"),
                       InstanceMethod<&MemoryWrap::Scan>("scan"),
                       InstanceMethod<&MemoryWrap::Digest>("digest"),
                       InstanceMethod<&MemoryWrap::Presence>("presence"),
@@ -171,6 +173,26 @@ Napi::Value MemoryWrap::Write(const Napi::CallbackInfo& info) {
   Status status = memory->Write(*address, *source);
   if (!status.ok()) Throw(info.Env(), status.error());
   return info.Env().Undefined();
+}
+
+// encodeRun(first, count): Uint8Array, see core/lazy/page_run.h
+Napi::Value MemoryWrap::EncodeRun(const Napi::CallbackInfo& info) {
+  const MemoryPointer memory = Open(info.Env());
+  const auto first = ToUint64(info[0]);
+  const auto count = ToUint64(info[1]);
+  if (memory == nullptr) return {};
+  if (!first || !count || *count < 1 || *count > kBlockPages || *first >= memory->page_count() ||
+      *count > memory->regions()[memory->RegionOfPage(*first)].pages().end() - *first) {
+    return ThrowType(info.Env(), "a few pages of one region expected");
+  }
+  auto bytes = EncodePageRun(*memory, {*first, *count});
+  if (!bytes.ok()) {
+    Throw(info.Env(), bytes.error());
+    return {};
+  }
+  Napi::Uint8Array array = Napi::Uint8Array::New(info.Env(), bytes.value().size());
+  std::ranges::copy(bytes.value(), array.Data());
+  return array;
 }
 
 // scan(threads): Promise<{pages, present, zero, fill}>

@@ -30,6 +30,7 @@ class MemoryWrap : public Napi::ObjectWrap<MemoryWrap> {
 
   Napi::Value Read(const Napi::CallbackInfo& info);
   Napi::Value Write(const Napi::CallbackInfo& info);
+  Napi::Value EncodeRun(const Napi::CallbackInfo& info);
   Napi::Value Scan(const Napi::CallbackInfo& info);
   Napi::Value Digest(const Napi::CallbackInfo& info);
   Napi::Value Presence(const Napi::CallbackInfo& info);

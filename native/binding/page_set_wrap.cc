@@ -6,6 +6,7 @@
 
 #include "binding/addon_data.h"
 #include "binding/convert.h"
+#include "core/base/bytes.h"
 
 namespace chkpt::binding {
 namespace {
@@ -27,7 +28,12 @@ void PageSetWrap::Define(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&PageSetWrap::Merge>("merge"),
                       InstanceMethod<&PageSetWrap::Take>("take"),
                       InstanceMethod<&PageSetWrap::TakeFirst>("takeFirst"),
+                      InstanceMethod<&PageSetWrap::RunAround>("runAround"),
+                      InstanceMethod<&PageSetWrap::ClearRun>("clearRun"),
+                      InstanceMethod<&PageSetWrap::Subtract>("subtract"),
                       InstanceMethod<&PageSetWrap::Runs>("runs"),
+                      InstanceMethod<&PageSetWrap::Bits>("bits"),
+                      InstanceMethod<&PageSetWrap::MergeBits>("mergeBits"),
                   });
   AddonData::Of(env).page_set_constructor = Napi::Persistent(constructor);
   exports.Set("PageSet", constructor);
@@ -69,25 +75,90 @@ Napi::Value PageSetWrap::Count(const Napi::CallbackInfo& info) {
   return Number(info.Env(), set_->CountMarked());
 }
 
-// markRun(first, count)
-Napi::Value PageSetWrap::MarkRun(const Napi::CallbackInfo& info) {
+std::optional<PageRun> PageSetWrap::RunOf(const Napi::CallbackInfo& info) const {
   const auto first = ToUint64(info[0]);
   const auto count = ToUint64(info[1]);
   if (!first || !count || *first > set_->page_count() || *count > set_->page_count() - *first) {
-    return ThrowType(info.Env(), "a run of pages of the set expected");
+    ThrowType(info.Env(), "a run of pages of the set expected");
+    return std::nullopt;
   }
-  set_->MarkRun({*first, *count});
+  return PageRun{*first, *count};
+}
+
+// markRun(first, count)
+Napi::Value PageSetWrap::MarkRun(const Napi::CallbackInfo& info) {
+  if (const auto run = RunOf(info)) set_->MarkRun(*run);
   return info.Env().Undefined();
+}
+
+SetPointer PageSetWrap::OtherOf(const Napi::Value& value) const {
+  SetPointer other = SetOf(value);
+  if (other == nullptr || other->page_count() == set_->page_count()) return other;
+  ThrowType(value.Env(), "a set of as many pages expected");
+  return nullptr;
+}
+
+// clearRun(first, count)
+Napi::Value PageSetWrap::ClearRun(const Napi::CallbackInfo& info) {
+  if (const auto run = RunOf(info)) set_->ClearRun(*run);
+  return info.Env().Undefined();
+}
+
+// runAround(page, first, count): [first, count] of the run with the page inside of those; undefined
+// where the page is not in the set
+Napi::Value PageSetWrap::RunAround(const Napi::CallbackInfo& info) {
+  const auto page = ToUint64(info[0]);
+  const auto first = ToUint64(info[1]);
+  const auto count = ToUint64(info[2]);
+  if (!page || !first || !count || *first > set_->page_count() ||
+      *count > set_->page_count() - *first || *page < *first || *page - *first >= *count) {
+    return ThrowType(info.Env(), "a page of a run of the set expected");
+  }
+  if (!set_->IsMarked(*page)) return info.Env().Undefined();
+  std::uint64_t begin = *page;
+  std::uint64_t end = *page + 1;
+  while (begin > *first && set_->IsMarked(begin - 1)) --begin;
+  while (end < *first + *count && set_->IsMarked(end)) ++end;
+  Napi::Array run = Napi::Array::New(info.Env(), 2);
+  run.Set(0U, Number(info.Env(), begin));
+  run.Set(1U, Number(info.Env(), end - begin));
+  return run;
 }
 
 // merge(other): adds its pages; `other` keeps them
 Napi::Value PageSetWrap::Merge(const Napi::CallbackInfo& info) {
-  const SetPointer other = SetOf(info[0]);
-  if (other == nullptr) return {};
-  if (other->page_count() != set_->page_count()) {
-    return ThrowType(info.Env(), "a set of as many pages expected");
+  const SetPointer other = OtherOf(info[0]);
+  if (other != nullptr && other != set_) other->MergeTo(set_.get());
+  return info.Env().Undefined();
+}
+
+// subtract(other): takes its pages out
+Napi::Value PageSetWrap::Subtract(const Napi::CallbackInfo& info) {
+  const SetPointer other = OtherOf(info[0]);
+  if (other != nullptr && other != set_) set_->Subtract(*other);
+  return info.Env().Undefined();
+}
+
+// bits(): Uint8Array, one bit a page, u64 words little-endian
+Napi::Value PageSetWrap::Bits(const Napi::CallbackInfo& info) {
+  std::vector<std::uint64_t> words(set_->word_count());
+  set_->Copy(words);
+  Napi::Uint8Array bytes = Napi::Uint8Array::New(info.Env(), 8 * words.size());
+  for (std::size_t i = 0; i < words.size(); ++i) Store(bytes.Data() + 8 * i, words[i]);
+  return bytes;
+}
+
+// mergeBits(bits): adds them; those behind the last page are ignored
+Napi::Value PageSetWrap::MergeBits(const Napi::CallbackInfo& info) {
+  const auto bytes = ToBytes(info[0]);
+  if (!bytes || bytes->size() != 8 * set_->word_count()) {
+    return ThrowType(info.Env(), "the bits of as many pages expected");
   }
-  if (other != set_) other->MergeTo(set_.get());
+  std::vector<std::uint64_t> words(set_->word_count());
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    words[i] = Load<std::uint64_t>(bytes->data() + 8 * i);
+  }
+  set_->Merge(words);
   return info.Env().Undefined();
 }
 

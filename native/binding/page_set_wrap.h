@@ -1,7 +1,9 @@
 // PageSet for JavaScript: a DirtyBitmap that JavaScript and native threads share.
 //
 //   new PageSet(pageCount)   count() · markRun(first, count) · merge(other) · take(): PageSet
+//   clearRun(first, count) · subtract(other) · runAround(page, first, count): [first, count]
 //   runs(from, limit): Float64Array of first, count, first, count, …
+//   bits(): Uint8Array · mergeBits(bits)
 //
 // Everything is synchronous: words are walked, 8 MiB of memory in microseconds.
 #pragma once
@@ -9,6 +11,7 @@
 #include <napi.h>
 
 #include <memory>
+#include <optional>
 
 #include "core/bitmap/dirty_bitmap.h"
 
@@ -31,7 +34,15 @@ class PageSetWrap : public Napi::ObjectWrap<PageSetWrap> {
   Napi::Value Merge(const Napi::CallbackInfo& info);
   Napi::Value Take(const Napi::CallbackInfo& info);
   Napi::Value TakeFirst(const Napi::CallbackInfo& info);
+  Napi::Value RunAround(const Napi::CallbackInfo& info);
+  Napi::Value ClearRun(const Napi::CallbackInfo& info);
+  Napi::Value Subtract(const Napi::CallbackInfo& info);
   Napi::Value Runs(const Napi::CallbackInfo& info);
+  Napi::Value Bits(const Napi::CallbackInfo& info);
+  Napi::Value MergeBits(const Napi::CallbackInfo& info);
+  // Arguments; nothing, with a pending exception, where they are none.
+  std::optional<PageRun> RunOf(const Napi::CallbackInfo& info) const;
+  std::shared_ptr<DirtyBitmap> OtherOf(const Napi::Value& value) const;
 
   std::shared_ptr<DirtyBitmap> set_;
   std::int64_t told_bytes_ = 0;  // what V8 was told that this object keeps

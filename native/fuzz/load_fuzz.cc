@@ -56,7 +56,7 @@ void LoadFrames(std::span<const std::uint8_t> bytes, bool with_memory) {
   GuestMemory& guest = *memory.value();
   FrameScanner scanner(guest, Start(bytes.size()));
   const ScanResult scanned = scanner.Scan(bytes);
-  auto loader = BlockLoader::Create(guest, nullptr, std::make_shared<BufferPool>());
+  auto loader = BlockLoader::Create(guest, {}, std::make_shared<BufferPool>());
   PageTotals totals;
   for (const PageFrame& frame : scanned.frames) {
     const PageRun pages{frame.header.arg0, frame.header.arg1};

@@ -82,6 +82,8 @@ export interface MissingPages {
   readonly isLoading: boolean;
   /** Throws what made it fail: what was read of memory since may be wrong. */
   check(): void;
+  /** Throws where this thread must not touch memory: it would wait for itself. */
+  checkTouch?(): void;
   /** What is still missing becomes zeros: the guest must not run any more. */
   close(): Promise<void>;
 }
@@ -231,20 +233,23 @@ export class GuestMemory implements AsyncDisposable {
   }
 
   /**
-   * Copies guest memory at `address` into a new array, or into `target`. Throws `RangeError` outside the regions.
+   * Copies guest memory at `address` into a new array, or into `target`. Throws `RangeError` outside the regions, and
+   * `CHKPT_UNSUPPORTED` while pages still come from another host (post-copy).
    */
   read(address: bigint | number, target: Uint8Array | number): Uint8Array {
     const bytes = typeof target === 'number' ? new Uint8Array(checkOffset(target)) : checkBytes(target);
     const place = this.#checkRange(address, bytes.length);
+    this.#lazy?.checkTouch?.();
     callNative(() => this.native.read(place, bytes));
     this.#lazy?.check();
     return bytes;
   }
 
-  /** Copies `source` to guest memory at `address`. Throws `RangeError` outside the regions, `CHKPT_PERMISSION`. */
+  /** Copies `source` to guest memory at `address`. Throws as `read`, and `CHKPT_PERMISSION`. */
   write(address: bigint | number, source: Uint8Array): void {
     const bytes = checkBytes(source);
     const place = this.#checkRange(address, bytes.length);
+    this.#lazy?.checkTouch?.();
     callNative(() => this.native.write(place, bytes));
   }
 

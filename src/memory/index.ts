@@ -1,3 +1,4 @@
+export { ArrivingPages } from './arriving-pages.ts';
 export { ChainLoad } from './chain-load.ts';
 export type { DirtyTracker, TrackerKind } from './dirty-tracker.ts';
 export {

@@ -11,6 +11,7 @@ import type {
 } from '../context/memory-frames.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { awaitNative, callNative, type NativeLoadPipeline, nativeAddon } from '../native/index.ts';
+import type { ArrivingPages } from './arriving-pages.ts';
 import type { ChainLoad } from './chain-load.ts';
 import { checkThreads, GuestMemory } from './guest-memory.ts';
 import type { PageDigests } from './page-digests.ts';
@@ -25,9 +26,14 @@ export interface DecodeOptions {
   readonly resolve?: boolean | undefined;
   /** Where digests of pages go, when there is no memory for the pages. */
   readonly pageDigests?: PageDigests | undefined;
+  /** Pages of the memory are still missing while its guest runs: where they go. */
+  readonly arriving?: ArrivingPages | undefined;
   /** Told how many pages of the memory were read, about once per 14 MiB of the stream. */
   readonly onPages?: ((pageCount: number) => void) | undefined;
 }
+
+/** Of streams that bring what one thread waits for, and its neighbours. */
+const arrivingReadBytes = 1024 * 1024;
 
 /**
  * Loads pages into `memory`, or, when there is none, verifies and decodes them into nothing.
@@ -64,9 +70,11 @@ export class PageDecoder implements MemoryFrameSink {
           ...position,
           threads: this.#threads,
           bufferCount: 0,
+          readBytes: this.#options.arriving === undefined ? 0 : arrivingReadBytes,
           chain: this.#options.chain?.native,
           resolve: this.#options.resolve,
           pageDigests: this.#options.pageDigests?.native,
+          placer: this.#options.arriving?.native,
         }),
     );
     const pump = new Pump(pipeline, input, onDigests, signal, this.#onPages);

@@ -2,7 +2,7 @@
  * A set of pages of one guest memory, kept natively as one bit a page. Pages are numbered through all regions in table order
  * (docs/format.md section 6). JavaScript sees runs, never single pages.
  */
-import { memoryBytesMax, pageBytes } from '../limits.ts';
+import { blockPagesMax, memoryBytesMax, pageBytes } from '../limits.ts';
 import { type NativePageSet, nativeAddon } from '../native/index.ts';
 
 const pageCountMax = Number(memoryBytesMax / BigInt(pageBytes));
@@ -31,19 +31,58 @@ export class PageSet {
 
   /** Adds pages `first` to `first + count - 1`. Throws `RangeError` for pages that the memory does not have. */
   markRun(first: number, count: number): void {
+    this.#checkRun(first, count);
+    this.native.markRun(first, count);
+  }
+
+  /** Takes out pages `first` to `first + count - 1`. Throws as `markRun`. */
+  clearRun(first: number, count: number): void {
+    this.#checkRun(first, count);
+    this.native.clearRun(first, count);
+  }
+
+  /** Of the run that `page` is in, what lies in its block of 16; nothing when it is not in the set. Throws as `markRun`. */
+  neighboursOf(page: number): { readonly first: number; readonly count: number } | undefined {
+    this.#checkRun(page, 1);
+    const first = page - (page % blockPagesMax);
+    const run = this.native.runAround(page, first, Math.min(blockPagesMax, this.pageCount - first));
+    return run === undefined ? undefined : { first: run[0], count: run[1] };
+  }
+
+  #checkRun(first: number, count: number): void {
     const legal = Number.isSafeInteger(first) && Number.isSafeInteger(count) && first >= 0 && count >= 0;
     if (!legal || first + count > this.pageCount) {
       throw new RangeError(`no run of ${count} pages from ${first} on in ${this.pageCount} pages`);
     }
-    this.native.markRun(first, count);
   }
 
   /** Adds the pages of `other`, which keeps them. Throws `RangeError` when it belongs to a memory of another size. */
   merge(other: PageSet): void {
-    if (other.pageCount !== this.pageCount) {
-      throw new RangeError(`a set of ${other.pageCount} pages does not fit one of ${this.pageCount}`);
-    }
+    this.#checkOther(other);
     this.native.merge(other.native);
+  }
+
+  /** Takes out what is in `other`. Throws as `merge`. */
+  subtract(other: PageSet): void {
+    this.#checkOther(other);
+    this.native.subtract(other.native);
+  }
+
+  #checkOther(other: PageSet): void {
+    if (other.pageCount === this.pageCount) return;
+    throw new RangeError(`a set of ${other.pageCount} pages does not fit one of ${this.pageCount}`);
+  }
+
+  /** One bit a page, page 0 the lowest of the first byte, in whole groups of 8 bytes. */
+  toBits(): Uint8Array {
+    return this.native.bits();
+  }
+
+  /** Adds the pages of such bits; bits behind the last page are ignored. Throws `RangeError` for another length. */
+  mergeBits(bits: Uint8Array): void {
+    const bytes = 8 * Math.ceil(this.pageCount / 64);
+    if (bits.length !== bytes) throw new RangeError(`${bits.length} bytes of bits do not fit ${bytes}`);
+    this.native.mergeBits(bits);
   }
 
   /** Moves everything into a new set. A page that a native thread adds meanwhile is in the one or the other. */

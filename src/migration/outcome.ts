@@ -6,7 +6,7 @@ import { CheckpointError } from '../errors/index.ts';
 
 /** How far a migration is. Byte counts are of the wire. */
 export interface SendProgress extends PhaseProgress {
-  readonly phase: 'connect' | 'memory' | 'stopped' | 'commit';
+  readonly phase: 'connect' | 'memory' | 'stopped' | 'commit' | 'serve';
   readonly round: number;
   /** Pages that are still to be sent, as far as it is known. */
   readonly pagesLeft: number;
@@ -53,6 +53,8 @@ export interface SendReport {
   readonly memoryBytes: number;
   readonly rounds: readonly RoundReport[];
   readonly downtime: Downtime;
+  /** Pages that were sent after the guest ran at the destination; undefined: all were there before. */
+  readonly postcopy: { readonly pages: number; readonly bytes: number; readonly ms: number } | undefined;
   /** Bytes on all connections. */
   readonly bytesSent: number;
   readonly tracker: TrackerReport;
@@ -73,7 +75,26 @@ export interface ReceiveReport {
   readonly streams: number;
   /** Where it came from. */
   readonly remote: string;
+  /** Pages are still on the way; undefined: all are here. */
+  readonly postcopy: ArrivingGuest | undefined;
   readonly elapsedMs: number;
+}
+
+/** A guest that runs here before all of its pages are here. */
+export interface ArrivingGuest {
+  /** How many were missing when it started. */
+  readonly pages: number;
+  /** Of them, not here yet. */
+  left(): number;
+  /** How often a thread of the guest has touched a page that was not there, pages of zeros included. */
+  faults(): number;
+  /** How long threads have waited for pages, microseconds; the first 65,536, as they came. */
+  waits(): Uint32Array;
+  /**
+   * Resolves when all pages are here. Rejects when they never will be (`signal` of `receiveVm`, or the main thread has touched a missing page): then
+   * the machine is stopped and refuses to run.
+   */
+  readonly resident: Promise<void>;
 }
 
 /** What may become of a migration in doubt. */

@@ -19,7 +19,7 @@ import { checkDescription, describeMachine } from './description.ts';
 import { Intake } from './destination/intake.ts';
 import { ReceiveSession } from './destination/receive-session.ts';
 import { Journal, journalFolder } from './journal.ts';
-import type { ReceiveReport } from './outcome.ts';
+import type { ArrivingGuest, ReceiveReport } from './outcome.ts';
 import { decodeToDestination } from './wire/messages.ts';
 import { RecordChannel } from './wire/record-channel.ts';
 import { folderWitness } from './witness.ts';
@@ -164,7 +164,7 @@ class Reception {
           cause: session.startFailure,
         });
       }
-      if (outcome === 'moved') return this.#reportOf(intake);
+      if (outcome === 'moved') return this.#reportOf(intake, this.#arrivingGuest(session, intake));
       throw session.failure ?? new CheckpointError('CHKPT_ABORTED', 'the source kept the guest');
     } finally {
       signal?.removeEventListener('abort', onAbort);
@@ -179,13 +179,32 @@ class Reception {
     await this.#listener.close();
   }
 
-  #reportOf(intake: Intake): ReceiveReport {
+  #arrivingGuest(session: ReceiveSession, { arriving }: Intake): ArrivingGuest | undefined {
+    if (arriving === undefined || session.fetching === undefined) return undefined;
+    const { signal } = this.#options;
+    const onAbort = (): void => arriving.abort();
+    signal?.addEventListener('abort', onAbort, { once: true });
+    if (signal?.aborted) onAbort();
+    const resident = session.fetching.finally(() => signal?.removeEventListener('abort', onAbort));
+    // Who does not ask learns of a failure from the machine.
+    resident.catch(() => undefined);
+    return {
+      pages: arriving.count,
+      left: () => arriving.left,
+      faults: () => arriving.faults,
+      waits: () => arriving.waits,
+      resident,
+    };
+  }
+
+  #reportOf(intake: Intake, postcopy: ArrivingGuest | undefined): ReceiveReport {
     return {
       migration: this.#migration ?? '',
       url: this.#listener.address,
       memoryBytes: (this.#vm.memory?.pageCount ?? 0) * pageBytes,
       streams: intake.streams,
       remote: this.#remote,
+      postcopy,
       elapsedMs: performance.now() - this.#begin,
     };
   }
@@ -194,6 +213,8 @@ class Reception {
   async #linger(session: ReceiveSession, lingerMs: number): Promise<void> {
     // The address is free at once; what was said last gets through.
     if (lingerMs === 0) await this.#listener.close();
+    // Its pages come over links that may have to be made anew.
+    await session.fetching?.catch(() => undefined);
     let timer: NodeJS.Timeout | undefined;
     await Promise.race([
       session.told,

@@ -45,8 +45,14 @@ export interface SendVmOptions
   readonly bandwidth?: number | undefined;
   /** How long pre-copy may take before `strategy` is followed, milliseconds; default 10 minutes. */
   readonly totalMaxMs?: number | undefined;
-  /** What becomes of a migration that does not converge: `abort` (default), or `force`: the guest stands still as long as it takes. */
-  readonly strategy?: 'abort' | 'force' | undefined;
+  /**
+   * What becomes of a migration that does not converge: `abort` (default); `force`: the guest stands still as long as it takes; `postcopy`: it
+   * goes on at the destination, which fetches the pages that it lacks. Until it has all, both hosts are needed: the loss of either is the loss of
+   * the guest.
+   */
+  readonly strategy?: 'abort' | 'force' | 'postcopy' | undefined;
+  /** With `postcopy`: rounds before the switch, 0 and more; default: as long as it gets better. */
+  readonly precopyRounds?: number | undefined;
   /** How long a broken link is waited for while the guest runs, milliseconds; default 30 000. */
   readonly reconnectMs?: number | undefined;
   /** How long the destination may be silent after COMMIT before it is called in doubt, milliseconds; default 10 000. */
@@ -175,6 +181,7 @@ async function send(
     memoryBytes: memory.pageCount * pageBytes,
     rounds: transfer.rounds,
     downtime: downtimeOf(transfer.marks),
+    postcopy: transfer.served.ms > 0 ? transfer.served : undefined,
     bytesSent: transfer.bytesSent,
     tracker: tracking.report,
     throttledShare: transfer.throttledShare,
@@ -234,12 +241,17 @@ function settingsOf(options: SendVmOptions) {
   };
   const downtimeTargetMs = number('downtimeTargetMs', options.downtimeTargetMs, 50, 1);
   const { streams = 1, strategy = 'abort', bandwidth } = options;
-  if (!Number.isInteger(streams) || streams < 1 || streams > 16)
-    throw new RangeError('streams must be 1 to 16');
-  if (strategy !== 'abort' && strategy !== 'force')
+  if (!Number.isInteger(streams) || streams < 1 || streams > (strategy === 'postcopy' ? 15 : 16))
+    throw new RangeError('streams must be 1 to 16, with postcopy 15');
+  if (!['abort', 'force', 'postcopy'].includes(strategy))
     throw new TypeError(`unknown strategy ${String(strategy)}`);
   if (bandwidth !== undefined) number('bandwidth', bandwidth, 0, 1024);
-  const { codec = 'auto' } = options;
+  const { codec = 'auto', precopyRounds } = options;
+  if (precopyRounds !== undefined) {
+    if (strategy !== 'postcopy') throw new TypeError('precopyRounds goes with strategy postcopy');
+    if (!Number.isInteger(precopyRounds) || precopyRounds < 0)
+      throw new RangeError('precopyRounds must be an integer, 0 or more');
+  }
   if (!['auto', 'lz4', 'raw'].includes(codec)) throw new TypeError(`unknown codec ${String(codec)}`);
   return {
     transfer: {
@@ -251,9 +263,12 @@ function settingsOf(options: SendVmOptions) {
       },
       totalMaxMs: number('totalMaxMs', options.totalMaxMs, 600_000, 1),
       strategy,
+      precopyRounds,
+      lanes: streams,
     },
     session: {
-      connections: streams,
+      // Pages that the guest waits for have a connection of their own.
+      connections: strategy === 'postcopy' ? streams + 1 : streams,
       reconnectMs: number('reconnectMs', options.reconnectMs, 30_000, 0),
       downtimeMaxMs:
         strategy === 'force' && options.downtimeMaxMs === undefined
@@ -261,7 +276,6 @@ function settingsOf(options: SendVmOptions) {
           : number('downtimeMaxMs', options.downtimeMaxMs, Math.max(5000, 10 * downtimeTargetMs), 1),
       totalMaxMs: number('totalMaxMs', options.totalMaxMs, 600_000, 1),
       inDoubtMs: number('inDoubtMs', options.inDoubtMs, 10_000, 1),
-      postcopy: false,
     },
   } as const;
 }

@@ -24,6 +24,8 @@ export interface NativeStampCheck {
 
 export interface NativeMemory {
   read(address: bigint, target: Uint8Array): void;
+  /** A few pages of one region as bytes, see native/core/lazy/page_run.h. */
+  encodeRun(first: number, count: number): Uint8Array;
   write(address: bigint, source: Uint8Array): void;
   scan(threads: number): Promise<NativeScan>;
   digest(threads: number): Promise<bigint>;
@@ -48,6 +50,14 @@ export interface NativePageSet {
   take(): NativePageSet;
   /** Moves the first `pages` pages, and at most 63 more, into a new set. */
   takeFirst(pages: number): NativePageSet;
+  clearRun(first: number, count: number): void;
+  /** Of the run that `page` is in, what lies inside of these; undefined: it is not in the set. */
+  runAround(page: number, first: number, count: number): readonly [first: number, count: number] | undefined;
+  /** Takes the pages of `other` out. */
+  subtract(other: NativePageSet): void;
+  /** One bit a page, in u64 words, little-endian. */
+  bits(): Uint8Array;
+  mergeBits(bits: Uint8Array): void;
   /** first, count, first, count, … of the first `limit` runs at or after page `from`. */
   runs(from: number, limit: number): Float64Array;
 }
@@ -207,6 +217,26 @@ export interface NativeLazyLoader {
   close(): Promise<void>;
 }
 
+/** Pages that are placed while the guest runs. One call of `started` and `wanted` at a time; both reject with what went wrong. */
+export interface NativeMissingPages {
+  started(): Promise<void>;
+  /** Pages that threads wait for, each told once; undefined: all are here. */
+  wanted(): Promise<Float64Array | undefined>;
+  /** Puts a run of pages, as `encodeRun` gives them, in their place. */
+  place(bytes: Uint8Array): void;
+  left(): number;
+  faults(): number;
+  /** How long threads have waited for a page, microseconds; the first 65,536. */
+  waits(): Uint32Array;
+  /** Tells those again that were told and have not come. */
+  wantAgain(): void;
+  /** Makes it fail. */
+  abort(): void;
+  /** The guest is stopped: who touches what is missing reads a pattern. */
+  release(): void;
+  close(): Promise<void>;
+}
+
 /** A checkpoint that is open for random access. */
 export interface NativeBlockLayer {
   /** Once: reads and verifies the block indexes. */
@@ -349,11 +379,19 @@ export interface NativeAddon {
     options: NativePosition & {
       readonly threads: number;
       readonly bufferCount: number;
+      /** Of each buffer; 0: the most. */
+      readonly readBytes: number;
       readonly chain?: NativeChainLoad | undefined;
       readonly resolve?: boolean | undefined;
       readonly pageDigests?: NativePageDigests | undefined;
+      readonly placer?: NativeMissingPages | undefined;
     },
   ) => NativeLoadPipeline;
+  /** Takes these pages out of memory. Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION where this memory cannot. */
+  readonly MissingPages: new (
+    memory: NativeMemory,
+    missing: NativePageSet,
+  ) => NativeMissingPages;
   /** Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION where memory cannot be loaded lazily. */
   readonly LazyLoader: new (
     memory: NativeMemory,

@@ -13,6 +13,7 @@ export type {
   NativeLoadPipeline,
   NativeMemory,
   NativeMemoryCopy,
+  NativeMissingPages,
   NativePageDigests,
   NativePageFetch,
   NativePageSet,

@@ -31,12 +31,20 @@ const toDestination: fc.Arbitrary<ToDestination> = fc.oneof(
     count: fc.integer({ min: 1, max: 256 }),
     root: bytes(32),
     runs: fc.boolean(),
+    postcopy: fc.boolean(),
   }),
   ...(['commit', 'cancel', 'ask', 'done'] as const).map((type) => fc.constant({ type })),
 );
 const toSource: fc.Arbitrary<ToSource> = fc.oneof(
   fc.record({ type: fc.constantFrom('accept' as const, 'dropped' as const), session }),
   fc.record({ type: fc.constant('got' as const), session, stream, root: bytes(32) }),
+  fc.record({ type: fc.constant('placed' as const), count: fc.nat() }),
+  fc.record({
+    type: fc.constant('want' as const),
+    pages: fc
+      .array(fc.nat(2 ** 32), { minLength: 1, maxLength: 40 })
+      .map((pages) => Float64Array.from(pages)),
+  }),
   fc.record({
     type: fc.constant('reason' as const),
     code: fc.stringMatching(/^[A-Z_]{1,60}$/),

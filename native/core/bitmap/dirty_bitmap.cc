@@ -58,17 +58,41 @@ void DirtyBitmap::Mark(std::uint64_t page) {
   words_[WordIndex(page)].fetch_or(PageBit(page), std::memory_order_release);
 }
 
-void DirtyBitmap::MarkRun(PageRun run) {
+template <typename Visit>
+void DirtyBitmap::ForEachWord(PageRun run, Visit visit) const {
   CHKPT_CHECK(run.first <= page_count_ && run.count <= page_count_ - run.first);
   if (run.count == 0) return;
   const std::uint64_t first = WordIndex(run.first);
   const std::uint64_t last = WordIndex(run.end() - 1);
   std::uint64_t bits = BitsFrom(run.first);
   for (std::uint64_t index = first; index < last; ++index) {
-    words_[index].fetch_or(bits, std::memory_order_release);
+    visit(index, bits);
     bits = ~std::uint64_t{0};
   }
-  words_[last].fetch_or(bits & BitsBelow(run.end()), std::memory_order_release);
+  visit(last, bits & BitsBelow(run.end()));
+}
+
+void DirtyBitmap::MarkRun(PageRun run) {
+  ForEachWord(run, [this](std::size_t i, std::uint64_t mask) {
+    words_[i].fetch_or(mask, std::memory_order_release);
+  });
+}
+
+bool DirtyBitmap::MarkNew(std::uint64_t page) {
+  CHKPT_CHECK(page < page_count_);
+  const std::uint64_t bit = PageBit(page);
+  return (words_[WordIndex(page)].fetch_or(bit, std::memory_order_acq_rel) & bit) == 0;
+}
+
+void DirtyBitmap::Clear(std::uint64_t page) {
+  CHKPT_CHECK(page < page_count_);
+  words_[WordIndex(page)].fetch_and(~PageBit(page), std::memory_order_acq_rel);
+}
+
+void DirtyBitmap::ClearRun(PageRun run) {
+  ForEachWord(run, [this](std::size_t i, std::uint64_t mask) {
+    words_[i].fetch_and(~mask, std::memory_order_acq_rel);
+  });
 }
 
 bool DirtyBitmap::IsMarked(std::uint64_t page) const {
@@ -147,6 +171,14 @@ std::uint64_t DirtyBitmap::MoveFirst(std::uint64_t page_count, DirtyBitmap* targ
     moved += static_cast<std::uint64_t>(std::popcount(bits));
   }
   return moved;
+}
+
+void DirtyBitmap::Subtract(const DirtyBitmap& other) {
+  CHKPT_CHECK(&other != this && other.page_count_ == page_count_);
+  for (std::size_t i = 0; i < word_count_; ++i) {
+    const std::uint64_t bits = other.words_[i].load(std::memory_order_acquire);
+    if (bits != 0) words_[i].fetch_and(~bits, std::memory_order_acq_rel);
+  }
 }
 
 std::size_t DirtyBitmap::Runs(std::uint64_t from, std::span<PageRun> runs) const {

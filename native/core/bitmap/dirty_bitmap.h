@@ -37,6 +37,10 @@ class DirtyBitmap {
   void Mark(std::uint64_t page);
   // REQUIRES: run.end() <= page_count() without overflow. Whole words are set at once.
   void MarkRun(PageRun run);
+  // Mark, and whether it was not marked before: of two threads one.
+  bool MarkNew(std::uint64_t page);
+  void Clear(std::uint64_t page);
+  void ClearRun(PageRun run);  // REQUIRES: as MarkRun
   bool IsMarked(std::uint64_t page) const;
   std::uint64_t CountMarked() const;
 
@@ -63,6 +67,8 @@ class DirtyBitmap {
   // left; gives how many went. So at most 63 more than asked for.
   // REQUIRES: as MoveTo; page_count > 0.
   std::uint64_t MoveFirst(std::uint64_t page_count, DirtyBitmap* target);
+  // Takes out what is marked in `other`. REQUIRES: as MoveTo.
+  void Subtract(const DirtyBitmap& other);
 
   // Fills `runs` with the first maximal runs at or after page `from`, ascending, and gives their
   // number; fewer than runs.size() when there are no more. A page marked meanwhile may be missed.
@@ -70,6 +76,10 @@ class DirtyBitmap {
   std::size_t Runs(std::uint64_t from, std::span<PageRun> runs) const;
 
  private:
+  // visit(index of a word, bits of it that are in `run`).
+  template <typename Visit>
+  void ForEachWord(PageRun run, Visit visit) const;
+
   const std::uint64_t page_count_;
   const std::size_t word_count_;
   const std::unique_ptr<std::atomic<std::uint64_t>[]> words_;

@@ -80,16 +80,17 @@ Status Decode(const PageBlockView& view, PageRun pages, std::uint8_t* target,
 
 }  // namespace
 
-Result<std::unique_ptr<BlockLoader>> BlockLoader::Create(GuestMemory& memory, PageDigests* digests,
+Result<std::unique_ptr<BlockLoader>> BlockLoader::Create(GuestMemory& memory, Instead instead,
                                                          std::shared_ptr<BufferPool> buffers) {
   auto scratch = PooledBuffer::Take(std::move(buffers), 2 * kBlockBytes, false);
   if (!scratch.ok()) return scratch.error();
-  return std::unique_ptr<BlockLoader>(new BlockLoader(memory, digests, std::move(scratch.value())));
+  return std::unique_ptr<BlockLoader>(new BlockLoader(memory, instead, std::move(scratch.value())));
 }
 
-BlockLoader::BlockLoader(GuestMemory& memory, PageDigests* digests, PooledBuffer scratch)
+BlockLoader::BlockLoader(GuestMemory& memory, Instead instead, PooledBuffer scratch)
     : memory_(memory),
-      digests_(digests),
+      digests_(instead.digests),
+      placer_(instead.placer),
       scratch_(std::move(scratch)),
       decoded_(scratch_.data()),
       assembled_(scratch_.data() + kBlockBytes) {}
@@ -118,7 +119,7 @@ Status BlockLoader::Load(const PageBlockView& view, const Region& region, bool f
   // Stored pages that are neighbours are decoded where they belong.
   std::uint8_t* target = decoded_;
   const std::optional<std::size_t> first = OnlyStoredRun(view);
-  if (first && region.host != nullptr && (taken & skip) == 0) {
+  if (first && region.host != nullptr && placer_ == nullptr && (taken & skip) == 0) {
     target = region.host + (pages.first + *first - region.first_page) * kPageBytes;
   }
   const std::uint8_t* stored = nullptr;
@@ -127,6 +128,8 @@ Status BlockLoader::Load(const PageBlockView& view, const Region& region, bool f
   if (!HasDestination(region)) return Ok();
   if (digests_ != nullptr) {
     LoadDigests(view, pages, skip, stored);
+  } else if (placer_ != nullptr) {
+    return LoadPlaced(view, pages, skip, stored);
   } else if (region.host != nullptr) {
     LoadMapped(view, region, fresh, pages, skip, stored);
   } else {
@@ -181,6 +184,32 @@ Status BlockLoader::LoadFile(const PageBlockView& view, bool fresh, PageRun page
   return Ok();
 }
 
+Status BlockLoader::LoadPlaced(const PageBlockView& view, PageRun pages, PageBits skip,
+                               const std::uint8_t* stored) {
+  BlockPages walk(view, stored);
+  std::size_t run = 0;
+  for (std::size_t page = 0; page <= pages.count; ++page) {
+    bool left_alone = page == pages.count;
+    if (!left_alone) {
+      const BlockPages::Page content = walk.Next();
+      if (content.page_class == BlockPageClass::kSame) {
+        return Error{.code = ErrorCode::kFormat,
+                     .message = "a page that equals another where each has to come by itself",
+                     .page = pages.first + page};
+      }
+      left_alone = (skip >> page & 1) != 0 || !CopyContent(content, assembled_ + page * kPageBytes);
+    }
+    if (!left_alone) continue;
+    if (run < page) {
+      Status placed =
+          placer_->Place({pages.first + run, page - run}, assembled_ + run * kPageBytes);
+      if (!placed.ok()) return placed;
+    }
+    run = page + 1;
+  }
+  return Ok();
+}
+
 void BlockLoader::LoadDigests(const PageBlockView& view, PageRun pages, PageBits skip,
                               const std::uint8_t* stored) {
   BlockPages walk(view, stored);
@@ -198,6 +227,7 @@ Status BlockLoader::Zero(const Region& region, bool fresh, PageRun pages) {
     }
     return Ok();
   }
+  if (placer_ != nullptr) return placer_->PlaceZero(pages);
   if (fresh || !HasDestination(region)) return Ok();
   return memory_.Zero(pages);
 }

@@ -2,8 +2,8 @@
 // worker thread.
 //
 // Destinations: mapped memory (decoded straight into it where a block has no holes), files (decoded
-// to a private buffer, then pwrite), digests of pages, or nothing (regions without memory: verify
-// only).
+// to a private buffer, then pwrite), a placer (decoded to a private buffer), digests of pages, or
+// nothing (regions without memory: verify only).
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,7 @@
 #include "core/format/frame.h"
 #include "core/memory/buffer_pool.h"
 #include "core/memory/guest_memory.h"
+#include "core/parallel/page_placer.h"
 #include "core/parallel/page_totals.h"
 #include "core/scan/page_digests.h"
 #include "core/scan/page_kernels.h"
@@ -23,8 +24,14 @@ namespace chkpt {
 
 class BlockLoader {
  public:
-  // `digests`: the destination, for a memory that has none; or null. Error: kNoMemory.
-  static Result<std::unique_ptr<BlockLoader>> Create(GuestMemory& memory, PageDigests* digests,
+  // Where pages go instead of memory, or null. `digests`: for a memory that has none. `placer`: for
+  // one whose guest runs; then no page may equal another one.
+  struct Instead {
+    PageDigests* digests = nullptr;
+    PagePlacer* placer = nullptr;
+  };
+  // Error: kNoMemory.
+  static Result<std::unique_ptr<BlockLoader>> Create(GuestMemory& memory, Instead instead,
                                                      std::shared_ptr<BufferPool> buffers);
 
   // Bit i is page i of a block: left alone.
@@ -49,17 +56,20 @@ class BlockLoader {
   Status Put(std::size_t index, std::uint64_t target);
 
  private:
-  BlockLoader(GuestMemory& memory, PageDigests* digests, PooledBuffer scratch);
+  BlockLoader(GuestMemory& memory, Instead instead, PooledBuffer scratch);
   void LoadMapped(const PageBlockView& view, const Region& region, bool fresh, PageRun pages,
                   PageBits skip, const std::uint8_t* stored);
   Status LoadFile(const PageBlockView& view, bool fresh, PageRun pages, PageBits skip,
                   const std::uint8_t* stored);
+  Status LoadPlaced(const PageBlockView& view, PageRun pages, PageBits skip,
+                    const std::uint8_t* stored);
   void LoadDigests(const PageBlockView& view, PageRun pages, PageBits skip,
                    const std::uint8_t* stored);
   bool HasDestination(const Region& region) const;
 
   GuestMemory& memory_;
   PageDigests* const digests_;
+  PagePlacer* const placer_;
   const PooledBuffer scratch_;
   std::uint8_t* const decoded_;    // stored pages of one block
   std::uint8_t* const assembled_;  // one block in page order

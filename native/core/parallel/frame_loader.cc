@@ -27,7 +27,8 @@ Result<PageBlockView> ParseFrame(const PageFrame& frame, bool has_parent) {
 Result<std::unique_ptr<FrameLoader>> FrameLoader::Create(GuestMemory& memory,
                                                          const LoadTarget& target,
                                                          std::shared_ptr<BufferPool> buffers) {
-  auto loader = BlockLoader::Create(memory, target.digests, std::move(buffers));
+  auto loader = BlockLoader::Create(memory, {.digests = target.digests, .placer = target.placer},
+                                    std::move(buffers));
   if (!loader.ok()) return loader.error();
   return std::unique_ptr<FrameLoader>(new FrameLoader(memory, target, std::move(loader.value())));
 }
@@ -62,7 +63,7 @@ Status FrameLoader::Run(const PageFrame& frame, const WaitForPage& wait, PageTot
 
 Status FrameLoader::RunZeroRun(const Region& region, bool fresh, PageRun pages) {
   if (target_.chain == nullptr) return loader_->Zero(region, fresh, pages);
-  if (fresh && target_.digests == nullptr) return Ok();
+  if (fresh && target_.digests == nullptr && target_.placer == nullptr) return Ok();
   PageRun run{pages.first, 0};
   for (std::uint64_t page = pages.first; page <= pages.end(); ++page) {
     if (page < pages.end() && !target_.chain->IsNewer(page)) {

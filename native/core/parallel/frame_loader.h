@@ -24,6 +24,7 @@ struct LoadTarget {
   ChainLoad* chain = nullptr;                // null: every page is this stream's
   const PageResolver* resolver = nullptr;    // not null: a second read, for the pages put off
   PageDigests* digests = nullptr;            // not null: where digests go instead of pages
+  PagePlacer* placer = nullptr;              // not null: who puts pages in their place
   const std::vector<bool>* fresh = nullptr;  // by region
 };
 

@@ -48,6 +48,7 @@ Result<std::unique_ptr<LoadPipeline>> LoadPipeline::Start(std::shared_ptr<GuestM
   // A buffer holds work for several threads: a job for each 2 MiB of guest memory.
   if (chosen.buffer_count == 0) chosen.buffer_count = chosen.threads / 8 + 2;
   if (chosen.buffer_count < 2) chosen.buffer_count = 2;
+  if (chosen.read_bytes == 0 || chosen.read_bytes > kReadBytes) chosen.read_bytes = kReadBytes;
   if (chosen.buffers == nullptr) chosen.buffers = std::make_shared<BufferPool>();
   return std::unique_ptr<LoadPipeline>(
       new LoadPipeline(std::move(memory), chosen, std::move(notify)));
@@ -88,7 +89,7 @@ Result<std::optional<std::size_t>> LoadPipeline::TakeBuffer() {
   }
   std::shared_ptr<Buffer>& buffer = buffers_[*index];
   if (buffer == nullptr || buffer->spoiled()) {
-    auto taken = options_.buffers->Take(kHeadroomBytes + kReadBytes,
+    auto taken = options_.buffers->Take(kHeadroomBytes + options_.read_bytes,
                                         memory_->page_count() >= kHugeBufferPages);
     if (!taken.ok()) {
       Return(*index);
@@ -211,6 +212,7 @@ void LoadPipeline::Work() {
                           .chain = chain_.get(),
                           .resolver = options_.resolver.get(),
                           .digests = options_.digests.get(),
+                          .placer = options_.placer.get(),
                           .fresh = &fresh_};
   auto loader = FrameLoader::Create(*memory_, target, options_.buffers);
   for (;;) {

@@ -40,6 +40,8 @@ struct LoadOptions {
   StreamPosition position{};
   unsigned threads = 1;
   unsigned buffer_count = 0;  // 0: one for eight threads, and two
+  // Of the read area of a buffer, up to LoadPipeline::kReadBytes; 0: that.
+  std::size_t read_bytes = 0;
   // The chain that the stream is a member of, or null: a checkpoint alone (with a parent: to
   // verify).
   std::shared_ptr<ChainLoad> chain = nullptr;
@@ -47,6 +49,8 @@ struct LoadOptions {
   std::shared_ptr<const PageResolver> resolver = nullptr;
   // Where the digests of pages go, for a memory that has no place for pages.
   std::shared_ptr<PageDigests> digests = nullptr;
+  // Who puts pages in their place, for a memory whose guest runs.
+  std::shared_ptr<PagePlacer> placer = nullptr;
   // Where read buffers and scratch come from and go back to. Null: a pool of its own.
   std::shared_ptr<BufferPool> buffers = nullptr;
 };
@@ -70,9 +74,10 @@ class LoadPipeline {
 
   // A free buffer, or nothing. Error: kNoMemory.
   Result<std::optional<std::size_t>> TakeBuffer();
-  // Of a taken buffer. Its read area starts at kHeadroomBytes and is kReadBytes long.
+  // Of a taken buffer. Its read area starts at kHeadroomBytes and is read_bytes() long.
   const std::shared_ptr<Buffer>& buffer(std::size_t index) const { return buffers_[index]; }
   std::size_t buffer_count() const { return buffers_.size(); }
+  std::size_t read_bytes() const { return options_.read_bytes; }
 
   struct Pushed {
     std::vector<std::uint64_t> digests;

@@ -12,8 +12,8 @@ import { memoryContext, planOf } from '../../checkpoint/vm-plan.ts';
 import { openCheckpoint } from '../../context/checkpoint.ts';
 import type { LoadCheckpoint } from '../../context/load-checkpoint.ts';
 import type { Digest64 } from '../../format/digest.ts';
-import { ChainLoad, PageDecoder } from '../../memory/index.ts';
-import type { StreamHead, ToDestination } from '../wire/messages.ts';
+import { ArrivingPages, ChainLoad, PageDecoder, PageSet } from '../../memory/index.ts';
+import { missingContext, missingTag, type StreamHead, type ToDestination } from '../wire/messages.ts';
 import { wrong } from '../wire/record.ts';
 import type { RecordChannel } from '../wire/record-channel.ts';
 import { StreamReceiver } from '../wire/stream-stores.ts';
@@ -26,6 +26,8 @@ export interface IntakeOptions {
   readonly ignore: readonly IgnoredMismatch[];
   readonly signal: AbortSignal;
   readonly onStream: (streams: number) => void;
+  /** Pages come while the guest runs, and how many are missing. */
+  readonly onPages?: ((missing: number) => void) | undefined;
 }
 
 type EndMessage = Extract<ToDestination, { type: 'end' }>;
@@ -42,6 +44,10 @@ export class Intake {
   #inProgress = 0;
   readonly #running = new Set<Promise<unknown>>();
   #touched = false;
+  /** Pages that are missing when the guest starts, and the number of the stream that said so. */
+  #missing: { readonly stream: number; readonly pages: PageSet } | undefined;
+  /** Post-copy, from before PREPARED on. */
+  arriving: ArrivingPages | undefined;
   #apply: { readonly stream: number; readonly states: readonly Apply[] } | undefined;
   streams = 0;
   /** Connections that bring pages: threads are divided among them. */
@@ -97,9 +103,8 @@ export class Intake {
       if (parent?.uuid !== migration || epoch !== BigInt(head.round + 1)) {
         throw wrong('a stream of another migration or round');
       }
-      const root = await (head.kind === 'memory'
-        ? this.#takePages(checkpoint)
-        : this.#takeState(checkpoint, head));
+      const take = { memory: this.#takePages, state: this.#takeState, missing: this.#takeMissing }[head.kind];
+      const root = await take.call(this, checkpoint, head);
       await store.finish();
       return root;
     } finally {
@@ -125,13 +130,23 @@ export class Intake {
     if (apply === undefined || apply.stream < end.first || this.#inProgress > 0) {
       throw wrong('the end before the state');
     }
+    const missing = end.postcopy ? this.#missing : undefined;
+    if (end.postcopy && (missing === undefined || missing.stream < end.first)) {
+      throw wrong('the end before the pages that are missing');
+    }
     for (const set of apply.states) await set();
+    const { memory } = this.#vm;
+    if (missing !== undefined && memory !== undefined) {
+      this.arriving = await ArrivingPages.start(memory, missing.pages);
+    }
     await this.#vm.endLoad();
   }
 
   /** What was received is no guest. */
   async drop(error: Error): Promise<void> {
     if (!this.#touched) return;
+    this.arriving?.fail(error);
+    await this.arriving?.close();
     try {
       if (this.#vm.failure === undefined) this.#vm.beginLoad();
       await this.#vm.endLoad(error);
@@ -146,9 +161,21 @@ export class Intake {
     const decoder = new PageDecoder(memory, {
       threads: Math.max(1, Math.floor((this.#options.threads ?? availableParallelism()) / this.lanes)),
       chain: new ChainLoad(memory.pageCount),
+      arriving: this.arriving,
     });
     await checkpoint.loadMemory(memoryContext, decoder);
     return (await checkpoint.finish()).root;
+  }
+
+  async #takeMissing(checkpoint: LoadCheckpoint, head: StreamHead): Promise<string> {
+    const pages = new PageSet(this.#vm.memory?.pageCount ?? 1);
+    const context = await checkpoint.openContext(missingContext);
+    const byteLength = 8 * Math.ceil(pages.pageCount / 64);
+    pages.mergeBits(await context.load(missingTag, { type: 'bytes', byteLength }));
+    await context.close();
+    const { root } = await checkpoint.finish();
+    this.#missing = { stream: head.stream, pages };
+    return root;
   }
 
   async #takeState(checkpoint: LoadCheckpoint, head: StreamHead): Promise<string> {
@@ -164,6 +191,7 @@ export class Intake {
     this.#roots.set(stream, bytes);
     this.streams += 1;
     this.#options.onStream(this.streams);
+    if (this.arriving !== undefined) this.#options.onPages?.(this.arriving.left);
     for (const [oldest] of this.#roots) {
       if (this.#roots.size <= rememberedMax) break;
       this.#roots.delete(oldest);

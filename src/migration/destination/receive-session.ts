@@ -4,9 +4,11 @@
  */
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { stopMachine } from '../../checkpoint/load-lazy.ts';
 import type { VirtualMachine } from '../../checkpoint/virtual-machine.ts';
 import { CheckpointError } from '../../errors/index.ts';
 import type { Digest64 } from '../../format/digest.ts';
+import type { ArrivingPages } from '../../memory/index.ts';
 import { type Deferred, deferred } from '../../util/deferred.ts';
 import type { Journal } from '../journal.ts';
 import {
@@ -24,6 +26,7 @@ import {
   encodeToSource,
   type ToDestination,
   type ToSource,
+  wantedMax,
 } from '../wire/messages.ts';
 import { wrong } from '../wire/record.ts';
 import type { RecordChannel } from '../wire/record-channel.ts';
@@ -74,6 +77,7 @@ export class ReceiveSession {
   #completing: Promise<void> | undefined;
   #dropping: Promise<void> = Promise.resolve();
   #waitTimer: NodeJS.Timeout | undefined;
+  #fetching: Promise<void> | undefined;
 
   constructor(vm: VirtualMachine, settings: ReceiveSettings, journal: Journal, intake: Intake) {
     this.#vm = vm;
@@ -95,6 +99,11 @@ export class ReceiveSession {
   /** Resolves when the guest runs here, or never will. */
   get outcome(): Promise<ReceiveOutcome> {
     return this.#outcome.promise;
+  }
+
+  /** Post-copy: resolves when all pages are here, and rejects when they never will be; undefined: they came before the guest. */
+  get fetching(): Promise<void> | undefined {
+    return this.#fetching;
   }
 
   /** Resolves when the source has said that it knows. */
@@ -161,6 +170,7 @@ export class ReceiveSession {
     this.#intake.lanes = Math.max(1, count);
     this.#link = link;
     this.dispatch({ type: 'linkUp' });
+    this.#intake.arriving?.wantAgain();
     try {
       for (;;) {
         const record = await control.next();
@@ -186,15 +196,26 @@ export class ReceiveSession {
     const link = this.#link;
     if (link === undefined || index > link.count || link.data.has(index)) return channel.destroy();
     link.data.set(index, channel);
+    let placed = 0;
     try {
       for (;;) {
         const record = await channel.next();
         if (record.type === 'alive') continue;
+        if (record.type === 'pages') {
+          if (this.#intake.arriving === undefined) throw wrong('pages that nobody waits for');
+          this.#intake.arriving.place(record.payload);
+          placed += 1;
+          void this.#say(link, { type: 'placed', count: placed });
+          continue;
+        }
         if (record.type !== 'streamBegin') throw wrong(`a ${record.type} record between two streams`);
         const head = decodeStreamHead(record.payload);
-        if (head.session !== this.#state.session || this.#state.at !== 'receiving' || !this.#accepted) {
+        const { at, session } = this.#state;
+        const isWanted = at === 'receiving' || (at === 'running' && this.#intake.arriving !== undefined);
+        if (head.session !== session || !isWanted || !this.#accepted) {
           throw wrong('a stream that nobody waits for');
         }
+        if (at === 'running' && head.kind !== 'memory') throw wrong('a state for a guest that runs');
         const root = await this.#intake.take(channel, head);
         if (root === undefined) continue;
         await this.#say(link, { type: 'got', session: head.session, stream: head.stream, root });
@@ -317,6 +338,10 @@ export class ReceiveSession {
   }
 
   async #start(): Promise<void> {
+    if (this.#intake.arriving !== undefined) {
+      this.#fetching = this.#fetch(this.#intake.arriving);
+      this.#fetching.catch(() => undefined);
+    }
     try {
       if (this.#end?.runs !== false) await this.#vm.resume();
     } catch (error) {
@@ -324,6 +349,35 @@ export class ReceiveSession {
       this.#startFailure = error;
     }
     this.#outcome.resolve('moved');
+  }
+
+  /** Post-copy: asks for the pages that the guest waits for, until all are here. */
+  async #fetch(pages: ArrivingPages): Promise<void> {
+    try {
+      for (;;) {
+        const wanted = await pages.wanted();
+        if (wanted === undefined) break;
+        for (let from = 0; from < wanted.length; from += wantedMax) {
+          if (this.#link === undefined) break;
+          await this.#say(this.#link, { type: 'want', pages: wanted.subarray(from, from + wantedMax) });
+        }
+      }
+      await pages.finish();
+      this.dispatch({ type: 'pagesComplete' });
+    } catch (error) {
+      await this.#loseGuest(pages, error);
+    }
+  }
+
+  /** What is missing will never come: the guest is stopped, and never runs on with anything else in its place. */
+  async #loseGuest(pages: ArrivingPages, error: unknown): Promise<void> {
+    const failure = error instanceof Error ? error : new Error(String(error));
+    this.#failure ??= failure;
+    if (this.#link !== undefined) await this.#say(this.#link, { type: 'mayHaveRun' });
+    for (const channel of this.#link?.data.values() ?? []) channel.destroy();
+    await this.#intake.idle();
+    await stopMachine(this.#vm, pages, failure);
+    throw failure;
   }
 
   async #drop(): Promise<void> {

@@ -11,6 +11,7 @@ import { tellTotals } from '../../checkpoint/tell-totals.ts';
 import { memoryContext } from '../../checkpoint/vm-plan.ts';
 import { openCheckpoint } from '../../context/checkpoint.ts';
 import type { SaveCheckpoint } from '../../context/save-checkpoint.ts';
+import { CheckpointError } from '../../errors/index.ts';
 import type { Digest64 } from '../../format/digest.ts';
 import {
   type DirtyTracker,
@@ -21,9 +22,11 @@ import {
   PageSet,
 } from '../../memory/index.ts';
 import { type Deferred, deferred } from '../../util/deferred.ts';
+import { missingContext, missingTag, type StreamHead } from '../wire/messages.ts';
 import { wrong } from '../wire/record.ts';
 import type { RecordChannel } from '../wire/record-channel.ts';
 import { type Pace, StreamSender } from '../wire/stream-stores.ts';
+import { UrgentPages } from './urgent-pages.ts';
 
 /** Pages of a stream: few enough that a broken link costs little, enough to keep encoder threads busy. */
 const streamPagesMax = 32_768;
@@ -32,6 +35,8 @@ const streamPagesLeast = 256;
 const streamsMax = 200;
 /** Streams of one connection that are not acknowledged yet; the next one is encoded meanwhile. */
 const unacknowledgedMax = 2;
+/** Of a stream in post-copy: a page that is wanted waits for no more than two of these. */
+const pushPages = 2048;
 
 export interface RoundsOptions {
   /** UUID of the migration: the parent of every stream. */
@@ -54,6 +59,24 @@ interface SentStream {
   early: Uint8Array | undefined;
 }
 
+/** Where and how a stream is sent. */
+interface Place {
+  readonly channel: RecordChannel;
+  readonly session: number;
+  readonly round: number;
+  readonly threads: number;
+  /** Every page with its content, whatever the destination had before. */
+  readonly whole?: boolean;
+  readonly signal: AbortSignal;
+}
+
+interface SentCount extends RoundCount {
+  readonly number: number;
+  readonly root: string;
+  /** Resolves when it is in place; also when nobody waits for that any more. */
+  readonly acknowledged: Promise<void>;
+}
+
 /** What a round came to. */
 export interface RoundCount {
   readonly pages: number;
@@ -66,6 +89,9 @@ export class PageRounds {
   /** Pages that the destination has not got as they are. */
   readonly #pending: PageSet;
   readonly #sent = new Map<number, SentStream>();
+  /** Post-copy: pages that were not acknowledged since the guest stopped. */
+  #lacking: PageSet | undefined;
+  urgent: UrgentPages | undefined;
   #armed = false;
   #session: number | undefined;
   /** Pages of the last round. */
@@ -141,6 +167,7 @@ export class PageRounds {
     }
     if (sent.root !== Buffer.from(root).toString('hex')) throw wrong('a receipt for another stream');
     this.#sent.delete(stream);
+    if (sent.pages !== undefined) this.#lacking?.subtract(sent.pages);
     sent.acknowledged.resolve();
   }
 
@@ -169,34 +196,28 @@ export class PageRounds {
     const first = this.#nextStream;
     const roots: string[] = [];
     let bytes = 0;
+    const note = (stream: SentCount): void => {
+      roots[stream.number - first] = stream.root;
+      bytes += stream.bytes;
+      pages += stream.pages;
+    };
     // Until a stream takes them they are of nobody.
     const lanes = channels.map(async (channel, lane) => {
       const waiting: Promise<void>[] = [];
-      const run = async (
-        kind: 'memory' | 'state',
-        set: PageSet | undefined,
-        write: (checkpoint: SaveCheckpoint) => Promise<void>,
-      ): Promise<void> => {
-        const head = { session, stream: this.#nextStream++, kind, round };
-        const sent: SentStream = { pages: set, root: undefined, acknowledged: deferred(), early: undefined };
-        this.#sent.set(head.stream, sent);
-        const store = new StreamSender(channel, head, this.#options.pace, stop);
-        const root = await this.#writeStream(store, round, stop, write);
-        roots[head.stream - first] = root;
-        bytes += store.bytes;
-        sent.root = root;
-        if (sent.early !== undefined) this.acknowledge(head.stream, sent.early);
-        waiting.push(sent.acknowledged.promise);
-        if (waiting.length >= unacknowledgedMax) await waiting.shift();
-      };
-      if (lane === 0 && extra !== undefined) await run('state', undefined, extra);
+      const place = { channel, session, round, threads: this.#threadsOf(channels.length), signal: stop };
+      if (lane === 0 && extra !== undefined) {
+        const state = await this.#sendStream(place, 'state', extra);
+        note(state);
+        waiting.push(state.acknowledged);
+      }
       for (;;) {
         stop.throwIfAborted();
         const set = queue.takeFirst(streamPages);
         if (set.count() === 0) break;
-        await run('memory', set, async (checkpoint) => {
-          pages += await this.#writePages(checkpoint, set, round, channels.length, stop);
-        });
+        const stream = await this.#sendPages(place, set);
+        note(stream);
+        waiting.push(stream.acknowledged);
+        if (waiting.length >= unacknowledgedMax) await waiting.shift();
       }
       await Promise.all(waiting);
       stop.throwIfAborted();
@@ -213,6 +234,133 @@ export class PageRounds {
     }
     this.#lastPages = pages;
     return { pages, bytes, roots };
+  }
+
+  /**
+   * Post-copy: what the destination needs to let the guest run, without its pages. Nothing when none are missing: then `send` does it.
+   * The guest stands still.
+   */
+  async sendState(
+    round: number,
+    session: number,
+    channel: RecordChannel,
+    signal: AbortSignal,
+    extra: (checkpoint: SaveCheckpoint) => Promise<void>,
+  ): Promise<RoundCount & { readonly roots: readonly string[] }> {
+    this.#lacking = new PageSet(this.#pageCount);
+    this.#lacking.merge(this.#pending);
+    this.urgent = new UrgentPages(this.#options.memory, this.#lacking, this.#pending);
+    const place = { channel, session, round, threads: 1, signal };
+    const bits = this.#lacking.toBits();
+    const streams = [
+      await this.#sendStream(place, 'state', extra),
+      await this.#sendStream(place, 'missing', async (checkpoint) => {
+        const context = await checkpoint.openContext(missingContext);
+        await context.save(missingTag, bits);
+        await context.close();
+      }),
+    ];
+    await raceAbort(Promise.all(streams.map(({ acknowledged }) => acknowledged)), signal);
+    const bytes = streams.reduce((sum, stream) => sum + stream.bytes, 0);
+    return { pages: 0, bytes, roots: streams.map(({ root }) => root) };
+  }
+
+  /** Post-copy, over a new link: what was not acknowledged may not be there. */
+  resumeServing(): void {
+    for (const { pages } of this.#sent.values()) {
+      if (pages !== undefined) this.#pending.merge(pages);
+    }
+    this.#sent.clear();
+  }
+
+  /**
+   * Post-copy: the guest runs at the destination. Sends what it lacks, and over the last of at least two channels what is
+   * `urgent`; resolves when all is there. Rejects as `send`.
+   */
+  async serve(
+    round: number,
+    session: number,
+    channels: readonly RecordChannel[],
+    signal: AbortSignal,
+  ): Promise<RoundCount> {
+    const urgent = this.urgent;
+    if (urgent === undefined) throw new CheckpointError('CHKPT_INTERNAL', 'no page is missing');
+    const over = new AbortController();
+    const stop = AbortSignal.any([signal, over.signal]);
+    let pages = 0;
+    let bytes = 0;
+    const place = (channel: RecordChannel, lanes: number) => ({
+      ...{ channel, session, round, threads: this.#threadsOf(lanes), signal: stop, whole: true },
+    });
+    const send = async (at: Place, set: PageSet): Promise<SentCount> => {
+      const stream = await this.#sendPages(at, set);
+      pages += stream.pages;
+      bytes += stream.bytes;
+      return stream;
+    };
+    urgent.use(channels[channels.length - 1] as RecordChannel);
+    const pushing = channels.slice(0, -1).map(async (channel, _, lanes) => {
+      const waiting: Promise<void>[] = [];
+      for (;;) {
+        stop.throwIfAborted();
+        const set = this.#pending.takeFirst(pushPages);
+        if (set.count() === 0) break;
+        waiting.push((await send(place(channel, lanes.length), set)).acknowledged);
+        if (waiting.length >= unacknowledgedMax) await waiting.shift();
+      }
+      await Promise.all(waiting);
+    });
+    try {
+      await raceAbort(Promise.all(pushing), signal);
+      while (this.#sent.size > 0) {
+        await raceAbort(
+          Promise.all([...this.#sent.values()].map((sent) => sent.acknowledged.promise)),
+          signal,
+        );
+      }
+      return { pages, bytes };
+    } finally {
+      over.abort(new CheckpointError('CHKPT_ABORTED', 'this part of the migration is over'));
+      for (const { acknowledged } of this.#sent.values()) acknowledged.resolve();
+      await Promise.allSettled(pushing);
+    }
+  }
+
+  #threadsOf(lanes: number): number {
+    // The same for small rounds as for large ones: their buffers are warm, and new ones would cost more than they save.
+    return Math.max(1, Math.floor((this.#options.encode.threads ?? availableParallelism()) / lanes));
+  }
+
+  async #sendPages(place: Place, set: PageSet): Promise<SentCount> {
+    let pages = 0;
+    const stream = await this.#sendStream(
+      place,
+      'memory',
+      async (checkpoint) => {
+        pages = await this.#writePages(checkpoint, set, place);
+      },
+      set,
+    );
+    return { ...stream, pages };
+  }
+
+  /** Sends one stream. It is noted as sent from before its first byte. */
+  async #sendStream(
+    place: Place,
+    kind: StreamHead['kind'],
+    write: (checkpoint: SaveCheckpoint) => Promise<void>,
+    pages?: PageSet,
+  ): Promise<SentCount> {
+    const { channel, session, round, signal } = place;
+    const number = this.#nextStream++;
+    const sent: SentStream = { pages, root: undefined, acknowledged: deferred(), early: undefined };
+    this.#sent.set(number, sent);
+    const head = { session, stream: number, kind, round };
+    const store = new StreamSender(channel, head, this.#options.pace, signal);
+    const root = await this.#writeStream(store, round, signal, write);
+    sent.root = root;
+    if (sent.early !== undefined) this.acknowledge(number, sent.early);
+    return { number, root, bytes: store.bytes, pages: 0, acknowledged: sent.acknowledged.promise };
   }
 
   async #writeStream(
@@ -244,16 +392,13 @@ export class PageRounds {
   async #writePages(
     checkpoint: SaveCheckpoint,
     changed: PageSet,
-    round: number,
-    lanes: number,
-    signal: AbortSignal,
+    { round, threads, whole = false, signal }: Place,
   ): Promise<number> {
     const { encode, memory } = this.#options;
-    // The same for small rounds as for large ones: their buffers are warm, and new ones would cost more than they save.
-    const threads = Math.max(1, Math.floor((encode.threads ?? availableParallelism()) / lanes));
     // Later rounds are of pages that were just written: few are equal, and the table of all pages would be made anew.
-    const dedup = round === 0 ? encode.dedup : (encode.dedup ?? false);
-    const options = { ...encode, dedup, threads, changed, pageDigests: this.#digests };
+    const dedup = !whole && (round === 0 ? encode.dedup : (encode.dedup ?? false));
+    const pageDigests = whole ? undefined : this.#digests;
+    const options = { ...encode, dedup, threads, changed, pageDigests };
     let pages = 0;
     const encoder = tellTotals(new PageEncoder(memory(), options), (totals) => {
       pages = totals.pages - totals.parentPages;

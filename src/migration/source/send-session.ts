@@ -34,7 +34,6 @@ export interface SendSettings {
   /** How long after COMMIT the destination may be silent before that is called in doubt, milliseconds. */
   readonly inDoubtMs: number;
   readonly witness?: Witness | undefined;
-  readonly postcopy: boolean;
 }
 
 const retryMs = 300;
@@ -53,7 +52,9 @@ export class SendSession {
   readonly #journal: Journal;
   readonly #transfer: Transfer;
   readonly #digest: Digest64;
-  readonly #options: ProtocolOptions;
+  #options: ProtocolOptions;
+  /** Over which pages are served: for each link once. */
+  #servedLink: SourceLink | undefined;
   readonly #wasRunning: boolean;
   #state: SourceState = initialSource;
   #link: SourceLink | undefined;
@@ -89,7 +90,7 @@ export class SendSession {
     this.#journal = journal;
     this.#transfer = transfer;
     this.#digest = digest;
-    this.#options = { postcopy: settings.postcopy, witness: settings.witness !== undefined };
+    this.#options = { postcopy: false, witness: settings.witness !== undefined };
     this.#wasRunning = vm.running;
   }
 
@@ -204,7 +205,9 @@ export class SendSession {
         return;
       case 'finish':
         this.#begin(async (link, signal) => {
-          await link.send(await this.#transfer.finish(link, effect.session, signal));
+          const end = await this.#transfer.finish(link, effect.session, signal);
+          this.#options = { ...this.#options, postcopy: end.postcopy };
+          await link.send(end);
         });
         return;
       case 'resumeGuest':
@@ -219,8 +222,10 @@ export class SendSession {
       case 'settle':
         void this.#settle(effect.outcome);
         return;
-      case 'refuseCancel':
       case 'serve':
+        this.#serve();
+        return;
+      case 'refuseCancel':
         return;
     }
   }
@@ -243,6 +248,22 @@ export class SendSession {
       await sleep(persistPauseMs);
     }
     this.dispatch({ type: isDurable ? 'persisted' : 'persistFailed', record });
+  }
+
+  /** Pages for a guest that runs at the destination, over each new link again. */
+  #serve(): void {
+    const link = this.#link;
+    if (link === undefined || this.#servedLink === link) return;
+    this.#servedLink = link;
+    this.#begin(async (at, signal) => {
+      try {
+        await this.#transfer.serve(at, this.#state.session ?? 0, signal);
+      } catch (error) {
+        // There is no way back: whatever it was is tried again over another link.
+        if (!signal.aborted) at.destroy();
+        throw error;
+      }
+    });
   }
 
   /** One task at a time: the one before is stopped, and has let go of memory and link. */
@@ -314,6 +335,7 @@ export class SendSession {
     if (outcome === 'inDoubt') return this.#first.resolve(outcome);
     const { at } = this.#state;
     await this.#resuming;
+    if (at === 'serving') await this.#markMoved();
     // The destination need not wait for questions.
     if (at === 'released') await this.#link?.send({ type: 'done' }).catch(() => undefined);
     await this.#link?.close();
@@ -357,6 +379,8 @@ export class SendSession {
         pauseMs = reconnectPauseMs;
       } else if (performance.now() - this.#lastProgress > reconnectMs) {
         this.fail(this.#transfer.linkError);
+        // Its pages are here, and it waits for them there.
+        if (this.#state.at === 'serving') this.#first.resolve('inDoubt');
       }
       await sleep(pauseMs, undefined, { signal: this.#over.signal }).catch(() => undefined);
       pauseMs = Math.min(2 * pauseMs, reconnectPauseMost);
@@ -393,6 +417,12 @@ export class SendSession {
         this.#progress += 1;
         if (message.session === this.#state.session) this.#transfer.acknowledge(message.stream, message.root);
         return;
+      case 'want':
+        this.#transfer.want(message.pages);
+        return;
+      case 'placed':
+        this.#transfer.placed(message.count);
+        return;
       case 'reason':
         this.#reason = `${message.code}: ${message.text}`;
         return;
@@ -410,6 +440,8 @@ export class SendSession {
         }
         if (message.type === 'running') this.#transfer.marks.running ??= performance.now();
         this.dispatch({ type: 'message', message });
+        // Of a link that was made anew.
+        if (message.type === 'running' && this.#state.at === 'serving') this.#serve();
     }
   }
 }

@@ -3,10 +3,12 @@ import { createHash } from 'node:crypto';
 import { saveStates } from '../../checkpoint/machine-states.ts';
 import type { VirtualMachine } from '../../checkpoint/virtual-machine.ts';
 import { planOf } from '../../checkpoint/vm-plan.ts';
+import type { SaveCheckpoint } from '../../context/save-checkpoint.ts';
 import { CheckpointError } from '../../errors/index.ts';
 import { Convergence, type ConvergenceOptions, type Forecast, type RoundFacts } from '../convergence.ts';
 import type { RoundReport, SendProgress } from '../outcome.ts';
 import type { ToDestination } from '../wire/messages.ts';
+import type { RecordChannel } from '../wire/record-channel.ts';
 import type { PageRounds } from './page-rounds.ts';
 import type { SourceLink } from './source-link.ts';
 
@@ -14,7 +16,11 @@ export interface TransferSettings {
   readonly convergence: ConvergenceOptions;
   /** How long pre-copy may take, milliseconds. */
   readonly totalMaxMs: number;
-  readonly strategy: 'abort' | 'force';
+  readonly strategy: 'abort' | 'force' | 'postcopy';
+  /** Rounds before post-copy; undefined: until it does not get better. */
+  readonly precopyRounds: number | undefined;
+  /** Connections for rounds; with post-copy one more is for pages that the guest waits for. */
+  readonly lanes: number;
 }
 
 /** Moments of `performance.now()`. */
@@ -51,6 +57,9 @@ export class Transfer {
   readonly #ran: boolean;
   #forecast: Forecast | undefined;
   #round = 0;
+  /** The guest starts at the destination before all of its pages are there. */
+  #switches = false;
+  readonly served = { pages: 0, bytes: 0, ms: 0 };
 
   constructor(
     vm: VirtualMachine,
@@ -84,10 +93,16 @@ export class Transfer {
   /** Sends rounds until what is left fits the downtime. Rejects with `CHKPT_NO_CONVERGENCE`, `CHKPT_ABORTED`, and when the link breaks. */
   async precopy(link: SourceLink, session: number, signal: AbortSignal): Promise<void> {
     await this.#rounds.begin(session);
+    this.#switches = false;
     for (;;) {
       signal.throwIfAborted();
+      if (this.#round >= (this.#settings.precopyRounds ?? Number.POSITIVE_INFINITY)) {
+        this.#switches = true;
+        return;
+      }
       const begin = performance.now();
-      const { pages, bytes } = await this.#rounds.send(this.#round, session, link.data, signal);
+      const lanes = link.data.slice(0, this.#settings.lanes);
+      const { pages, bytes } = await this.#rounds.send(this.#round, session, lanes, signal);
       const ms = performance.now() - begin;
       const dirtyPages = await this.#rounds.look();
       signal.throwIfAborted();
@@ -100,7 +115,12 @@ export class Transfer {
       const decision = this.#convergence.decide(facts, forecast);
       if (decision === 'stop' || !this.#vm.running) return;
       if (performance.now() - this.#begin > this.#settings.totalMaxMs) return this.#giveUp();
-      if (decision === 'stalled') await this.#throttle();
+      if (decision !== 'stalled') continue;
+      if (this.#settings.strategy === 'postcopy') {
+        this.#switches = true;
+        return;
+      }
+      await this.#throttle();
     }
   }
 
@@ -115,14 +135,13 @@ export class Transfer {
     signal.throwIfAborted();
     const first = this.#rounds.nextStream;
     const begin = performance.now();
-    const { pages, bytes, roots } = await this.#rounds.send(
-      this.#round,
-      session,
-      link.data,
-      signal,
-      (checkpoint) =>
-        saveStates(this.#vm, planOf(this.#vm, []), checkpoint, { skip: [], parentUrl: undefined }),
-    );
+    const postcopy = this.#switches && this.#rounds.pendingPages > 0;
+    const saveState = (checkpoint: SaveCheckpoint): Promise<void> =>
+      saveStates(this.#vm, planOf(this.#vm, []), checkpoint, { skip: [], parentUrl: undefined });
+    const lanes = link.data.slice(0, this.#settings.lanes);
+    const { pages, bytes, roots } = await (postcopy
+      ? this.#rounds.sendState(this.#round, session, lanes[0] as RecordChannel, signal, saveState)
+      : this.#rounds.send(this.#round, session, lanes, signal, saveState));
     this.marks.placed = performance.now();
     const ms = this.marks.placed - begin;
     this.rounds.push({ round: this.#round, pages, bytes, ms, dirtyPages: 0 });
@@ -130,7 +149,30 @@ export class Transfer {
     const hash = createHash('sha256');
     for (const root of roots) hash.update(Buffer.from(root, 'hex'));
     const root = hash.digest();
-    return { type: 'end', session, first, count: roots.length, root, runs: this.#ran };
+    return { type: 'end', session, first, count: roots.length, root, runs: this.#ran, postcopy };
+  }
+
+  /** The guest runs at the destination: sends the pages that it lacks, until it has all. Rejects when the link breaks. */
+  async serve(link: SourceLink, session: number, signal: AbortSignal): Promise<void> {
+    const begin = performance.now();
+    this.#tell('serve');
+    this.#rounds.resumeServing();
+    try {
+      const { pages, bytes } = await this.#rounds.serve(this.#round, session, link.data, signal);
+      this.served.pages += pages;
+      this.served.bytes += bytes;
+    } finally {
+      this.served.ms += performance.now() - begin;
+    }
+    this.#tell('serve');
+  }
+
+  want(pages: Float64Array): void {
+    this.#rounds.urgent?.want(pages);
+  }
+
+  placed(count: number): void {
+    this.#rounds.urgent?.placed(count);
   }
 
   /** Back to full speed. */
@@ -148,6 +190,10 @@ export class Transfer {
 
   #giveUp(): void {
     if (this.#settings.strategy === 'force') return;
+    if (this.#settings.strategy === 'postcopy') {
+      this.#switches = true;
+      return;
+    }
     throw new CheckpointError(
       'CHKPT_NO_CONVERGENCE',
       'the guest writes too fast for the downtime that is allowed',

@@ -34,6 +34,8 @@ export type ToDestination =
       readonly root: Uint8Array;
       /** The guest ran, and is to run. */
       readonly runs: boolean;
+      /** Pages are missing that one of these streams names: they come when the guest runs. */
+      readonly postcopy: boolean;
     })
   | Extract<SourceMessage, { type: 'commit' | 'cancel' | 'ask' }>
   /** The source knows how it ended: it will not ask again. */
@@ -50,6 +52,10 @@ export type ToSource =
       /** Root digest, 32 bytes. */
       readonly root: Uint8Array;
     }
+  /** Post-copy: threads of the guest wait for these pages. */
+  | { readonly type: 'want'; readonly pages: Float64Array }
+  /** So many records of pages are in their place, since the connection was made. */
+  | { readonly type: 'placed'; readonly count: number }
   /** Why a session was dropped, for people; before `dropped`. */
   | { readonly type: 'reason'; readonly code: string; readonly text: string };
 
@@ -64,6 +70,8 @@ const toSourceTypes = [
   'mayHaveRun',
   'got',
   'reason',
+  'want',
+  'placed',
 ] as const;
 
 const prefixBytes = 16;
@@ -72,6 +80,8 @@ const linkBytes = 16;
 const codeBytesMax = 64;
 const textBytesMax = 1024;
 export const streamNumberMax = 2 ** 31;
+/** Pages that one message asks for. */
+export const wantedMax = 4096;
 
 export function encodeToDestination(message: ToDestination): Uint8Array {
   const session = message.type === 'end' ? message.session : 0;
@@ -90,7 +100,11 @@ function tailToDestination(message: ToDestination): Uint8Array {
     case 'offer':
       return message.description;
     case 'end':
-      return Buffer.concat([message.root, u32s(message.first, message.count), u32s(message.runs ? 1 : 0, 0)]);
+      return Buffer.concat([
+        message.root,
+        u32s(message.first, message.count),
+        u32s(message.runs ? 1 : 0, message.postcopy ? 1 : 0),
+      ]);
     default:
       return new Uint8Array();
   }
@@ -98,10 +112,19 @@ function tailToDestination(message: ToDestination): Uint8Array {
 
 function tailToSource(message: ToSource): Uint8Array {
   if (message.type === 'got') return Buffer.concat([message.root, u32s(message.stream, 0)]);
+  if (message.type === 'placed') return encodePages(Float64Array.of(message.count));
+  if (message.type === 'want') return encodePages(message.pages);
   if (message.type !== 'reason') return new Uint8Array();
   const code = Buffer.from(message.code).subarray(0, codeBytesMax);
   const text = Buffer.from(message.text).subarray(0, textBytesMax);
   return Buffer.concat([u32s(code.length, text.length), code, text]);
+}
+
+function encodePages(pages: Float64Array): Uint8Array {
+  const bytes = new Uint8Array(8 * pages.length);
+  const view = new DataView(bytes.buffer);
+  for (const [i, page] of pages.entries()) view.setBigUint64(8 * i, BigInt(page), true);
+  return bytes;
 }
 
 function encode(type: number, session: number, tail: Uint8Array): Uint8Array {
@@ -127,11 +150,12 @@ export function decodeToDestination(bytes: Uint8Array): ToDestination {
       return { type, description: tail };
     case 'end': {
       expect(tail.length === rootBytes + 16, type);
-      const [runs, zero] = readU32s(tail, rootBytes + 8);
-      expect(runs <= 1 && zero === 0, type);
+      const [runs, postcopy] = readU32s(tail, rootBytes + 8);
+      expect(runs <= 1 && postcopy <= 1, type);
       const [first, count] = readU32s(tail, rootBytes);
       expect(count > 0 && count <= 256 && first <= streamNumberMax, type);
-      return { type, session, first, count, root: tail.slice(0, rootBytes), runs: runs === 1 };
+      const root = tail.slice(0, rootBytes);
+      return { type, session, first, count, root, runs: runs === 1, postcopy: postcopy === 1 };
     }
     default:
       expect(tail.length === 0, type);
@@ -157,6 +181,17 @@ export function decodeToSource(bytes: Uint8Array): ToSource {
       const text = (from: number, count: number): string =>
         Buffer.from(tail.subarray(from, from + count)).toString('utf8');
       return { type, code: text(8, codeBytes), text: printable(text(8 + codeBytes, textBytes)) };
+    }
+    case 'placed':
+    case 'want': {
+      const count = tail.length / 8;
+      expect(session === 0 && Number.isInteger(count) && count >= 1 && count <= wantedMax, type);
+      const view = new DataView(tail.buffer, tail.byteOffset, tail.length);
+      const pages = Float64Array.from({ length: count }, (_, i) => Number(view.getBigUint64(8 * i, true)));
+      expect(pages.every(Number.isSafeInteger), type);
+      if (type === 'want') return { type, pages };
+      expect(count === 1, type);
+      return { type, count: pages[0] as number };
     }
     case 'accept':
     case 'dropped':
@@ -209,13 +244,17 @@ export interface StreamHead {
   readonly session: number;
   /** Numbered from 0 on in the session, over all connections. */
   readonly stream: number;
-  /** Memory, or header, devices and cores. */
-  readonly kind: 'memory' | 'state';
+  /** Memory; header, devices and cores; or which pages are missing when the guest starts. */
+  readonly kind: 'memory' | 'state' | 'missing';
   readonly round: number;
 }
 
+/** Of a stream of the kind `missing`: one bit for each page. */
+export const missingContext = 'post-copy';
+export const missingTag = 'missing';
+
 export const streamHeadBytes = 24;
-const streamKinds = ['memory', 'state'] as const;
+const streamKinds = ['memory', 'state', 'missing'] as const;
 
 export function encodeStreamHead({ session, stream, kind, round }: StreamHead): Uint8Array {
   const bytes = new Uint8Array(streamHeadBytes);

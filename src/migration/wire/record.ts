@@ -12,7 +12,15 @@ import { migrationControlBytesMax, migrationDataBytesMax } from '../../limits.ts
 export const recordHeaderBytes = 16;
 const digestedBytes = 8;
 
-export const recordTypes = ['control', 'streamBegin', 'data', 'streamEnd', 'streamAbort', 'alive'] as const;
+export const recordTypes = [
+  'control',
+  'streamBegin',
+  'data',
+  'streamEnd',
+  'streamAbort',
+  'alive',
+  'pages',
+] as const;
 export type RecordType = (typeof recordTypes)[number];
 
 /** Most bytes behind the header. */
@@ -23,6 +31,7 @@ const lengthMax: Readonly<Record<RecordType, number>> = {
   streamEnd: 0,
   streamAbort: 0,
   alive: 0,
+  pages: 80 * 1024,
 };
 
 export interface RecordHeader {
