@@ -43,6 +43,8 @@ export type ReceiveOutcome = Outcome | 'dropped';
 
 const retryMs = 300;
 const persistPauseMs = 200;
+/** How long a source may be connected and offer nothing. */
+const offerMs = 10_000;
 
 interface DestinationLink {
   readonly control: RecordChannel;
@@ -74,6 +76,9 @@ export class ReceiveSession {
   #completing: Promise<void> | undefined;
   #dropping: Promise<void> = Promise.resolve();
   #waitTimer: NodeJS.Timeout | undefined;
+  #offerTimer: NodeJS.Timeout | undefined;
+  #isWriting = false;
+  #hasBegun = false;
 
   constructor(vm: VirtualMachine, settings: ReceiveSettings, journal: Journal, intake: Intake) {
     this.#vm = vm;
@@ -102,9 +107,14 @@ export class ReceiveSession {
     return this.#told.promise;
   }
 
-  /** Resolves when something was received, or is known of an earlier process. */
+  /** Resolves when an offer has come: whoever asks for a guest that is not here, and never was, begins nothing. */
   get begun(): Promise<void> {
     return this.#begun.promise;
+  }
+
+  /** An offer has come. */
+  get hasBegun(): boolean {
+    return this.#hasBegun;
   }
 
   /** Nothing of the migration is here. */
@@ -131,12 +141,14 @@ export class ReceiveSession {
     return this.#failure;
   }
 
-  /** Nothing may be asked any more. */
-  close(): void {
+  /** Nothing may be asked any more. Of a migration in which nothing was promised no journal is kept. */
+  async close(): Promise<void> {
     clearInterval(this.#retry);
     clearTimeout(this.#waitTimer);
+    clearTimeout(this.#offerTimer);
     this.#dropLink(this.#link);
-    void this.#journal.close();
+    const isForgotten = this.#journal.isBlank && !this.#isWriting;
+    await (isForgotten ? this.#journal.remove() : this.#journal.close());
   }
 
   /** Before PREPARED, and afterwards behind a durable ABORTED; too late when the source has committed. */
@@ -148,7 +160,11 @@ export class ReceiveSession {
     const { state, effects } = reduceDestination(this.#state, event, this.#options);
     this.#state = state;
     this.#hasPromised ||= state.at === 'prepared';
-    if (!this.isIdle && !this.isRecovered) this.#begun.resolve();
+    if (state.at === 'receiving') {
+      clearTimeout(this.#offerTimer);
+      this.#hasBegun = true;
+      this.#begun.resolve();
+    }
     for (const effect of effects) this.#carryOut(effect);
     this.#watchForSource();
   }
@@ -161,6 +177,10 @@ export class ReceiveSession {
     this.#intake.lanes = Math.max(1, count);
     this.#link = link;
     this.dispatch({ type: 'linkUp' });
+    if (this.isIdle) {
+      clearTimeout(this.#offerTimer);
+      this.#offerTimer = setTimeout(() => this.isIdle && this.#dropLink(link), offerMs);
+    }
     try {
       for (;;) {
         const record = await control.next();
@@ -253,6 +273,8 @@ export class ReceiveSession {
         if (this.#state.at === 'receiving') this.#end = message;
         return this.dispatch({ type: 'message', message: { type: 'end', session: message.session } });
       case 'done':
+        // What OWN was kept for has been said.
+        if (this.#state.at === 'running') await this.#journal.note('told').catch(() => undefined);
         return this.#told.resolve();
       case 'join':
         throw wrong('a second join');
@@ -290,6 +312,7 @@ export class ReceiveSession {
 
   async #persist(record: DestinationRecord): Promise<void> {
     let isDurable = true;
+    this.#isWriting = true;
     try {
       await this.#journal.append(record);
     } catch (error) {

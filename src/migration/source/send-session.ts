@@ -66,6 +66,8 @@ export class SendSession {
   /** The destination has, or had, something of the guest. */
   #hadSession = false;
   #isRefused = false;
+  /** It may have promised to keep the guest, and then waits for a word. */
+  #hasEnded = false;
   /** Messages that say that it goes on. */
   #progress = 0;
   #lastProgress = performance.now();
@@ -203,6 +205,7 @@ export class SendSession {
         });
         return;
       case 'finish':
+        this.#hasEnded = true;
         this.#begin(async (link, signal) => {
           await link.send(await this.#transfer.finish(link, effect.session, signal));
         });
@@ -321,12 +324,19 @@ export class SendSession {
     await this.#stopTask();
     clearTimeout(this.#doubtTimer);
     clearTimeout(this.#stopTimer);
-    await this.#journal.close();
-    const { connectOne, reconnectMs } = this.#settings;
-    const waits = at === 'stayed' && this.#hadSession && !this.#isRefused;
-    if (waits) void sayCancelled(connectOne, reconnectMs, this.#digest);
+    await this.#forget(at);
     this.#first.resolve(outcome);
     this.#final.resolve(outcome);
+  }
+
+  /** Of a migration that came to nothing, and of which the destination knows that or has nothing, no journal is kept. */
+  async #forget(at: SourceState['at']): Promise<void> {
+    const { connectOne, reconnectMs } = this.#settings;
+    if (at !== 'stayed') return await this.#journal.close();
+    if (this.#isRefused || !this.#hadSession) return await this.#journal.remove();
+    const heard = sayCancelled(connectOne, reconnectMs, this.#digest);
+    if (!this.#hasEnded) await this.#journal.remove();
+    void heard.then((isHeard) => (isHeard ? this.#journal.remove() : this.#journal.close()));
   }
 
   async #keepLinked(): Promise<void> {
@@ -398,7 +408,10 @@ export class SendSession {
         return;
       default:
         this.#progress += 1;
-        if (message.type === 'accept') this.#hadSession = true;
+        if (message.type === 'accept') {
+          this.#hadSession = true;
+          this.#isRefused = false;
+        }
         if (message.type === 'dropped' || message.type === 'aborted') this.#isRefused = true;
         if (message.type === 'prepared') {
           this.#transfer.marks.prepared ??= performance.now();
