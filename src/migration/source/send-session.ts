@@ -120,9 +120,9 @@ export class SendSession {
     const late = setTimeout(() => {
       this.fail(new CheckpointError('CHKPT_TIMEOUT', 'the destination does not take what is sent'));
     }, this.#settings.totalMaxMs + this.#settings.reconnectMs);
+    signal?.addEventListener('abort', onAbort, { once: true });
     if (signal?.aborted) onAbort();
     else this.dispatch({ type: 'start' });
-    signal?.addEventListener('abort', onAbort, { once: true });
     const retry = setInterval(() => this.dispatch({ type: 'retry' }), retryMs);
     void this.#keepLinked();
     void this.#final.promise.then(() => clearInterval(retry));
