@@ -196,3 +196,25 @@ it('a receiver that is busy with another guest is not knocked at for ever', asyn
   ).rejects.toMatchObject({ code: 'CHKPT_LINK_LOST' });
   await other.close();
 });
+
+it('a destination whose memory is gone says so, and is not taken for a broken link', async () => {
+  await using pair = await makePair({ memoryBytes: 8 * mib, pagesPerSecond: 20_000, guestLike: true });
+  await pair.source.resume();
+  let closing: Promise<void> | undefined;
+  const { send, receive } = await migrate(pair, {
+    send: {
+      bandwidth: 4 * mib,
+      onProgress: ({ phase, round }) => {
+        if (phase === 'memory' && round > 0) closing ??= pair.destination.memory.close();
+      },
+    },
+  });
+  const received = receive.catch((error: unknown) => error);
+  await expect(send).rejects.toMatchObject({
+    code: 'CHKPT_PEER_REFUSED',
+    message: expect.stringContaining('CHKPT_CLOSED'),
+  });
+  expect(await received).toMatchObject({ code: 'CHKPT_CLOSED' });
+  await closing;
+  expect(pair.source.running).toBe(true);
+});

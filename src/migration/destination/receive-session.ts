@@ -43,6 +43,10 @@ export type ReceiveOutcome = Outcome | 'dropped';
 
 const retryMs = 300;
 const persistPauseMs = 200;
+/** How long a source has to hear why. */
+const lastWordsMs = 100;
+/** How long the news of a broken link may take. */
+const linkNewsMs = 200;
 /** How long a source may be connected and offer nothing. */
 const offerMs = 10_000;
 
@@ -220,7 +224,17 @@ export class ReceiveSession {
         await this.#say(link, { type: 'got', session: head.session, stream: head.stream, root });
       }
     } catch (error) {
-      if (this.#link === link) this.#noteFault(error);
+      // A decoder may fail in the words of a link that is whole.
+      const { closed } = channel.connection;
+      const isGone = closed.then(() => true);
+      const isLocal =
+        !isLost(error) && !(await Promise.race([isGone, sleep(linkNewsMs, false, { ref: false })]));
+      if (this.#link === link) {
+        if (isLocal) this.#fail(error);
+        else this.#noteFault(error);
+      }
+      // What was received goes, and says so on its own.
+      if (this.#state.at === 'dropped') return;
       this.#dropLink(link);
     }
   }
@@ -297,7 +311,8 @@ export class ReceiveSession {
       case 'startGuest':
         return void this.#start();
       case 'drop':
-        return void this.#drop();
+        this.#dropping = this.#drop();
+        return;
       case 'settle':
         // `moved` is settled when the guest runs, and the others when nothing touches the machine any more.
         if (effect.outcome !== 'moved')
@@ -353,7 +368,10 @@ export class ReceiveSession {
     const why = new CheckpointError('CHKPT_VM_FAILED', 'the guest that was being received never came', {
       cause: this.#failure,
     });
-    for (const channel of this.#link?.data.values() ?? []) channel.destroy();
+    const link = this.#link;
+    // A source that finds a connection gone reads no further on the others.
+    if (link !== undefined) await Promise.race([link.control.connection.closed, sleep(lastWordsMs)]);
+    for (const channel of link?.data.values() ?? []) channel.destroy();
     await this.#completing?.catch(() => undefined);
     await this.#intake.idle();
     await this.#intake.drop(why);
@@ -378,4 +396,8 @@ export class ReceiveSession {
     link.control.destroy();
     for (const channel of link.data.values()) channel.destroy();
   }
+}
+
+function isLost(error: unknown): boolean {
+  return error instanceof CheckpointError && error.code === 'CHKPT_LINK_LOST';
 }
