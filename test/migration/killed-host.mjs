@@ -18,9 +18,12 @@ const { SyntheticVm } = await from('adapters/synthetic/index.js');
 const { Journal } = await from('migration/journal.js');
 const { RecordChannel } = await from('migration/wire/record-channel.js');
 
+const pauseMs = 60;
 const say = (document) => process.stdout.write(`${JSON.stringify(document)}\n`);
-watchPoints({ Journal, RecordChannel }, (now) => {
+watchPoints({ Journal, RecordChannel }, async (now) => {
   if (now !== point) return;
+  // What is to wait for a record or a message, and does not, shows.
+  if (point.includes(' before ')) await sleep(pauseMs);
   process.kill(process.pid, 'SIGKILL');
   // Until the signal is there.
   for (;;);
