@@ -148,7 +148,7 @@ async function begin(victim: JournalRole, point: string): Promise<Scene> {
     ...{ folder, migration, source, destination },
     async [Symbol.asyncDispose]() {
       await Promise.all([source.kill(), destination.kill()]);
-      await rm(folder, { recursive: true, force: true });
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
     },
   };
 }
