@@ -125,6 +125,14 @@ export {
   type WasmMemory,
 } from './memory/index.ts';
 export {
+  forgetMigration,
+  listMigrations,
+  type MigrationFacts,
+  type MigrationTask,
+  type PruneMigrationsOptions,
+  pruneMigrations,
+} from './migration/journals.ts';
+export {
   type Downtime,
   type InDoubt,
   MigrationInDoubtError,
@@ -134,6 +142,12 @@ export {
   type SendReport,
 } from './migration/outcome.ts';
 export { type ReceiveProgress, type ReceiveVmOptions, receiveVm } from './migration/receive-vm.ts';
+export {
+  type ResumeMigrationOptions,
+  type ResumeProgress,
+  type ResumeReport,
+  resumeMigration,
+} from './migration/resume-migration.ts';
 export { type SendVmOptions, sendVm } from './migration/send-vm.ts';
 export { hasNativeAddon } from './native/index.ts';
 export {

@@ -2,14 +2,16 @@
 import type { CommandSpec } from './command-table.ts';
 import { linkOptions } from './link-options.ts';
 
+const journalOption = {
+  name: 'journal',
+  value: 'FOLDER',
+  isFile: true,
+  summary: 'where migrations are recorded; default: the state folder',
+} as const;
+
 /** Of both ends of a migration. */
 const migrationOptions = [
-  {
-    name: 'journal',
-    value: 'FOLDER',
-    isFile: true,
-    summary: 'where the migration is recorded; default: the state folder',
-  },
+  journalOption,
   {
     name: 'witness',
     value: 'FOLDER',
@@ -94,5 +96,50 @@ export const linkCommands: readonly CommandSpec[] = [
     ],
     isInterruptible: true,
     load: () => import('./commands/send.ts'),
+  },
+  {
+    name: 'resume',
+    summary: 'go on with a migration whose chkpt send was ended: tell the destination, or ask it',
+    usages: ['ID [--at ADDRESS] [--journal FOLDER] [OPTION]…'],
+    operands: ['ID'],
+    options: [
+      { name: 'at', value: 'ADDRESS', summary: 'where the destination is now; default: where it was' },
+      journalOption,
+      ...linkOptions,
+    ],
+    common: ['json', 'quiet', 'insecure'],
+    notes: [
+      'ID is the UUID that chkpt migrations shows. A destination that holds the whole guest is told to run it.',
+      'Exit code 0: the guest moved, or had stayed; 1: it ended with chkpt send, and nobody has it; 4: the destination does not answer, or does not know.',
+    ],
+    examples: [['chkpt resume 3d0a7a0e-5a3f-4e0c-9df1-6f3f5c0e8a11', 'where chkpt send ran']],
+    isInterruptible: true,
+    load: () => import('./commands/resume.ts'),
+  },
+  {
+    name: 'migrations',
+    summary: 'which migrations this host remembers, and what is to be done about them',
+    usages: ['[--journal FOLDER] [--prune [--older HOURS] | --forget ID]'],
+    operands: [],
+    options: [
+      journalOption,
+      { name: 'prune', summary: 'remove the records of those that are over' },
+      { name: 'older', value: 'HOURS', summary: 'with --prune: that were over so long ago; default 24' },
+      {
+        name: 'forget',
+        value: 'ID',
+        summary: 'remove the records of one, whatever they say: you know what became of its guest',
+      },
+    ],
+    common: ['json', 'quiet'],
+    notes: [
+      'TASK: wait (a process has it in hand), resume (chkpt resume ID), receive (the source may ask: run chkpt receive here again), operator (the guest was about to run here: see where it is), none (it is over).',
+    ],
+    examples: [
+      ['chkpt migrations', 'after a crash'],
+      ['chkpt migrations --prune', 'now and then'],
+    ],
+    isInterruptible: false,
+    load: () => import('./commands/migrations.ts'),
   },
 ];

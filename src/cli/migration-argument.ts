@@ -1,4 +1,5 @@
 /** Options of both ends of a migration. */
+import { isMigrationId } from '../migration/journal-text.ts';
 import type { ParsedLine } from './parse-line.ts';
 import { usageError } from './usage-error.ts';
 
@@ -16,6 +17,13 @@ export function migrationFoldersOf(line: ParsedLine): {
   readonly witness: string | undefined;
 } {
   return { journal: line.last('journal'), witness: line.last('witness') };
+}
+
+/** The UUID of a migration, in lower case. */
+export function migrationIdOf(text: string): string {
+  const id = text.toLowerCase();
+  if (isMigrationId(id)) return id;
+  throw usageError(`${text}: the UUID of a migration is expected, as chkpt migrations shows it`);
 }
 
 const units = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 } as const;

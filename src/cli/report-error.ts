@@ -59,6 +59,13 @@ const adviceOfCommand: Readonly<Record<string, Readonly<Record<string, string>>>
     CHKPT_UNAUTHENTICATED:
       'check certificates, --tls-ca and --tls-peer of both sides, or make a new one-time key',
   },
+  resume: {
+    CHKPT_ABORTED: 'the migration stays as it is; run it again',
+    CHKPT_NOT_FOUND: 'see chkpt migrations, and --journal',
+  },
+  migrations: {
+    CHKPT_NOT_FOUND: 'see chkpt migrations, and --journal',
+  },
   verify: {
     CHKPT_ABORTED: 'the checkpoint was not verified',
     CHKPT_PARENT_MISSING: 'tell where it is with --parent URL, or verify without parents: --alone',

@@ -361,6 +361,16 @@ export const errorTable = {
     when: 'The guest of this machine runs on another host.',
     advice: 'close this machine',
   },
+  CHKPT_VM_LOST: {
+    kind: 'state',
+    when: 'The guest of a migration ended with the process that was sending it, and the destination does not have it.',
+    advice: 'load its newest checkpoint, or start it anew',
+  },
+  CHKPT_JOURNAL_IN_USE: {
+    kind: 'state',
+    when: 'A process that is alive has the journal of this migration open.',
+    advice: 'leave it to that process, or end it first',
+  },
   CHKPT_UNACKNOWLEDGED: {
     kind: 'doubt',
     when: 'The connection was lost after everything was sent, before the receiver said that it has kept the checkpoint.',

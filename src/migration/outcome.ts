@@ -101,17 +101,20 @@ export interface ArrivingGuest {
 export interface InDoubt {
   /** UUID of the migration. */
   readonly migrationId: string;
-  /** Resolves when it is known where the guest runs. The migration goes on asking until then. */
-  resolve(): Promise<'moved' | 'stayed'>;
+  /**
+   * Resolves when it is known where the guest runs. The migration goes on asking until then. `lost`, of a migration that was gone on with
+   * from its journal: nobody has it.
+   */
+  resolve(): Promise<'moved' | 'stayed' | 'lost'>;
   /**
    * Takes the guest back. `fenced: true` is the caller's word that the other host cannot run it: cut off from power, disks and network.
-   * With a witness that is asked instead.
+   * With a witness that is asked instead. Rejects with `CHKPT_UNSUPPORTED` where the guest is not: after a restart.
    */
-  forceLocal(word: { readonly fenced: true }): Promise<'moved' | 'stayed'>;
+  forceLocal(word: { readonly fenced: true }): Promise<'moved' | 'stayed' | 'lost'>;
 }
 
 /**
- * COMMIT is durable and the destination has not answered. The guest stands still here and may run there; nothing is lost. It is no
+ * COMMIT is durable, or the source was restarted, and the destination has not answered. The guest does not run here and may run there. It is no
  * failure, and must not be treated as one.
  */
 export class MigrationInDoubtError extends CheckpointError implements InDoubt {
@@ -133,11 +136,11 @@ export class MigrationInDoubtError extends CheckpointError implements InDoubt {
     return value instanceof CheckpointError && value.code === 'CHKPT_IN_DOUBT';
   }
 
-  resolve(): Promise<'moved' | 'stayed'> {
+  resolve(): Promise<'moved' | 'stayed' | 'lost'> {
     return this.#inDoubt.resolve();
   }
 
-  forceLocal(word: { readonly fenced: true }): Promise<'moved' | 'stayed'> {
+  forceLocal(word: { readonly fenced: true }): Promise<'moved' | 'stayed' | 'lost'> {
     return this.#inDoubt.forceLocal(word);
   }
 }

@@ -124,6 +124,8 @@ class Reception {
   /** Who began it: nobody else goes on with it. */
   #owner = '';
   #remote = '';
+  /** The journal that was open before. */
+  #closing: Promise<void> = Promise.resolve();
   #fatal: (error: unknown) => void = () => undefined;
 
   constructor(
@@ -175,7 +177,7 @@ class Reception {
   async #end(): Promise<void> {
     this.#stop.abort();
     for (const channel of this.#early.keys()) channel.destroy();
-    for (const opened of this.#aside.values()) (await opened).session.close();
+    for (const opened of this.#aside.values()) await (await opened).session.close();
     await this.#listener.close();
   }
 
@@ -224,7 +226,7 @@ class Reception {
       }),
     ]);
     clearTimeout(timer);
-    session.close();
+    await session.close();
     await this.#end();
   }
 
@@ -232,8 +234,8 @@ class Reception {
     const cause = this.#options.signal?.reason;
     const error = new CheckpointError('CHKPT_ABORTED', 'receiving was cancelled', { cause });
     const opened = await this.#session?.catch(() => undefined);
-    if (opened === undefined || opened.session.isIdle) {
-      opened?.session.close();
+    if (opened === undefined || !opened.session.hasBegun) {
+      await opened?.session.close();
       return this.#fatal(error);
     }
     opened.session.giveUp(error);
@@ -282,13 +284,14 @@ class Reception {
       void opened.session.attachData(early, of.index);
     }
     await attached;
-    // Half a handshake is no migration: whoever comes next is welcome.
-    if (!opened.session.isIdle || opened.session.hasLink) return;
+    // Half a handshake is no migration, nor is a question about one that is not here: whoever comes next is welcome.
+    if (opened.session.hasBegun || opened.session.hasLink) return;
     const current = await this.#session?.catch(() => undefined);
-    if (current !== opened) return;
+    if (current !== opened || opened.session.hasLink) return;
+    if (opened.session.isIdle) this.#closing = opened.session.close();
+    else this.#aside.set(purpose.migration, Promise.resolve(opened));
     this.#session = undefined;
     this.#migration = undefined;
-    opened.session.close();
   }
 
   async #admitData(
@@ -321,15 +324,21 @@ class Reception {
       this.#owner = owner;
       this.#session = this.#openSession(guest);
     }
+    const opening = this.#session;
     try {
-      const opened = await this.#session;
+      const opened = await opening;
       if (!opened.session.isRecovered) return opened;
-      this.#aside.set(migration, this.#session);
+      this.#aside.set(migration, opening);
       this.#session = undefined;
       this.#migration = undefined;
       return opened;
     } catch (error) {
-      this.#fatal(error);
+      if (this.#session === opening) {
+        this.#session = undefined;
+        this.#migration = undefined;
+      }
+      // Another process of this host answers for that migration; this one waits for its own.
+      if (!(error instanceof CheckpointError && error.code === 'CHKPT_JOURNAL_IN_USE')) this.#fatal(error);
       throw error;
     }
   }
@@ -343,6 +352,7 @@ class Reception {
       ignore = [],
       reconnectMs = 30_000,
     } = this.#options;
+    await this.#closing;
     const journal = await Journal.open(folder, { migration, guest, role: 'destination' });
     const intake = new Intake(this.#vm, {
       migration,

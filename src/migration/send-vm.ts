@@ -10,9 +10,10 @@ import type { VirtualMachine } from '../checkpoint/virtual-machine.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { migrationControlBytesMax, pageBytes } from '../limits.ts';
 import { type DirtyTracker, type EncodeOptions, type GuestMemory, trackMemory } from '../memory/index.ts';
-import { connect, type LinkOptions } from '../transport/index.ts';
+import { absoluteAddress, connect, type LinkOptions } from '../transport/index.ts';
 import { describeMachine } from './description.ts';
 import { Journal, journalFolder } from './journal.ts';
+import { isMigrationId } from './journal-text.ts';
 import {
   type Downtime,
   type InDoubt,
@@ -107,14 +108,20 @@ async function send(
   if (vm.failure !== undefined) {
     throw new CheckpointError('CHKPT_VM_FAILED', 'the machine must not run', { cause: vm.failure });
   }
-  const migration = options.migration ?? randomUUID();
+  const migration = (options.migration ?? randomUUID()).toLowerCase();
+  if (!isMigrationId(migration)) throw new TypeError(`a migration is named by a UUID, not ${migration}`);
   const digest = await checkpointDigest();
   const description = await describeMachine(vm, digest);
   if (description.length > migrationControlBytesMax - 64) {
     throw new CheckpointError('CHKPT_UNSUPPORTED', 'the device table is too long for an offer');
   }
   const folder = options.journal ?? journalFolder();
-  const journal = await Journal.open(folder, { migration, guest: vm.id, role: 'source' });
+  const journal = await Journal.open(folder, {
+    migration,
+    guest: vm.id,
+    role: 'source',
+    url: absoluteAddress(url),
+  });
   if (journal.last !== undefined) {
     await journal.close();
     throw new CheckpointError(

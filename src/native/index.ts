@@ -3,10 +3,7 @@ export type {
   NativeAddon,
   NativeBlockLayer,
   NativeChainLoad,
-  NativeDeviceAccess,
   NativeDirtyTracker,
-  NativeKvmMachine,
-  NativeKvmSupport,
   NativeLazyLayer,
   NativeLazyLoader,
   NativeLazyOptions,
@@ -27,5 +24,6 @@ export type {
   NativeStoredBlocks,
   NativeTotals,
 } from './addon.ts';
+export type { NativeDeviceAccess, NativeKvmMachine, NativeKvmSupport } from './kvm.ts';
 export { hasNativeAddon, nativeAddon } from './load-addon.ts';
 export { awaitNative, callNative, fromNative } from './native-error.ts';

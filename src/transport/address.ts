@@ -4,6 +4,7 @@
  * An IPv6 host stands in brackets. Port 0, which only a listener takes, means any free one.
  */
 import { isIPv4, isIPv6 } from 'node:net';
+import { resolve } from 'node:path';
 
 export type Address =
   | { readonly scheme: 'tcp' | 'tls'; readonly host: string; readonly port: number }
@@ -45,6 +46,12 @@ export function formatAddress(address: Address): string {
   if (address.scheme === 'unix') return `unix:${address.path}`;
   const host = isIPv6(address.host) || address.host.includes(':') ? `[${address.host}]` : address.host;
   return `${address.scheme}://${host}:${address.port}`;
+}
+
+/** The address as any process of this host can use it, whatever its working folder. Throws as `parseAddress`. */
+export function absoluteAddress(text: string): string {
+  const address = parseAddress(text);
+  return formatAddress(address.scheme === 'unix' ? { scheme: 'unix', path: resolve(address.path) } : address);
 }
 
 /** True for an IP address that only this machine can reach. Names are for `lookup` first. */

@@ -1,5 +1,5 @@
 /** Connections to other processes and machines: addresses, security, handshake, bytes. Knows nothing of checkpoints or migrations. */
-export { type Address, formatAddress, parseAddress } from './address.ts';
+export { type Address, absoluteAddress, formatAddress, parseAddress } from './address.ts';
 export { connect } from './connect.ts';
 export type { Connection, Peer, PeerIdentity } from './connection.ts';
 export { decodeRefusal, encodeRefusal } from './handshake-message.ts';

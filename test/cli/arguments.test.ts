@@ -26,11 +26,12 @@ async function refusal(words: readonly string[]): Promise<{ code: number; line: 
 }
 
 const save = ['save', '--memory', '/no/ram.img'];
+const uuid = '3d0a7a0e-5a3f-4e0c-9df1-6f3f5c0e8a11';
 
 test.each<[words: string[], line: RegExp]>([
   [
     [],
-    /a command is missing: save, load, info, ls, cat, verify, flatten, diff, prune, receive, send; see chkpt --help/,
+    /a command is missing: save, load, info, ls, cat, verify, flatten, diff, prune, receive, send, resume, migrations; see chkpt --help/,
   ],
   [['sav'], /unknown command sav; did you mean save\?/],
   [['lso'], /did you mean ls\?/],
@@ -64,6 +65,14 @@ test.each<[words: string[], line: RegExp]>([
   [['receive', 'unix:/a'], /STORE is missing: chkpt receive ADDRESS STORE, or --qemu SOCKET/],
   [['receive', 'unix:/a', 'file:b', '--qemu', 's'], /--qemu takes one guest, and no STORE/],
   [['receive', 'unix:/a', 'file:b', '--witness', 'w'], /--witness goes with --qemu/],
+  [['resume'], /ID is missing: chkpt resume ID/],
+  [['resume', '../x'], /\.\.\/x: the UUID of a migration is expected/],
+  [['resume', uuid, '--at', 'file:x'], /--at file:x: tcp:\/\/HOST:PORT/],
+  [['migrations', '--prune', '--forget', uuid], /--prune and --forget exclude each other/],
+  [['migrations', '--older', '1'], /--older goes with --prune/],
+  [['migrations', '--prune', '--older', '1d'], /--older 1d: a number of hours/],
+  [['migrations', '--forget', 'x'], /x: the UUID of a migration is expected/],
+  [['migrations', 'x'], /takes no further argument: x/],
   [['save'], /STORE is missing: chkpt save --memory/],
   [['save', 'x'], /--memory RAMFILE or --qemu SOCKET is missing; .* --skip memory/],
   [[...save, 'x', 'y'], /takes no further argument: y/],

@@ -6,23 +6,14 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { MigrationInDoubtError } from '../../src/index.ts';
+import { leasesOf, runUnderLease } from './lease.mjs';
 import { type Cut, LinkProxy } from './link-proxy.ts';
+import { randomOf } from './random.ts';
 import { makePair, migrate, watch } from './support.ts';
 
 const count = Number(process.env['CHKPT_MIGRATIONS'] ?? 12);
 const firstSeed = Number(process.env['CHKPT_MIGRATION_SEED'] ?? 1);
 const machine = { memoryBytes: 4 * 2 ** 20, pagesPerSecond: 800, guestLike: true } as const;
-
-/** mulberry32 */
-function randomOf(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 function cutOf(random: () => number, streams: number): Cut {
   const connection = Math.floor(random() * (streams + 1));
@@ -38,6 +29,9 @@ async function once(seed: number): Promise<string> {
   const downMs = Math.floor(random() * 900);
   await using pair = await makePair({ ...machine, seed });
   const watched = watch(pair);
+  const lease = join(pair.folder, 'lease');
+  runUnderLease(pair.source, lease, 'source');
+  runUnderLease(pair.destination, lease, 'destination');
   pair.source.trackChanges();
   await pair.source.resume();
   const stop = new AbortController();
@@ -74,6 +68,11 @@ async function once(seed: number): Promise<string> {
     clearTimeout(timer);
     expect([pair.source.running, pair.destination.running]).toEqual([end === 'stayed', end === 'moved']);
     if (end === 'moved') expect(watched.arrived).toBe(watched.stopped);
+    const { taken, violations } = leasesOf(lease);
+    expect([violations, taken.filter((one) => one === 'destination').length]).toEqual([
+      [],
+      end === 'moved' ? 1 : 0,
+    ]);
     const here = end === 'moved' ? pair.destination : pair.source;
     await here.pause();
     expect((await here.checkStamps()).damaged).toBe(0);

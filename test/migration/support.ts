@@ -36,7 +36,8 @@ export async function makePair(options: SyntheticVmOptions = {}): Promise<Pair> 
     async [Symbol.asyncDispose]() {
       await source.close();
       await destination.close();
-      await rm(folder, { recursive: true, force: true });
+      // An end that lingers may still have its journal in hand.
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
     },
   };
 }

@@ -4,7 +4,6 @@
  */
 import { randomInt } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { stopMachine } from '../../checkpoint/load-lazy.ts';
 import type { VirtualMachine } from '../../checkpoint/virtual-machine.ts';
 import { CheckpointError } from '../../errors/index.ts';
 import type { Digest64 } from '../../format/digest.ts';
@@ -26,12 +25,12 @@ import {
   encodeToSource,
   type ToDestination,
   type ToSource,
-  wantedMax,
 } from '../wire/messages.ts';
 import { wrong } from '../wire/record.ts';
 import type { RecordChannel } from '../wire/record-channel.ts';
 import type { Witness } from '../witness.ts';
 import type { Intake } from './intake.ts';
+import { fetchPages } from './page-fetching.ts';
 
 export interface ReceiveSettings {
   readonly digest: Digest64;
@@ -46,6 +45,12 @@ export type ReceiveOutcome = Outcome | 'dropped';
 
 const retryMs = 300;
 const persistPauseMs = 200;
+/** How long a source has to hear why. */
+const lastWordsMs = 100;
+/** How long the news of a broken link may take. */
+const linkNewsMs = 200;
+/** How long a source may be connected and offer nothing. */
+const offerMs = 10_000;
 
 interface DestinationLink {
   readonly control: RecordChannel;
@@ -78,6 +83,9 @@ export class ReceiveSession {
   #dropping: Promise<void> = Promise.resolve();
   #waitTimer: NodeJS.Timeout | undefined;
   #fetching: Promise<void> | undefined;
+  #offerTimer: NodeJS.Timeout | undefined;
+  #isWriting = false;
+  #hasBegun = false;
 
   constructor(vm: VirtualMachine, settings: ReceiveSettings, journal: Journal, intake: Intake) {
     this.#vm = vm;
@@ -111,9 +119,14 @@ export class ReceiveSession {
     return this.#told.promise;
   }
 
-  /** Resolves when something was received, or is known of an earlier process. */
+  /** Resolves when an offer has come: whoever asks for a guest that is not here, and never was, begins nothing. */
   get begun(): Promise<void> {
     return this.#begun.promise;
+  }
+
+  /** An offer has come. */
+  get hasBegun(): boolean {
+    return this.#hasBegun;
   }
 
   /** Nothing of the migration is here. */
@@ -140,12 +153,14 @@ export class ReceiveSession {
     return this.#failure;
   }
 
-  /** Nothing may be asked any more. */
-  close(): void {
+  /** Nothing may be asked any more. Of a migration in which nothing was promised no journal is kept. */
+  async close(): Promise<void> {
     clearInterval(this.#retry);
     clearTimeout(this.#waitTimer);
+    clearTimeout(this.#offerTimer);
     this.#dropLink(this.#link);
-    void this.#journal.close();
+    const isForgotten = this.#journal.isBlank && !this.#isWriting;
+    await (isForgotten ? this.#journal.remove() : this.#journal.close());
   }
 
   /** Before PREPARED, and afterwards behind a durable ABORTED; too late when the source has committed. */
@@ -157,7 +172,11 @@ export class ReceiveSession {
     const { state, effects } = reduceDestination(this.#state, event, this.#options);
     this.#state = state;
     this.#hasPromised ||= state.at === 'prepared';
-    if (!this.isIdle && !this.isRecovered) this.#begun.resolve();
+    if (state.at === 'receiving') {
+      clearTimeout(this.#offerTimer);
+      this.#hasBegun = true;
+      this.#begun.resolve();
+    }
     for (const effect of effects) this.#carryOut(effect);
     this.#watchForSource();
   }
@@ -171,6 +190,10 @@ export class ReceiveSession {
     this.#link = link;
     this.dispatch({ type: 'linkUp' });
     this.#intake.arriving?.wantAgain();
+    if (this.isIdle) {
+      clearTimeout(this.#offerTimer);
+      this.#offerTimer = setTimeout(() => this.isIdle && this.#dropLink(link), offerMs);
+    }
     try {
       for (;;) {
         const record = await control.next();
@@ -221,7 +244,17 @@ export class ReceiveSession {
         await this.#say(link, { type: 'got', session: head.session, stream: head.stream, root });
       }
     } catch (error) {
-      if (this.#link === link) this.#noteFault(error);
+      // A decoder may fail in the words of a link that is whole.
+      const { closed } = channel.connection;
+      const isGone = closed.then(() => true);
+      const isLocal =
+        !isLost(error) && !(await Promise.race([isGone, sleep(linkNewsMs, false, { ref: false })]));
+      if (this.#link === link) {
+        if (isLocal) this.#fail(error);
+        else this.#noteFault(error);
+      }
+      // What was received goes, and says so on its own.
+      if (this.#state.at === 'dropped') return;
       this.#dropLink(link);
     }
   }
@@ -274,6 +307,8 @@ export class ReceiveSession {
         if (this.#state.at === 'receiving') this.#end = message;
         return this.dispatch({ type: 'message', message: { type: 'end', session: message.session } });
       case 'done':
+        // What OWN was kept for has been said.
+        if (this.#state.at === 'running') await this.#journal.note('told').catch(() => undefined);
         return this.#told.resolve();
       case 'join':
         throw wrong('a second join');
@@ -296,7 +331,8 @@ export class ReceiveSession {
       case 'startGuest':
         return void this.#start();
       case 'drop':
-        return void this.#drop();
+        this.#dropping = this.#drop();
+        return;
       case 'settle':
         // `moved` is settled when the guest runs, and the others when nothing touches the machine any more.
         if (effect.outcome !== 'moved')
@@ -311,6 +347,7 @@ export class ReceiveSession {
 
   async #persist(record: DestinationRecord): Promise<void> {
     let isDurable = true;
+    this.#isWriting = true;
     try {
       await this.#journal.append(record);
     } catch (error) {
@@ -351,40 +388,35 @@ export class ReceiveSession {
     this.#outcome.resolve('moved');
   }
 
-  /** Post-copy: asks for the pages that the guest waits for, until all are here. */
+  /** Post-copy: the rest of its pages. */
   async #fetch(pages: ArrivingPages): Promise<void> {
-    try {
-      for (;;) {
-        const wanted = await pages.wanted();
-        if (wanted === undefined) break;
-        for (let from = 0; from < wanted.length; from += wantedMax) {
-          if (this.#link === undefined) break;
-          await this.#say(this.#link, { type: 'want', pages: wanted.subarray(from, from + wantedMax) });
-        }
-      }
-      await pages.finish();
-      this.dispatch({ type: 'pagesComplete' });
-    } catch (error) {
-      await this.#loseGuest(pages, error);
-    }
-  }
-
-  /** What is missing will never come: the guest is stopped, and never runs on with anything else in its place. */
-  async #loseGuest(pages: ArrivingPages, error: unknown): Promise<void> {
-    const failure = error instanceof Error ? error : new Error(String(error));
-    this.#failure ??= failure;
-    if (this.#link !== undefined) await this.#say(this.#link, { type: 'mayHaveRun' });
-    for (const channel of this.#link?.data.values() ?? []) channel.destroy();
-    await this.#intake.idle();
-    await stopMachine(this.#vm, pages, failure);
-    throw failure;
+    const say = async (message: ToSource): Promise<void> => {
+      if (this.#link !== undefined) await this.#say(this.#link, message);
+    };
+    await fetchPages({
+      vm: this.#vm,
+      pages,
+      ask: (wanted) => say({ type: 'want', pages: wanted }),
+      onComplete: () => this.dispatch({ type: 'pagesComplete' }),
+      onLost: async (failure) => {
+        this.#failure ??= failure;
+        await say({ type: 'mayHaveRun' });
+      },
+      cut: () => {
+        for (const channel of this.#link?.data.values() ?? []) channel.destroy();
+      },
+      idle: () => this.#intake.idle(),
+    });
   }
 
   async #drop(): Promise<void> {
     const why = new CheckpointError('CHKPT_VM_FAILED', 'the guest that was being received never came', {
       cause: this.#failure,
     });
-    for (const channel of this.#link?.data.values() ?? []) channel.destroy();
+    const link = this.#link;
+    // A source that finds a connection gone reads no further on the others.
+    if (link !== undefined) await Promise.race([link.control.connection.closed, sleep(lastWordsMs)]);
+    for (const channel of link?.data.values() ?? []) channel.destroy();
     await this.#completing?.catch(() => undefined);
     await this.#intake.idle();
     await this.#intake.drop(why);
@@ -409,4 +441,8 @@ export class ReceiveSession {
     link.control.destroy();
     for (const channel of link.data.values()) channel.destroy();
   }
+}
+
+function isLost(error: unknown): boolean {
+  return error instanceof CheckpointError && error.code === 'CHKPT_LINK_LOST';
 }

@@ -8,14 +8,14 @@ import { type ConnectOne, SourceLink } from './source-link.ts';
 const pauseMs = 1000;
 
 /**
- * A destination that has everything waits for a word. It is given one as long as a link would have been waited for. Never rejects, and holds
- * no process.
+ * A destination that has everything waits for a word. It is given one as long as a link would have been waited for. Resolves to
+ * whether it has heard. Never rejects, and holds no process.
  */
 export async function sayCancelled(
   connectOne: ConnectOne,
   reconnectMs: number,
   digest: Digest64,
-): Promise<void> {
+): Promise<boolean> {
   const deadline = AbortSignal.timeout(reconnectMs);
   while (!deadline.aborted) {
     try {
@@ -25,7 +25,7 @@ export async function sayCancelled(
       try {
         await link.send({ type: 'cancel' });
         while (!isFarewell(await link.control.next())) {}
-        return;
+        return true;
       } finally {
         deadline.removeEventListener('abort', onDeadline);
         link.destroy();
@@ -34,6 +34,7 @@ export async function sayCancelled(
       await sleep(pauseMs, undefined, { ref: false });
     }
   }
+  return false;
 }
 
 /** The destination has given up what it had. */

@@ -19,6 +19,7 @@ import type { Outcome, ProtocolOptions, SourceRecord } from '../protocol/terms.t
 import { decodeToSource, type ToSource } from '../wire/messages.ts';
 import type { Witness } from '../witness.ts';
 import { sayCancelled } from './farewell.ts';
+import { SourceGuest } from './source-guest.ts';
 import { type ConnectOne, SourceLink } from './source-link.ts';
 import type { Transfer } from './transfer.ts';
 
@@ -47,7 +48,7 @@ const persistPauseMs = 200;
 const finalPlaces: ReadonlySet<SourceState['at']> = new Set(['released', 'stayed', 'gone']);
 
 export class SendSession {
-  readonly #vm: VirtualMachine;
+  readonly #guest: SourceGuest;
   readonly #settings: SendSettings;
   readonly #journal: Journal;
   readonly #transfer: Transfer;
@@ -55,18 +56,16 @@ export class SendSession {
   #options: ProtocolOptions;
   /** Over which pages are served: for each link once. */
   #servedLink: SourceLink | undefined;
-  readonly #wasRunning: boolean;
   #state: SourceState = initialSource;
   #link: SourceLink | undefined;
   #linkCount = 0;
   #task: { readonly stop: AbortController; readonly done: Promise<void> } | undefined;
-  #pausing: Promise<void> | undefined;
   #resuming: Promise<void> | undefined;
-  /** The machine refuses to run: it may not be this host's guest any more. */
-  #isFenced = false;
   /** The destination has, or had, something of the guest. */
   #hadSession = false;
   #isRefused = false;
+  /** It may have promised to keep the guest, and then waits for a word. */
+  #hasEnded = false;
   /** Messages that say that it goes on. */
   #progress = 0;
   #lastProgress = performance.now();
@@ -85,13 +84,12 @@ export class SendSession {
     transfer: Transfer,
     digest: Digest64,
   ) {
-    this.#vm = vm;
+    this.#guest = new SourceGuest(vm);
     this.#settings = settings;
     this.#journal = journal;
     this.#transfer = transfer;
     this.#digest = digest;
     this.#options = { postcopy: false, witness: settings.witness !== undefined };
-    this.#wasRunning = vm.running;
   }
 
   /** Why the guest stayed, as far as it is known. */
@@ -119,9 +117,9 @@ export class SendSession {
     const late = setTimeout(() => {
       this.fail(new CheckpointError('CHKPT_TIMEOUT', 'the destination does not take what is sent'));
     }, this.#settings.totalMaxMs + this.#settings.reconnectMs);
+    signal?.addEventListener('abort', onAbort, { once: true });
     if (signal?.aborted) onAbort();
     else this.dispatch({ type: 'start' });
-    signal?.addEventListener('abort', onAbort, { once: true });
     const retry = setInterval(() => this.dispatch({ type: 'retry' }), retryMs);
     void this.#keepLinked();
     void this.#final.promise.then(() => clearInterval(retry));
@@ -195,26 +193,27 @@ export class SendSession {
         this.#begin(async () => {
           const { marks } = this.#transfer;
           marks.stop = performance.now();
-          if (this.#vm.running) {
-            this.#pausing = Promise.resolve(this.#vm.pause());
-            await this.#pausing;
-          }
+          await this.#guest.pause();
           marks.stopped = performance.now();
           this.dispatch({ type: 'guestStopped' });
         });
         return;
       case 'finish':
+        this.#hasEnded = true;
         this.#begin(async (link, signal) => {
           const end = await this.#transfer.finish(link, effect.session, signal);
           this.#options = { ...this.#options, postcopy: end.postcopy };
+          if (end.postcopy) await this.#journal.note('postcopy');
           await link.send(end);
         });
         return;
       case 'resumeGuest':
-        this.#resuming = this.#resume();
+        this.#resuming = this.#guest.goOn().catch((error: unknown) => {
+          this.#failure = error;
+        });
         return;
       case 'destroyGuest':
-        void this.#markMoved();
+        void this.#guest.markMoved();
         return;
       case 'claim':
         void this.#claim();
@@ -294,35 +293,9 @@ export class SendSession {
 
   #fence(): void {
     try {
-      this.#vm.beginLoad();
-      this.#isFenced = true;
+      this.#guest.fence();
     } catch (error) {
-      // Somebody has let it run: what was sent is not what it is any more.
       this.#failure ??= error;
-      this.#isFenced = false;
-    }
-  }
-
-  /** Waits for a pause under way, and not for a task that may be stuck in the network. */
-  async #resume(): Promise<void> {
-    await this.#pausing?.catch(() => undefined);
-    try {
-      if (this.#isFenced) await this.#vm.endLoad();
-      this.#isFenced = false;
-      if (this.#wasRunning && !this.#vm.running) await this.#vm.resume();
-    } catch (error) {
-      this.#failure = error;
-    }
-  }
-
-  /** I1: it never runs here again. */
-  async #markMoved(): Promise<void> {
-    const moved = new CheckpointError('CHKPT_VM_MOVED', 'the guest was moved to another host');
-    try {
-      if (!this.#isFenced) this.#vm.beginLoad();
-      await this.#vm.endLoad(moved);
-    } catch {
-      // It refuses to run already.
     }
   }
 
@@ -335,7 +308,7 @@ export class SendSession {
     if (outcome === 'inDoubt') return this.#first.resolve(outcome);
     const { at } = this.#state;
     await this.#resuming;
-    if (at === 'serving') await this.#markMoved();
+    if (at === 'serving') await this.#guest.markMoved();
     // The destination need not wait for questions.
     if (at === 'released') await this.#link?.send({ type: 'done' }).catch(() => undefined);
     await this.#link?.close();
@@ -343,12 +316,19 @@ export class SendSession {
     await this.#stopTask();
     clearTimeout(this.#doubtTimer);
     clearTimeout(this.#stopTimer);
-    await this.#journal.close();
-    const { connectOne, reconnectMs } = this.#settings;
-    const waits = at === 'stayed' && this.#hadSession && !this.#isRefused;
-    if (waits) void sayCancelled(connectOne, reconnectMs, this.#digest);
+    await this.#forget(at);
     this.#first.resolve(outcome);
     this.#final.resolve(outcome);
+  }
+
+  /** Of a migration that came to nothing, and of which the destination knows that or has nothing, no journal is kept. */
+  async #forget(at: SourceState['at']): Promise<void> {
+    const { connectOne, reconnectMs } = this.#settings;
+    if (at !== 'stayed') return await this.#journal.close();
+    if (this.#isRefused || !this.#hadSession) return await this.#journal.remove();
+    const heard = sayCancelled(connectOne, reconnectMs, this.#digest);
+    if (!this.#hasEnded) await this.#journal.remove();
+    void heard.then((isHeard) => (isHeard ? this.#journal.remove() : this.#journal.close()));
   }
 
   async #keepLinked(): Promise<void> {
@@ -428,11 +408,14 @@ export class SendSession {
         return;
       default:
         this.#progress += 1;
-        if (message.type === 'accept') this.#hadSession = true;
+        if (message.type === 'accept') {
+          this.#hadSession = true;
+          this.#isRefused = false;
+        }
         if (message.type === 'dropped' || message.type === 'aborted') this.#isRefused = true;
         if (message.type === 'prepared') {
           this.#transfer.marks.prepared ??= performance.now();
-          if (this.#state.at === 'stopped' && this.#vm.running) {
+          if (this.#state.at === 'stopped' && this.#guest.isRunning) {
             const what = 'the guest was let run while it was being handed over';
             this.fail(new CheckpointError('CHKPT_VM_RUNNING', what));
             return;

@@ -74,6 +74,11 @@ const toSourceTypes = [
   'placed',
 ] as const;
 
+/** Of the commit protocol, not of what goes along with it. */
+export function isOfProtocol(message: ToSource): message is DestinationMessage {
+  return !['got', 'want', 'placed', 'reason'].includes(message.type);
+}
+
 const prefixBytes = 16;
 const rootBytes = 32;
 const linkBytes = 16;

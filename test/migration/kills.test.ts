@@ -1,0 +1,315 @@
+/**
+ * Processes that die of SIGKILL around the commit: the source, the destination, both. What died is begun anew from its journal. At every
+ * moment at most one host runs the guest, which a lease in a shared file tells, and in the end it is where docs/migration.md says.
+ *
+ * `CHKPT_KILLS=all` for every moment, `CHKPT_KILLS=3` for all of them three times.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { expect, it } from 'vitest';
+import { SyntheticVm } from '../../src/adapters/synthetic/index.ts';
+import { MigrationInDoubtError, receiveVm, resumeMigration } from '../../src/index.ts';
+import { journalPath, readJournal } from '../../src/migration/journal.ts';
+import type { JournalRole } from '../../src/migration/journal-text.ts';
+import { buildCommandLine } from '../cli/support/dist.ts';
+import { leasesOf, runUnderLease } from './lease.mjs';
+
+const asked = process.env['CHKPT_KILLS'];
+const times = asked === undefined || asked === 'all' ? 1 : Number(asked);
+const build = dirname(dirname(buildCommandLine()));
+const script = new URL('./killed-host.mjs', import.meta.url).pathname;
+
+type End = 'moved' | 'stayed' | 'lost' | 'inDoubt';
+/** What is promised; * stands before moments that are always tried. */
+type Table = readonly (readonly [point: string, ...ends: End[]])[];
+
+/** The destination lives. Without the source's memory the guest is where it was whole and promised, or nowhere. */
+const sourceDies: Table = [
+  ['before record begin', 'stayed'],
+  ['after record begin', 'lost'],
+  ['after send offer', 'lost'],
+  ['after receipt of accept', 'lost'],
+  ['* before send end', 'lost'],
+  // A link that is newer takes its place before END is read.
+  ['after send end', 'moved', 'lost'],
+  ['* after receipt of prepared', 'moved'],
+  ['before record commit', 'moved'],
+  ['* after record commit', 'moved'],
+  ['before send commit', 'moved'],
+  ['* after send commit', 'moved'],
+  ['after receipt of running', 'moved'],
+  ['* before record released', 'moved'],
+  ['after record released', 'moved'],
+  ['before send done', 'moved'],
+  ['after send done', 'moved'],
+];
+
+/** The source lives, and has the guest until it has said COMMIT to one that may run it. */
+const destinationDies: Table = [
+  ['after receipt of offer', 'moved'],
+  ['* after send accept', 'moved'],
+  ['after receipt of end', 'stayed'],
+  ['before record prepared', 'stayed'],
+  ['* after record prepared', 'stayed'],
+  ['before send prepared', 'stayed'],
+  ['after send prepared', 'stayed'],
+  ['after receipt of commit', 'stayed'],
+  ['* before record own', 'stayed'],
+  ['* after record own', 'inDoubt'],
+  ['before send running', 'inDoubt'],
+  ['* after send running', 'moved'],
+];
+
+/** A host that says nothing for so long hangs. */
+const patienceMs = 20_000;
+
+class Host {
+  readonly #child: ChildProcess;
+  readonly #said: Record<string, unknown>[] = [];
+  #wake: () => void = () => undefined;
+  readonly exited: Promise<NodeJS.Signals | null>;
+
+  constructor(role: JournalRole, folder: string, migration: string, point: string | undefined) {
+    const child = spawn(
+      process.execPath,
+      [script, build, role, folder, migration, ...(point ? [point] : [])],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    );
+    this.#child = child;
+    this.exited = new Promise((resolve) => child.once('close', (_, signal) => resolve(signal)));
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      this.#said.push(JSON.parse(line));
+      this.#wake();
+    });
+  }
+
+  get lives(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  /** The newest thing it has said of that name. */
+  heard(name: string): unknown {
+    return this.#said.findLast((one) => name in one)?.[name];
+  }
+
+  /** Waits until it has said that. */
+  async says(name: string): Promise<unknown> {
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), patienceMs);
+    try {
+      return await this.#says(name);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #says(name: string): Promise<unknown> {
+    while (this.heard(name) === undefined) {
+      const more = new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      const ended = await Promise.race([more, this.exited.then(() => 'ended' as const)]);
+      if (ended === 'ended' && this.heard(name) === undefined) throw new Error(`died before it said ${name}`);
+    }
+    return this.heard(name);
+  }
+
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.exited;
+  }
+}
+
+interface Scene extends AsyncDisposable {
+  readonly folder: string;
+  readonly migration: string;
+  readonly source: Host;
+  readonly destination: Host;
+}
+
+/** A migration one of whose hosts has died at `point`. */
+async function begin(victim: JournalRole, point: string): Promise<Scene> {
+  const folder = await mkdtemp(join(tmpdir(), 'chkpt-kill-'));
+  const migration = randomUUID();
+  const pointOf = (role: JournalRole): string | undefined =>
+    role === victim ? `${role} ${point}` : undefined;
+  const destination = new Host('destination', folder, migration, pointOf('destination'));
+  const source = new Host('source', folder, migration, pointOf('source'));
+  const { exited } = victim === 'source' ? source : destination;
+  const timer = setTimeout(() => void Promise.all([source.kill(), destination.kill()]), patienceMs);
+  expect(await exited).toBe('SIGKILL');
+  clearTimeout(timer);
+  return {
+    ...{ folder, migration, source, destination },
+    async [Symbol.asyncDispose]() {
+      await Promise.all([source.kill(), destination.kill()]);
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
+
+/** A receiver that takes the place of one that was killed. */
+async function receiveAgain(folder: string): Promise<
+  AsyncDisposable & {
+    readonly vm: SyntheticVm;
+    readonly arrived: () => string | undefined;
+    readonly end: Promise<string>;
+    readonly stop: () => void;
+  }
+> {
+  const vm = await SyntheticVm.create({ id: 'guest', memoryBytes: 2 * 2 ** 20, pagesPerSecond: 500 });
+  let arrived: string | undefined;
+  const resume = vm.resume.bind(vm);
+  vm.resume = async () => {
+    arrived = await vm.digest();
+    await resume();
+  };
+  runUnderLease(vm, join(folder, 'lease'), 'destination again');
+  const stop = new AbortController();
+  const receive = receiveVm(vm, `unix:${join(folder, 'socket')}`, {
+    ...{ journal: join(folder, 'destination'), lingerMs: 500, signal: stop.signal },
+  });
+  const end = receive.then(
+    () => 'moved',
+    (error: unknown) => (error as { code: string }).code,
+  );
+  return {
+    ...{ vm, end, arrived: () => arrived, stop: () => stop.abort() },
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      await end;
+      await vm.close();
+    },
+  };
+}
+
+async function resume({ folder, migration }: Scene): Promise<End> {
+  try {
+    const { outcome } = await resumeMigration(migration, {
+      journal: join(folder, 'source'),
+      inDoubtMs: 5000,
+    });
+    return outcome;
+  } catch (error) {
+    if (error instanceof MigrationInDoubtError) return 'inDoubt';
+    throw error;
+  }
+}
+
+const lastOf = async ({ folder, migration }: Scene, role: JournalRole): Promise<string | undefined> =>
+  (await readJournal(journalPath(join(folder, role), migration, role)))?.last;
+
+/** Of a table, what is tried this time. */
+function momentsOf(table: Table): readonly (readonly [point: string, ...ends: End[]])[] {
+  const chosen = table.filter(([point]) => asked !== undefined || point.startsWith('*'));
+  const plain = chosen.map(([point, ...ends]) => [point.replace('* ', ''), ...ends] as const);
+  return Array.from({ length: times }, () => plain).flat();
+}
+
+const limit = { timeout: 30_000 + times * 90_000 };
+
+function tell(what: string, ends: readonly End[]): void {
+  const counts: Partial<Record<End, number>> = {};
+  for (const end of ends) counts[end] = (counts[end] ?? 0) + 1;
+  console.log(`${ends.length} times killed: ${what}: ${JSON.stringify(counts)}`);
+}
+
+it(
+  'a source that is killed around the commit: the guest is on the destination when it was promised there',
+  limit,
+  async () => {
+    const ends: End[] = [];
+    for (const [point, ...allowed] of momentsOf(sourceDies)) {
+      await using scene = await begin('source', point);
+      const end = await resume(scene);
+      ends.push(end);
+      expect([point, allowed]).toEqual([point, expect.arrayContaining([end])]);
+      const { taken, violations } = leasesOf(join(scene.folder, 'lease'));
+      expect([point, violations]).toEqual([point, []]);
+      expect([point, taken]).toEqual([point, end === 'moved' ? ['source', 'destination'] : ['source']]);
+      if (end === 'moved') {
+        expect(await scene.destination.says('end')).toBe('moved');
+        expect([point, scene.destination.heard('arrived')]).toEqual([point, scene.source.heard('stopped')]);
+      } else expect([point, scene.destination.heard('end')]).not.toEqual([point, 'moved']);
+      // Asked again, it knows: nothing is done twice.
+      if (end !== 'stayed') expect(await resume(scene)).toBe(end);
+    }
+    tell('source', ends);
+  },
+);
+
+it(
+  'a destination that is killed around the commit: the guest goes on where it was, unless it may have run there',
+  limit,
+  async () => {
+    const ends: End[] = [];
+    for (const [point, ...allowed] of momentsOf(destinationDies)) {
+      await using scene = await begin('destination', point);
+      const { source } = scene;
+      await using again = await receiveAgain(scene.folder);
+      let end = String(await source.says('end'));
+      if (end === 'CHKPT_IN_DOUBT' && !allowed.includes('inDoubt'))
+        end = String(await source.says('settled'));
+      const isMoved = end === 'moved';
+      const known: End = isMoved ? 'moved' : end === 'CHKPT_IN_DOUBT' ? 'inDoubt' : 'stayed';
+      ends.push(known);
+      expect([point, allowed]).toEqual([point, expect.arrayContaining([known])]);
+      const { taken, violations } = leasesOf(join(scene.folder, 'lease'));
+      expect([point, violations]).toEqual([point, []]);
+      if (isMoved && point !== 'after send running') {
+        expect(await again.end).toBe('moved');
+        expect([point, again.arrived()]).toEqual([point, source.heard('stopped')]);
+        expect(taken).toEqual(['source', 'destination again']);
+      } else {
+        expect([point, again.vm.running]).toEqual([point, false]);
+        expect(taken).not.toContain('destination again');
+        // I1: what has run there never runs here again.
+        if (known === 'stayed')
+          expect([point, taken]).toEqual([point, taken.filter((one) => one === 'source')]);
+      }
+      expect([point, source.heard('running') ?? false]).toEqual([point, known === 'stayed']);
+    }
+    tell('destination', ends);
+  },
+);
+
+/** What two journals can come to when both processes are gone. */
+function endOfBoth(source: string | undefined, destination: string | undefined): End {
+  if (source === 'released') return 'moved';
+  if (source === 'commit' && destination === 'own') return 'inDoubt';
+  return source === 'begin' || source === 'commit' ? 'lost' : 'stayed';
+}
+
+it(
+  'both hosts are killed around the commit: nobody runs the guest, and nobody says that it runs',
+  limit,
+  async () => {
+    const ends: End[] = [];
+    const moments = (['source', 'destination'] as const).flatMap((victim) =>
+      momentsOf(victim === 'source' ? sourceDies : destinationDies).map(
+        ([point]) => [victim, point] as const,
+      ),
+    );
+    const some = asked === undefined ? moments.filter((_, at) => at % 2 === 1) : moments;
+    for (const [victim, point] of some) {
+      await using scene = await begin(victim, point);
+      await (victim === 'source' ? scene.destination : scene.source).kill();
+      const records = [await lastOf(scene, 'source'), await lastOf(scene, 'destination')] as const;
+      // OWN stands behind a COMMIT that is durable.
+      if (records[1] === 'own') expect(['commit', 'released']).toContain(records[0]);
+      await using again = await receiveAgain(scene.folder);
+      const end = await resume(scene);
+      ends.push(end);
+      expect([victim, point, end]).toEqual([victim, point, endOfBoth(...records)]);
+      const { taken, violations } = leasesOf(join(scene.folder, 'lease'));
+      expect([point, violations, again.vm.running]).toEqual([point, [], false]);
+      expect(taken).not.toContain('destination again');
+    }
+    tell('both', ends);
+  },
+);

@@ -1,0 +1,4 @@
+export function watchPoints(
+  classes: { readonly Journal: unknown; readonly RecordChannel: unknown },
+  onPoint: (point: string) => unknown,
+): () => void;
