@@ -49,6 +49,7 @@ LoadWrap::LoadWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
     if (object.Get("resolve").ToBoolean()) options.resolver = chain->resolver();
   }
   options.digests = DigestsWrap::Of(object.Get("pageDigests"));
+  options.deltas = object.Get("deltas").ToBoolean();
   StartPipeline(env, [&](auto notify, auto buffers) {
     options.buffers = std::move(buffers);
     return LoadPipeline::Start(memory, options, std::move(notify));

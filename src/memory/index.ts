@@ -1,4 +1,5 @@
 export { ChainLoad } from './chain-load.ts';
+export { DeltaCache, type DeltaCounts } from './delta-cache.ts';
 export type { DirtyTracker, TrackerKind } from './dirty-tracker.ts';
 export {
   type AllocateOptions,

@@ -23,6 +23,8 @@ export interface DecodeOptions {
   readonly chain?: ChainLoad | undefined;
   /** A second read of a member: only the pages that `chain` has put off. */
   readonly resolve?: boolean | undefined;
+  /** The memory has what a migration sent before; pages that come as differences are made of it (docs/format.md section 14). */
+  readonly deltas?: boolean | undefined;
   /** Where digests of pages go, when there is no memory for the pages. */
   readonly pageDigests?: PageDigests | undefined;
   /** Told how many pages of the memory were read, about once per 14 MiB of the stream. */
@@ -66,6 +68,7 @@ export class PageDecoder implements MemoryFrameSink {
           bufferCount: 0,
           chain: this.#options.chain?.native,
           resolve: this.#options.resolve,
+          deltas: this.#options.deltas,
           pageDigests: this.#options.pageDigests?.native,
         }),
     );

@@ -43,6 +43,11 @@ export interface SendVmOptions
   readonly downtimeMaxMs?: number | undefined;
   /** Most bytes per second on all connections together; default: no cap. */
   readonly bandwidth?: number | undefined;
+  /**
+   * Most bytes of pages that are kept as they were sent: where such a page has changed little, its difference is sent; default 64 MiB, 0: none,
+   * as with `raw`.
+   */
+  readonly deltaCache?: number | undefined;
   /** How long pre-copy may take before `strategy` is followed, milliseconds; default 10 minutes. */
   readonly totalMaxMs?: number | undefined;
   /** What becomes of a migration that does not converge: `abort` (default), or `force`: the guest stands still as long as it takes. */
@@ -63,6 +68,8 @@ export interface SendVmOptions
 }
 
 const channel = tracingChannel('chkpt:send');
+
+const deltaCacheDefault = 64 * 2 ** 20;
 
 /** Downtime that no page causes, before anything was measured, milliseconds. */
 const fixedMsGuess = 4;
@@ -122,6 +129,7 @@ async function send(
     migration,
     digest,
     encode: { codec: codec === 'auto' ? 'lz4' : codec, acceleration, dedup, threads },
+    deltaCache: settings.deltaCache,
     pace: makePace(options.bandwidth),
     memory: () => vm.memory ?? memory,
     tracker: tracking.tracker,
@@ -242,6 +250,7 @@ function settingsOf(options: SendVmOptions) {
   const { codec = 'auto' } = options;
   if (!['auto', 'lz4', 'raw'].includes(codec)) throw new TypeError(`unknown codec ${String(codec)}`);
   return {
+    deltaCache: number('deltaCache', options.deltaCache, deltaCacheDefault, 0),
     transfer: {
       convergence: {
         downtimeTargetMs,

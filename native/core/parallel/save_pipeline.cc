@@ -40,6 +40,7 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
   const bool fits =
       (chosen.changed == nullptr || chosen.changed->page_count() == memory->page_count()) &&
       (chosen.digests == nullptr || chosen.digests->page_count() == memory->page_count()) &&
+      (chosen.deltas == nullptr || chosen.deltas->page_count() == memory->page_count()) &&
       (chosen.guard == nullptr || chosen.guard->memory() == memory);
   if (!fits) return Error{.code = ErrorCode::kFormat, .message = "pages of another memory"};
   const bool copies_only = chosen.encode.codec == BlockCodec::kRaw && !chosen.encode.dedup;
@@ -58,9 +59,12 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
     pipeline->dedup_ = std::move(dedup.value());
   }
   for (unsigned i = 0; i < chosen.threads; ++i) {
-    const ChangeFilter filter{.has_parent = chosen.position.has_parent(),
+    const bool has_parent = chosen.position.has_parent();
+    const ChangeFilter filter{.has_parent = has_parent,
                               .changed = pipeline->changed_,
                               .digests = chosen.digests.get(),
+                              .deltas = has_parent ? chosen.deltas.get() : nullptr,
+                              .round = chosen.position.epoch,
                               .guard = chosen.guard.get()};
     auto encoder = ChunkEncoder::Create(*pipeline->memory_, pipeline->finder_, chosen.encode,
                                         filter, chosen.buffers);

@@ -146,6 +146,7 @@ export class Intake {
     const decoder = new PageDecoder(memory, {
       threads: Math.max(1, Math.floor((this.#options.threads ?? availableParallelism()) / this.lanes)),
       chain: new ChainLoad(memory.pageCount),
+      deltas: true,
     });
     await checkpoint.loadMemory(memoryContext, decoder);
     return (await checkpoint.finish()).root;

@@ -3,7 +3,8 @@
  *
  * A round is cut into streams of at most some ten thousand pages. Each connection takes the next one when it is done with the one
  * before; each stream is acknowledged when its pages are in place, and its pages are sent again when that was not heard before the link
- * broke. Rounds do not overlap: the next one begins when all of the last one are acknowledged, so a page never gets older.
+ * broke. Rounds do not overlap: the next one begins when all of the last one are acknowledged, so a page never gets older, and what was
+ * sent of it in an earlier round is what the destination has: its difference from that may be sent instead.
  */
 import { randomUUID } from 'node:crypto';
 import { availableParallelism } from 'node:os';
@@ -12,7 +13,9 @@ import { memoryContext } from '../../checkpoint/vm-plan.ts';
 import { openCheckpoint } from '../../context/checkpoint.ts';
 import type { SaveCheckpoint } from '../../context/save-checkpoint.ts';
 import type { Digest64 } from '../../format/digest.ts';
+import { pageBytes } from '../../limits.ts';
 import {
+  DeltaCache,
   type DirtyTracker,
   type EncodeOptions,
   type GuestMemory,
@@ -41,6 +44,8 @@ export interface RoundsOptions {
   readonly pace: Pace;
   /** Memory as it is now: attached memory may move. */
   readonly memory: () => GuestMemory;
+  /** Bytes of pages that are kept as they were sent; 0: none. */
+  readonly deltaCache: number;
   /** One that may be asked while the guest runs; undefined: pages are compared with what was sent. */
   readonly tracker: DirtyTracker | undefined;
 }
@@ -57,6 +62,8 @@ interface SentStream {
 /** What a round came to. */
 export interface RoundCount {
   readonly pages: number;
+  /** Of these, sent as a difference. */
+  readonly deltaPages: number;
   readonly bytes: number;
 }
 
@@ -73,6 +80,10 @@ export class PageRounds {
   readonly #tracker: DirtyTracker | undefined;
   /** What was sent of each page, where no tracker can be asked while the guest runs. */
   readonly #digests: PageDigests | undefined;
+  /** What was sent of pages, from the round on that is not of all of them. */
+  readonly #deltas: DeltaCache | undefined;
+  /** The first round of the session: most of its pages are never sent again. */
+  #firstRound: number | undefined;
   #nextStream = 0;
 
   constructor(options: RoundsOptions) {
@@ -81,6 +92,10 @@ export class PageRounds {
     this.#pending = new PageSet(this.#pageCount);
     this.#tracker = options.tracker;
     this.#digests = options.tracker === undefined ? new PageDigests(this.#pageCount) : undefined;
+    const { deltaCache, encode } = options;
+    // Differences are as long as their pages where nothing compresses them.
+    const canPay = deltaCache >= pageBytes && encode.codec !== 'raw';
+    this.#deltas = canPay ? new DeltaCache(this.#pageCount, deltaCache) : undefined;
   }
 
   /** Pages that are still to be sent, as far as it is known. */
@@ -108,7 +123,11 @@ export class PageRounds {
       await this.#tracker.arm();
       this.#armed = true;
     }
-    if (isNew) this.#digests?.forget(this.#pending);
+    if (isNew) {
+      this.#digests?.forget(this.#pending);
+      this.#deltas?.forget(this.#pending);
+      this.#firstRound = undefined;
+    }
     this.#session = session;
     if (!isNew) await this.look();
   }
@@ -128,6 +147,8 @@ export class PageRounds {
   #putBack(pages: PageSet): void {
     this.#pending.merge(pages);
     this.#digests?.forget(pages);
+    // Part of a stream may be in place, and a difference is not to be applied twice.
+    this.#deltas?.forget(pages);
   }
 
   /** A stream is in place at the destination. Throws `CHKPT_PEER_PROTOCOL` for one that was not sent, or is another. */
@@ -161,6 +182,8 @@ export class PageRounds {
     const queued = queue.count();
     /** That were sent: pages that are known to be there as they are do not count. */
     let pages = 0;
+    this.#firstRound ??= round;
+    const deltasBefore = this.#deltas?.counts().deltas ?? 0;
     const streamPages = Math.max(
       streamPagesLeast,
       Math.ceil(queued / streamsMax),
@@ -212,7 +235,7 @@ export class PageRounds {
       throw error;
     }
     this.#lastPages = pages;
-    return { pages, bytes, roots };
+    return { pages, deltaPages: (this.#deltas?.counts().deltas ?? 0) - deltasBefore, bytes, roots };
   }
 
   async #writeStream(
@@ -253,7 +276,8 @@ export class PageRounds {
     const threads = Math.max(1, Math.floor((encode.threads ?? availableParallelism()) / lanes));
     // Later rounds are of pages that were just written: few are equal, and the table of all pages would be made anew.
     const dedup = round === 0 ? encode.dedup : (encode.dedup ?? false);
-    const options = { ...encode, dedup, threads, changed, pageDigests: this.#digests };
+    const deltas = round === this.#firstRound ? undefined : this.#deltas;
+    const options = { ...encode, dedup, threads, changed, pageDigests: this.#digests, deltas };
     let pages = 0;
     const encoder = tellTotals(new PageEncoder(memory(), options), (totals) => {
       pages = totals.pages - totals.parentPages;

@@ -87,12 +87,12 @@ export class Transfer {
     for (;;) {
       signal.throwIfAborted();
       const begin = performance.now();
-      const { pages, bytes } = await this.#rounds.send(this.#round, session, link.data, signal);
+      const { pages, deltaPages, bytes } = await this.#rounds.send(this.#round, session, link.data, signal);
       const ms = performance.now() - begin;
       const dirtyPages = await this.#rounds.look();
       signal.throwIfAborted();
       const facts: RoundFacts = { round: this.#round, pages, bytes, ms, dirtyPages };
-      this.rounds.push({ ...facts });
+      this.rounds.push({ ...facts, deltaPages });
       this.#round += 1;
       const forecast = this.#convergence.learn(facts);
       this.#forecast = forecast;
@@ -115,7 +115,7 @@ export class Transfer {
     signal.throwIfAborted();
     const first = this.#rounds.nextStream;
     const begin = performance.now();
-    const { pages, bytes, roots } = await this.#rounds.send(
+    const { pages, deltaPages, bytes, roots } = await this.#rounds.send(
       this.#round,
       session,
       link.data,
@@ -125,7 +125,7 @@ export class Transfer {
     );
     this.marks.placed = performance.now();
     const ms = this.marks.placed - begin;
-    this.rounds.push({ round: this.#round, pages, bytes, ms, dirtyPages: 0 });
+    this.rounds.push({ round: this.#round, pages, deltaPages, bytes, ms, dirtyPages: 0 });
     this.#round += 1;
     const hash = createHash('sha256');
     for (const root of roots) hash.update(Buffer.from(root, 'hex'));
