@@ -201,17 +201,15 @@ export class ReceiveSession {
       }
     } catch (error) {
       if (this.#link === link) this.#noteFault(error);
+      // Why it is over is to be heard before the connections go.
+      if (!isLinkFault(error)) await link.control.drained();
       this.#dropLink(link);
     }
   }
 
   /** A broken link is waited for; anything else ends what is being received. */
   #noteFault(error: unknown): void {
-    const isLink =
-      error instanceof CheckpointError &&
-      ['CHKPT_LINK_LOST', 'CHKPT_TIMEOUT', 'CHKPT_CLOSED', 'CHKPT_ABORTED'].includes(error.code);
-    if (isLink) return;
-    this.#fail(error);
+    if (!isLinkFault(error)) this.#fail(error);
   }
 
   #fail(error: unknown): void {
@@ -355,4 +353,12 @@ export class ReceiveSession {
     link.control.destroy();
     for (const channel of link.data.values()) channel.destroy();
   }
+}
+
+/** A new link may do better. */
+function isLinkFault(error: unknown): boolean {
+  return (
+    error instanceof CheckpointError &&
+    ['CHKPT_LINK_LOST', 'CHKPT_TIMEOUT', 'CHKPT_CLOSED', 'CHKPT_ABORTED'].includes(error.code)
+  );
 }
