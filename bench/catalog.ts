@@ -32,6 +32,7 @@ export const baselines = {
   'lz4 -1': 'the command as a whole process, image file to file, both on the scratch file system',
   'lz4 -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
   'whole save': 'saveVm of the same guest without a parent, LZ4, to file:',
+  'whole pages': 'the same pages encoded as they are',
   'whole load': 'loadVm of the same checkpoint from mem: into memory that was touched before',
   'stopped save': 'the pause of the same save without live',
   'bare protection': 'UFFDIO_WRITEPROTECT over the same memory, all that is present, 16 MiB a call',
@@ -78,6 +79,11 @@ export const figures = {
     baselines: { 'whole load': { atLeast: 50 } },
   },
   'save.increment.size': { what: 'bytes of that checkpoint', baselines: { 'whole save': { atLeast: 40 } } },
+  'migrate.delta': {
+    what: 'encoding of pages that a migration sends again, 1 to 16 words of each changed, as differences',
+    baselines: { 'whole pages': { atLeast: 1 } },
+  },
+  'migrate.delta.size': { what: 'bytes of that stream', baselines: { 'whole pages': { atLeast: 3.3 } } },
   'load.lz4.file': {
     what: 'loadVm, LZ4, file: in the page cache into fresh memory',
     baselines: { 'liblz4 decode': { atLeast: 0.8 }, 'liblz4 decode packed': {} },

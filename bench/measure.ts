@@ -13,6 +13,7 @@ import { type BenchOptions, UsageError } from './options.ts';
 import { packageRoot } from './package-link.ts';
 import { Scratch } from './scratch.ts';
 import { measureCancel } from './stages/cancel.ts';
+import { measureDelta } from './stages/delta.ts';
 import { measureEncode } from './stages/encode.ts';
 import { measureFiles } from './stages/files.ts';
 import { measureFootprint } from './stages/footprint.ts';
@@ -79,6 +80,7 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
       measureLoad,
       measureFiles,
       measureIncrement,
+      measureDelta,
       measureRollback,
       measureCancel,
       measureLazy,

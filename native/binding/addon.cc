@@ -9,6 +9,7 @@
 #include "binding/chain_wrap.h"
 #include "binding/convert.h"
 #include "binding/copy_wrap.h"
+#include "binding/delta_wrap.h"
 #include "binding/fetch_wrap.h"
 #include "binding/guard_wrap.h"
 #include "binding/kvm_wrap.h"
@@ -108,6 +109,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   CopyWrap::Define(env, exports);
   ChainWrap::Define(env, exports);
   DigestsWrap::Define(env, exports);
+  DeltaWrap::Define(env, exports);
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);
   LazyWrap::Define(env, exports);

@@ -54,6 +54,7 @@ LoadWrap::LoadWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
   options.digests = DigestsWrap::Of(object.Get("pageDigests"));
   options.placer = MissingWrap::Of(object.Get("placer"));
   if (env.IsExceptionPending()) return;
+  options.deltas = object.Get("deltas").ToBoolean();
   StartPipeline(env, [&](auto notify, auto buffers) {
     options.buffers = std::move(buffers);
     return LoadPipeline::Start(memory, options, std::move(notify));

@@ -4,6 +4,7 @@
 
 #include "binding/chain_wrap.h"
 #include "binding/convert.h"
+#include "binding/delta_wrap.h"
 #include "binding/guard_wrap.h"
 #include "binding/memory_wrap.h"
 #include "binding/page_set_wrap.h"
@@ -55,6 +56,7 @@ SaveWrap::SaveWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
   options.guard = GuardWrap::Of(object.Get("snapshot"));
   if (env.IsExceptionPending()) return;
   options.digests = DigestsWrap::Of(object.Get("pageDigests"));
+  options.deltas = DeltaWrap::Of(object.Get("deltas"));
   StartPipeline(env, [&](auto notify, auto buffers) {
     options.buffers = std::move(buffers);
     return SavePipeline::Start(memory, options, std::move(notify));

@@ -54,7 +54,7 @@ void LoadFrames(std::span<const std::uint8_t> bytes, bool with_memory) {
                             : GuestMemory::Describe(kRegions);
   CHKPT_CHECK(memory.ok());
   GuestMemory& guest = *memory.value();
-  FrameScanner scanner(guest, Start(bytes.size()));
+  FrameScanner scanner(guest, Start(bytes.size()), bytes.size() / 4 % 2 == 0);
   const ScanResult scanned = scanner.Scan(bytes);
   auto loader = BlockLoader::Create(guest, {}, std::make_shared<BufferPool>());
   PageTotals totals;
@@ -67,14 +67,16 @@ void LoadFrames(std::span<const std::uint8_t> bytes, bool with_memory) {
     }
     const std::size_t padded = Pad8(frame.header.payload_bytes);
     if (PayloadDigest({frame.payload, padded}) != frame.header.payload_digest) return;
-    auto view = ParsePageBlock({frame.payload, frame.header.payload_bytes}, pages.first,
-                               pages.count, Start(bytes.size()).has_parent());
+    auto view =
+        ParsePageBlock({frame.payload, frame.header.payload_bytes}, pages.first, pages.count,
+                       Start(bytes.size()).has_parent(),
+                       frame.header.type == static_cast<std::uint32_t>(FrameType::kDeltaBlock));
     if (!view.ok()) return;
     if (!loader.value()->Load(view.value(), region, region.fresh, pages, 0, &totals).ok()) return;
     std::size_t word = 0;
     for (std::size_t page = 0; page < pages.count; ++page) {
       const BlockPageClass page_class = ClassOf(view.value().classes, page);
-      if (page_class != BlockPageClass::kFill && page_class != BlockPageClass::kSame) continue;
+      if (!HasWord(page_class)) continue;
       const std::uint64_t source = Load<std::uint64_t>(view.value().words + 8 * word++);
       if (page_class != BlockPageClass::kSame) continue;
       CHKPT_CHECK(source < pages.first + page);

@@ -1,5 +1,7 @@
 // SavePipeline and LoadPipeline together: what goes in comes out, whatever the threads, and nothing
 // else does.
+#include <thread>
+
 #include "test/pipeline_fixtures.h"
 
 namespace chkpt {
@@ -141,6 +143,47 @@ TEST(PipelineTest, VerifyingDecodesEverythingIntoNothing) {
   auto loaded = Load(nothing.value(), saved.value().stream, 2, 1 << 20);
   ASSERT_TRUE(loaded.ok());
   EXPECT_EQ(loaded.value().totals.stored_pages, saved.value().totals.stored_pages);
+}
+
+// Each slab that is filled would wait for the consumer; few pages here and there fit into one.
+TEST(PipelineTest, ScatteredPagesOfManyChunksNeedNoConsumer) {
+  constexpr std::uint64_t kChunks = 64;
+  const auto memory = Allocate({{0, kChunks * kChunkBytes}});
+  auto changed = std::make_shared<DirtyBitmap>(memory->page_count());
+  std::mt19937_64 random(5);
+  for (std::uint64_t chunk = 0; chunk < kChunks; ++chunk) {
+    const std::uint64_t page = chunk * kChunkPages + random() % kChunkPages;
+    for (std::size_t i = 0; i < kPageBytes; i += 8) {
+      Store<std::uint64_t>(memory->regions()[0].host + page * kPageBytes + i, random());
+    }
+    changed->Mark(page);
+  }
+  SaveOptions options{.position = Start(1), .threads = 2, .slab_count = 4, .changed = changed};
+  auto started = SavePipeline::Start(memory, options, [] {});
+  ASSERT_TRUE(started.ok());
+  const std::unique_ptr<SavePipeline> pipeline = std::move(started.value());
+  for (int i = 0; i < 3000 && !pipeline->AllDone(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  ASSERT_TRUE(pipeline->AllDone());
+  Saved packed{.stream = {}, .digests = {}, .groups = {}, .totals = {}, .epoch = 1};
+  for (;;) {
+    const SavePipeline::Polled polled = pipeline->Poll();
+    if (polled.state == SavePipeline::State::kFinished) break;
+    if (polled.state != SavePipeline::State::kSlabs) continue;
+    for (const Slab* slab : polled.slabs) {
+      packed.stream.insert(packed.stream.end(), slab->data + slab->begin,
+                           slab->data + slab->begin + slab->bytes);
+      packed.digests.insert(packed.digests.end(), slab->digests.begin(), slab->digests.end());
+    }
+    pipeline->Release(polled.slabs);
+  }
+  CloseStream(&packed);
+  const auto target = Allocate({{0, kChunks * kChunkBytes}});
+  auto loaded = Load(target, packed.stream, 2, 1 << 20, {.position = {.epoch = 1}});
+  ASSERT_TRUE(loaded.ok());
+  EXPECT_EQ(loaded.value().digests, packed.digests);
+  EXPECT_EQ(DigestOf(*target), DigestOf(*memory));
 }
 
 }  // namespace

@@ -77,6 +77,12 @@ export const linkCommands: readonly CommandSpec[] = [
         summary: 'how long the guest may stand still, milliseconds; default 300',
       },
       { name: 'bandwidth', value: 'RATE', summary: 'most bytes per second, with K, M or G (powers of 1024)' },
+      {
+        name: 'delta-cache',
+        value: 'SIZE',
+        summary:
+          'pages kept as they were sent, to send their differences, with K, M or G; default 64M, 0 for none',
+      },
       { name: 'limit', value: 'SECONDS', summary: 'how long it may take until it converges; default 600' },
       {
         name: 'force',

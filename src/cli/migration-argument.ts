@@ -32,7 +32,21 @@ const units = { '': 1, K: 1024, M: 1024 ** 2, G: 1024 ** 3 } as const;
 export function bandwidthOf(line: ParsedLine): number | undefined {
   const text = line.last('bandwidth');
   if (text === undefined) return undefined;
-  const [, digits = '', unit = ''] = /^([1-9]\d{0,8})([KMG]?)$/.exec(text) ?? [];
-  if (digits !== '') return Number(digits) * units[unit as keyof typeof units];
+  const bytes = bytesOf(text);
+  if (bytes !== undefined && bytes > 0) return bytes;
   throw usageError(`--bandwidth ${text}: bytes per second are expected, as 125M`);
+}
+
+/** Bytes; undefined for the default. */
+export function deltaCacheOf(line: ParsedLine): number | undefined {
+  const text = line.last('delta-cache');
+  if (text === undefined) return undefined;
+  const bytes = bytesOf(text);
+  if (bytes !== undefined) return bytes;
+  throw usageError(`--delta-cache ${text}: bytes are expected, as 256M, or 0`);
+}
+
+function bytesOf(text: string): number | undefined {
+  const [, digits, unit = ''] = /^(0|[1-9]\d{0,8})([KMG]?)$/.exec(text) ?? [];
+  return digits === undefined ? undefined : Number(digits) * units[unit as keyof typeof units];
 }

@@ -1,5 +1,6 @@
 export { ArrivingPages } from './arriving-pages.ts';
 export { ChainLoad } from './chain-load.ts';
+export { DeltaCache, type DeltaCounts } from './delta-cache.ts';
 export type { DirtyTracker, TrackerKind } from './dirty-tracker.ts';
 export {
   type AllocateOptions,

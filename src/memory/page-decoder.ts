@@ -24,6 +24,8 @@ export interface DecodeOptions {
   readonly chain?: ChainLoad | undefined;
   /** A second read of a member: only the pages that `chain` has put off. */
   readonly resolve?: boolean | undefined;
+  /** The memory has what a migration sent before; pages that come as differences are made of it (docs/format.md section 14). */
+  readonly deltas?: boolean | undefined;
   /** Where digests of pages go, when there is no memory for the pages. */
   readonly pageDigests?: PageDigests | undefined;
   /** Pages of the memory are still missing while its guest runs: where they go. */
@@ -73,6 +75,7 @@ export class PageDecoder implements MemoryFrameSink {
           readBytes: this.#options.arriving === undefined ? 0 : arrivingReadBytes,
           chain: this.#options.chain?.native,
           resolve: this.#options.resolve,
+          deltas: this.#options.deltas,
           pageDigests: this.#options.pageDigests?.native,
           placer: this.#options.arriving?.native,
         }),

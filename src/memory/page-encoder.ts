@@ -12,6 +12,7 @@ import type {
 import { CheckpointError } from '../errors/index.ts';
 import { awaitNative, callNative, type NativeSavePipeline, nativeAddon } from '../native/index.ts';
 import { deferred } from '../util/deferred.ts';
+import type { DeltaCache } from './delta-cache.ts';
 import { checkThreads, type GuestMemory } from './guest-memory.ts';
 import type { MemorySnapshot } from './memory-snapshot.ts';
 import type { PageDigests } from './page-digests.ts';
@@ -42,6 +43,12 @@ export interface EncodeOptions {
    * date; after a failed save its pages are to be forgotten.
    */
   readonly pageDigests?: PageDigests | undefined;
+  /**
+   * Of a stream of a migration: pages that were sent in an earlier round go as their difference from what was sent, where that is
+   * small. Only a `PageDecoder` with `deltas`, and memory that has what was sent, reads the stream. Kept up to date; after a stream
+   * that may not have arrived its pages are to be forgotten.
+   */
+  readonly deltas?: DeltaCache | undefined;
   /** Of the same memory, frozen: its pages are encoded as they were then, while a guest writes. */
   readonly snapshot?: MemorySnapshot | undefined;
   /** Told how many pages of the memory are done, about once per 6 MiB of them. */
@@ -51,7 +58,7 @@ export interface EncodeOptions {
 type EncoderOptions = {
   readonly [K in Exclude<
     keyof EncodeOptions,
-    'onPages' | 'changed' | 'pageDigests' | 'snapshot'
+    'onPages' | 'changed' | 'pageDigests' | 'deltas' | 'snapshot'
   >]-?: NonNullable<EncodeOptions[K]>;
 };
 
@@ -61,6 +68,7 @@ export class PageEncoder implements MemoryFrameSource {
   readonly #onPages: ((pageCount: number) => void) | undefined;
   readonly #changed: PageSet | undefined;
   readonly #pageDigests: PageDigests | undefined;
+  readonly #deltas: DeltaCache | undefined;
   readonly #snapshot: MemorySnapshot | undefined;
 
   constructor(memory: GuestMemory, options: EncodeOptions = {}) {
@@ -70,6 +78,7 @@ export class PageEncoder implements MemoryFrameSource {
     this.#onPages = options.onPages;
     this.#changed = options.changed;
     this.#pageDigests = options.pageDigests;
+    this.#deltas = options.deltas;
     this.#snapshot = options.snapshot;
     this.#options = {
       codec,
@@ -95,6 +104,7 @@ export class PageEncoder implements MemoryFrameSource {
           codec: codec === 'lz4' ? 1 : 0,
           changed: this.#changed?.native,
           pageDigests: this.#pageDigests?.native,
+          deltas: this.#deltas?.native,
           snapshot: this.#snapshot?.native,
         }),
     );

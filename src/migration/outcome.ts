@@ -26,6 +26,8 @@ export interface SendProgress extends PhaseProgress {
 export interface RoundReport {
   readonly round: number;
   readonly pages: number;
+  /** Of these, sent as their difference from what was sent before. */
+  readonly deltaPages: number;
   readonly bytes: number;
   readonly ms: number;
   /** Pages that the guest wrote meanwhile. */

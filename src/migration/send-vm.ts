@@ -44,6 +44,11 @@ export interface SendVmOptions
   readonly downtimeMaxMs?: number | undefined;
   /** Most bytes per second on all connections together; default: no cap. */
   readonly bandwidth?: number | undefined;
+  /**
+   * Most bytes of pages that are kept as they were sent: where such a page has changed little, its difference is sent; default 64 MiB, 0: none,
+   * as with `raw`.
+   */
+  readonly deltaCache?: number | undefined;
   /** How long pre-copy may take before `strategy` is followed, milliseconds; default 10 minutes. */
   readonly totalMaxMs?: number | undefined;
   /**
@@ -70,6 +75,8 @@ export interface SendVmOptions
 }
 
 const channel = tracingChannel('chkpt:send');
+
+const deltaCacheDefault = 64 * 2 ** 20;
 
 /** Downtime that no page causes, before anything was measured, milliseconds. */
 const fixedMsGuess = 4;
@@ -135,6 +142,7 @@ async function send(
     migration,
     digest,
     encode: { codec: codec === 'auto' ? 'lz4' : codec, acceleration, dedup, threads },
+    deltaCache: settings.deltaCache,
     pace: makePace(options.bandwidth),
     memory: () => vm.memory ?? memory,
     tracker: tracking.tracker,
@@ -261,6 +269,7 @@ function settingsOf(options: SendVmOptions) {
   }
   if (!['auto', 'lz4', 'raw'].includes(codec)) throw new TypeError(`unknown codec ${String(codec)}`);
   return {
+    deltaCache: number('deltaCache', options.deltaCache, deltaCacheDefault, 0),
     transfer: {
       convergence: {
         downtimeTargetMs,

@@ -121,6 +121,13 @@ export interface NativePageDigests {
   differing(other: NativePageDigests, pages: NativePageSet): Promise<void>;
 }
 
+/** Pages as they were last sent, for those that are sent again. */
+export interface NativeDeltaCache {
+  /** These pages may be anything at the destination. No pipeline uses the cache. */
+  forget(pages: NativePageSet): void;
+  counts(): { readonly deltas: number; readonly unchanged: number; readonly versions: number };
+}
+
 export interface NativeMemoryCopy {
   /** Makes the target equal to the source, which may be written meanwhile. One call at a time. */
   update(source: NativeMemory, threads: number): Promise<void>;
@@ -304,6 +311,11 @@ export interface NativeAddon {
   describeMemory(regions: readonly NativeRegion[]): NativeMemory;
   readonly ChainLoad: new (pageCount: number) => NativeChainLoad;
   readonly PageDigests: new (pageCount: number, key?: NativePageDigests) => NativePageDigests;
+  /** `versionCount`: pages of which it keeps what was sent. Throws CHKPT_NO_MEMORY. */
+  readonly DeltaCache: new (
+    pageCount: number,
+    versionCount: number,
+  ) => NativeDeltaCache;
   readonly PageSet: new (pageCount: number) => NativePageSet;
   /** kind: index of TrackerKind. process 0: this one. Throws why this kind cannot be had. */
   readonly DirtyTracker: new (
@@ -330,6 +342,7 @@ export interface NativeAddon {
       readonly slabCount: number;
       readonly changed?: NativePageSet | undefined;
       readonly pageDigests?: NativePageDigests | undefined;
+      readonly deltas?: NativeDeltaCache | undefined;
       readonly snapshot?: NativeSnapshot | undefined;
     },
   ) => NativeSavePipeline;
@@ -342,6 +355,8 @@ export interface NativeAddon {
       readonly readBytes: number;
       readonly chain?: NativeChainLoad | undefined;
       readonly resolve?: boolean | undefined;
+      /** DELTA_BLOCK frames are known. */
+      readonly deltas?: boolean | undefined;
       readonly pageDigests?: NativePageDigests | undefined;
       readonly placer?: NativeMissingPages | undefined;
     },

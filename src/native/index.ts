@@ -3,6 +3,7 @@ export type {
   NativeAddon,
   NativeBlockLayer,
   NativeChainLoad,
+  NativeDeltaCache,
   NativeDirtyTracker,
   NativeLazyLayer,
   NativeLazyLoader,

@@ -61,6 +61,7 @@ test.each<[words: string[], line: RegExp]>([
   [['send', '--qemu', 's', 'file:a'], /tcp:\/\/HOST:PORT, tls:\/\/HOST:PORT or unix:PATH is expected/],
   [['send', '--qemu', 's', '--streams', '17', 'unix:/a'], /--streams 17: a number from 1 to 16/],
   [['send', '--qemu', 's', '--bandwidth', '1.5M', 'unix:/a'], /--bandwidth 1.5M: bytes per second/],
+  [['send', '--qemu', 's', '--delta-cache', '1.5G', 'unix:/a'], /--delta-cache 1.5G: bytes are expected/],
   [['send', '--qemu', 's', '--downtime', '0', 'unix:/a'], /--downtime 0: a number above 0/],
   [['receive', 'unix:/a'], /STORE is missing: chkpt receive ADDRESS STORE, or --qemu SOCKET/],
   [['receive', 'unix:/a', 'file:b', '--qemu', 's'], /--qemu takes one guest, and no STORE/],

@@ -177,6 +177,7 @@ const others: [string, string, Change][] = [
     set(places.regionTable, { type: 0x7777 }),
   ],
   ['CHKPT_VERSION', 'an unknown critical frame between pages', insert(places.zeroRun, 0x0000_7777)],
+  ['CHKPT_VERSION', 'differences of pages outside of a migration', insert(places.zeroRun, 0x0000_0015)],
   ['CHKPT_DIGEST', 'a page block bound to another place', set(places.block, { bind: { offset: 0 } })],
   ['CHKPT_DECODE', 'an LZ4 block that does not decode', (b) => payloadAt(b, places.block).fill(0xff, 16, 40)],
   [

@@ -8,11 +8,12 @@ Error BlockError(const char* message, std::uint64_t first_page) {
 }
 
 struct ClassCounts {
-  std::size_t zero = 0, stored = 0, words = 0, parent = 0;
+  std::size_t zero = 0, stored = 0, words = 0, parent = 0, deltas = 0;
   bool valid = true;
 };
 
-ClassCounts CountClasses(std::uint64_t classes, std::size_t page_count, bool has_parent) {
+ClassCounts CountClasses(std::uint64_t classes, std::size_t page_count, bool has_parent,
+                         bool has_deltas) {
   ClassCounts counts;
   for (std::size_t page = 0; page < kBlockPages; ++page) {
     const BlockPageClass page_class = ClassOf(classes, page);
@@ -28,6 +29,12 @@ ClassCounts CountClasses(std::uint64_t classes, std::size_t page_count, bool has
       case BlockPageClass::kParent:
         ++counts.parent;
         counts.valid = counts.valid && has_parent;
+        break;
+      case BlockPageClass::kDelta:
+        ++counts.stored;
+        ++counts.words;
+        ++counts.deltas;
+        counts.valid = counts.valid && has_deltas;
         break;
       default: counts.valid = false;
     }
@@ -46,7 +53,7 @@ bool IsZero(const std::uint8_t* bytes, std::size_t count) {
 
 Result<PageBlockView> ParsePageBlock(std::span<const std::uint8_t> payload,
                                      std::uint64_t first_page, std::size_t page_count,
-                                     bool has_parent) {
+                                     bool has_parent, bool has_deltas) {
   if (payload.size() < kPageBlockHeadBytes || payload.size() > kPageBlockPayloadBytesMax) {
     return BlockError("page block has an impossible length", first_page);
   }
@@ -55,10 +62,13 @@ Result<PageBlockView> ParsePageBlock(std::span<const std::uint8_t> payload,
   const std::uint64_t encoded_bytes = Load<std::uint32_t>(head + 4);
   PageBlockView view;
   view.classes = Load<std::uint64_t>(head + 8);
-  const ClassCounts counts = CountClasses(view.classes, page_count, has_parent);
+  const ClassCounts counts = CountClasses(view.classes, page_count, has_parent, has_deltas);
   if (codec > 1 || !IsZero(head + 1, 3))
     return BlockError("page block has an unknown codec", first_page);
   if (!counts.valid) return BlockError("page block has an unknown page class", first_page);
+  if (has_deltas && counts.deltas == 0) {
+    return BlockError("delta block has no difference", first_page);
+  }
   // Such a block is part of a run.
   if (!has_parent && counts.zero == page_count) {
     return BlockError("page block has only zero pages", first_page);
@@ -89,7 +99,7 @@ Result<PageBlockView> ParsePageBlock(std::span<const std::uint8_t> payload,
         Load<std::uint64_t>(view.words + 8 * word) >= first_page + page) {
       return BlockError("page refers to a page that is not before it", first_page + page);
     }
-    if (page_class == BlockPageClass::kSame || page_class == BlockPageClass::kFill) ++word;
+    if (HasWord(page_class)) ++word;
   }
   return view;
 }

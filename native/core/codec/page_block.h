@@ -1,7 +1,8 @@
-// The payload of a PAGE_BLOCK frame (docs/format.md section 6).
+// The payload of a PAGE_BLOCK frame (docs/format.md section 6) and of a DELTA_BLOCK frame (section
+// 14).
 //
 //   0     1        4             8         16       16 + pad8(E)
-//   |codec| 0 0 0  | encoded E   | classes | data … | one u64 per fill or same page
+//   |codec| 0 0 0  | encoded E   | classes | data … | one u64 per fill, same or delta page
 #pragma once
 
 #include <cstddef>
@@ -23,6 +24,7 @@ enum class BlockPageClass : std::uint8_t {
   kStored = 2,
   kSame = 3,
   kParent = 4,
+  kDelta = 5,
 };
 
 inline constexpr std::size_t kPageBlockHeadBytes = 16;
@@ -32,6 +34,17 @@ inline constexpr std::size_t kPageBlockPayloadBytesMax =
 
 inline BlockPageClass ClassOf(std::uint64_t classes, std::size_t page) {
   return static_cast<BlockPageClass>((classes >> (4 * page)) & 0xf);
+}
+
+// Pages that have 4096 bytes of the decoded data.
+constexpr bool HasBytes(BlockPageClass page_class) {
+  return page_class == BlockPageClass::kStored || page_class == BlockPageClass::kDelta;
+}
+
+// Pages that have a word behind the data.
+constexpr bool HasWord(BlockPageClass page_class) {
+  return page_class == BlockPageClass::kFill || page_class == BlockPageClass::kSame ||
+         page_class == BlockPageClass::kDelta;
 }
 
 inline void SetClass(std::uint64_t* classes, std::size_t page, BlockPageClass page_class) {
@@ -49,17 +62,18 @@ inline std::uint64_t UniformClasses(BlockPageClass page_class, std::size_t page_
 struct PageBlockView {
   BlockCodec codec = BlockCodec::kRaw;
   std::uint64_t classes = 0;
-  std::size_t stored_pages = 0;
+  std::size_t stored_pages = 0;         // deltas among them
   std::span<const std::uint8_t> data;   // encoded bytes
-  const std::uint8_t* words = nullptr;  // word i belongs to the i-th fill or same page
+  const std::uint8_t* words = nullptr;  // word i belongs to the i-th page that has one
   std::size_t word_count = 0;
 };
 
 // Parses a payload whose digest was checked. `first_page` is the number of its first page: a same
 // page must name an earlier one. Every rule of the format is checked except what only decoding can
-// tell. `has_parent`: pages may be left to a parent. Errors: kFormat.
+// tell. `has_parent`: pages may be left to a parent. `has_deltas`: it is the payload of a
+// DELTA_BLOCK. Errors: kFormat.
 Result<PageBlockView> ParsePageBlock(std::span<const std::uint8_t> payload,
                                      std::uint64_t first_page, std::size_t page_count,
-                                     bool has_parent);
+                                     bool has_parent, bool has_deltas = false);
 
 }  // namespace chkpt

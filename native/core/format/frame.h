@@ -26,11 +26,16 @@ enum class FrameType : std::uint32_t {
   kZeroRun = 0x11,
   kPageBlock = 0x12,
   kParentRun = 0x14,
+  kDeltaBlock = 0x15,
   kBlockIndex = 0x80000013,
 };
 // Frames that stand for whole blocks.
 constexpr bool IsRun(FrameType type) {
   return type == FrameType::kZeroRun || type == FrameType::kParentRun;
+}
+// Frames with the pages of one block.
+constexpr bool IsBlock(FrameType type) {
+  return type == FrameType::kPageBlock || type == FrameType::kDeltaBlock;
 }
 inline constexpr std::uint32_t kOptionalFrameBit = 0x80000000;
 

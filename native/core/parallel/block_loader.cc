@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "core/codec/lz4_block.h"
+#include "core/codec/page_delta.h"
 
 namespace chkpt {
 namespace {
@@ -32,15 +33,15 @@ class BlockPages {
 
   struct Page {
     BlockPageClass page_class = BlockPageClass::kZero;
-    std::uint64_t word = 0;               // of fill and same pages
-    const std::uint8_t* bytes = nullptr;  // of stored pages
+    std::uint64_t word = 0;               // of pages that have one
+    const std::uint8_t* bytes = nullptr;  // of stored pages and deltas
   };
   Page Next() {
     Page page{.page_class = ClassOf(view_.classes, page_++)};
-    if (page.page_class == BlockPageClass::kFill || page.page_class == BlockPageClass::kSame) {
+    if (HasWord(page.page_class)) {
       page.word = Load<std::uint64_t>(view_.words + 8 * word_++);
     }
-    if (page.page_class == BlockPageClass::kStored) page.bytes = stored_ + kPageBytes * slot_++;
+    if (HasBytes(page.page_class)) page.bytes = stored_ + kPageBytes * slot_++;
     return page;
   }
 
@@ -59,9 +60,19 @@ bool CopyContent(const BlockPages::Page& page, std::uint8_t* target) {
     case BlockPageClass::kFill: FillPage(target, page.word); return true;
     case BlockPageClass::kStored: std::memcpy(target, page.bytes, kPageBytes); return true;
     case BlockPageClass::kSame:
-    case BlockPageClass::kParent: return false;
+    case BlockPageClass::kParent:
+    case BlockPageClass::kDelta: return false;
   }
   return false;
+}
+
+// `page` holds what the page was, and then what it is.
+Status ApplyDelta(const BlockPages::Page& delta, std::uint64_t number, std::uint8_t* page) {
+  XorPage(delta.bytes, page);
+  if (PayloadDigest({page, kPageBytes}) == delta.word) return Ok();
+  return Error{.code = ErrorCode::kDigest,
+               .message = "page is a difference from another one than memory holds",
+               .page = number};
 }
 
 // Where the stored pages of a block are: as they came, or decoded to `target`.
@@ -109,7 +120,8 @@ Status BlockLoader::Load(const PageBlockView& view, const Region& region, bool f
     switch (page_class) {
       case BlockPageClass::kZero: ++totals->zero_pages; break;
       case BlockPageClass::kFill: ++totals->fill_pages; break;
-      case BlockPageClass::kStored: ++totals->stored_pages; break;
+      case BlockPageClass::kStored:
+      case BlockPageClass::kDelta: ++totals->stored_pages; break;
       case BlockPageClass::kSame: ++totals->same_pages; break;
       case BlockPageClass::kParent: ++totals->parent_pages; break;
     }
@@ -131,15 +143,15 @@ Status BlockLoader::Load(const PageBlockView& view, const Region& region, bool f
   } else if (placer_ != nullptr) {
     return LoadPlaced(view, pages, skip, stored);
   } else if (region.host != nullptr) {
-    LoadMapped(view, region, fresh, pages, skip, stored);
+    return LoadMapped(view, region, fresh, pages, skip, stored);
   } else {
     return LoadFile(view, fresh, pages, skip, stored);
   }
   return Ok();
 }
 
-void BlockLoader::LoadMapped(const PageBlockView& view, const Region& region, bool fresh,
-                             PageRun pages, PageBits skip, const std::uint8_t* stored) {
+Status BlockLoader::LoadMapped(const PageBlockView& view, const Region& region, bool fresh,
+                               PageRun pages, PageBits skip, const std::uint8_t* stored) {
   std::uint8_t* target = region.host + (pages.first - region.first_page) * kPageBytes;
   BlockPages walk(view, stored);
   for (std::size_t page = 0; page < pages.count; ++page, target += kPageBytes) {
@@ -153,10 +165,18 @@ void BlockLoader::LoadMapped(const PageBlockView& view, const Region& region, bo
       case BlockPageClass::kStored:
         if (content.bytes != target) std::memcpy(target, content.bytes, kPageBytes);
         break;
+      case BlockPageClass::kDelta: {
+        std::memcpy(assembled_, target, kPageBytes);
+        Status status = ApplyDelta(content, pages.first + page, assembled_);
+        if (!status.ok()) return status;
+        std::memcpy(target, assembled_, kPageBytes);
+        break;
+      }
       case BlockPageClass::kSame:
       case BlockPageClass::kParent: break;
     }
   }
+  return Ok();
 }
 
 // Pages are written in runs; a run ends at a page that is left alone: zero in a fresh file,
@@ -170,8 +190,15 @@ Status BlockLoader::LoadFile(const PageBlockView& view, bool fresh, PageRun page
     if (!left_alone) {
       const BlockPages::Page content = walk.Next();
       const bool untouched = content.page_class == BlockPageClass::kZero && fresh;
-      left_alone = untouched || (skip >> page & 1) != 0 ||
-                   !CopyContent(content, assembled_ + page * kPageBytes);
+      const bool skipped = (skip >> page & 1) != 0;
+      std::uint8_t* const target = assembled_ + page * kPageBytes;
+      if (content.page_class == BlockPageClass::kDelta && !skipped) {
+        Status status = memory_.CopyOut({pages.first + page, 1}, target);
+        if (status.ok()) status = ApplyDelta(content, pages.first + page, target);
+        if (!status.ok()) return status;
+      } else {
+        left_alone = untouched || skipped || !CopyContent(content, target);
+      }
     }
     if (!left_alone) continue;
     if (run < page) {

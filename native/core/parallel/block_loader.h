@@ -37,9 +37,11 @@ class BlockLoader {
   // Bit i is page i of a block: left alone.
   using PageBits = std::uint32_t;
 
-  // A PAGE_BLOCK whose payload digest was checked. Same pages are not filled in: the caller does,
-  // with CopyPage, when the page they name is complete. `view` stays valid as long as the payload.
-  // `fresh`: the region read as zeros when the load began, so zero pages need not be written.
+  // A PAGE_BLOCK or DELTA_BLOCK whose payload digest was checked. Same pages are not filled in: the
+  // caller does, with CopyPage, when the page they name is complete. `view` stays valid as long as
+  // the payload. `fresh`: the region read as zeros when the load began, so zero pages need not be
+  // written. Errors: kDecode; kDigest (a difference from another page than memory holds: that page
+  // stays as it is); kIo, kMemoryShort.
   Status Load(const PageBlockView& view, const Region& region, bool fresh, PageRun pages,
               PageBits skip, PageTotals* totals);
 
@@ -57,8 +59,8 @@ class BlockLoader {
 
  private:
   BlockLoader(GuestMemory& memory, Instead instead, PooledBuffer scratch);
-  void LoadMapped(const PageBlockView& view, const Region& region, bool fresh, PageRun pages,
-                  PageBits skip, const std::uint8_t* stored);
+  Status LoadMapped(const PageBlockView& view, const Region& region, bool fresh, PageRun pages,
+                    PageBits skip, const std::uint8_t* stored);
   Status LoadFile(const PageBlockView& view, bool fresh, PageRun pages, PageBits skip,
                   const std::uint8_t* stored);
   Status LoadPlaced(const PageBlockView& view, PageRun pages, PageBits skip,

@@ -6,6 +6,7 @@
 
 #include "core/bitmap/dirty_bitmap.h"
 #include "core/codec/lz4_encoder.h"
+#include "core/parallel/delta_cache.h"
 #include "core/tracking/write_guard.h"
 
 namespace chkpt {
@@ -50,6 +51,7 @@ Status ChunkEncoder::Gather(EncodedChunk& chunk, const PageDedup* dedup,
                    std::min<std::uint64_t>(kBlockPages, pages.count - i * kBlockPages)};
     block.classes = LeftOut(block.pages.count);
     block.stored_pages = 0;
+    block.has_deltas = false;
     block.data = staging_.data() + i * kBlockBytes;
   }
   FindPages(chunk);
@@ -170,10 +172,12 @@ Status ChunkEncoder::GatherRun(const Region& region, PageRun run, Block& block) 
 void ChunkEncoder::AddPage(Block& block, std::size_t page, PageClass page_class, std::uint64_t fill,
                            const PageDedup* dedup) {
   if (filter_.digests != nullptr && IsKnown(block, page, page_class, fill)) return;
-  SetClass(&block.classes, page, static_cast<BlockPageClass>(page_class));
+  BlockPageClass sent_as = static_cast<BlockPageClass>(page_class);
+  if (filter_.deltas != nullptr) sent_as = TakeDelta(block, page, page_class);
+  SetClass(&block.classes, page, sent_as);
   if (page_class == PageClass::kFill) block.words[page] = fill;
-  if (page_class != PageClass::kStored) return;
-  if (dedup != nullptr) {
+  if (!HasBytes(sent_as)) return;
+  if (dedup != nullptr && sent_as == BlockPageClass::kStored) {
     block.digests[page] = dedup->Digest(block.data + block.stored_pages * kPageBytes);
   }
   ++block.stored_pages;
@@ -188,6 +192,24 @@ bool ChunkEncoder::IsKnown(const Block& block, std::size_t page, PageClass page_
     digest = filter_.digests->Digest(block.data + block.stored_pages * kPageBytes);
   }
   return filter_.digests->Note(block.pages.first + page, digest) && filter_.has_parent;
+}
+
+// The class of a page that may go as a difference. Its place in the block's data holds that then.
+BlockPageClass ChunkEncoder::TakeDelta(Block& block, std::size_t page, PageClass page_class) {
+  if (page_class != PageClass::kStored) {
+    filter_.deltas->Drop(block.pages.first + page);
+    return static_cast<BlockPageClass>(page_class);
+  }
+  const DeltaCache::Sent sent = filter_.deltas->Exchange(
+      filter_.round, block.pages.first + page, block.data + block.stored_pages * kPageBytes);
+  switch (sent.kind) {
+    case DeltaCache::Kind::kWhole: return BlockPageClass::kStored;
+    case DeltaCache::Kind::kUnchanged: return BlockPageClass::kParent;
+    case DeltaCache::Kind::kDelta: break;
+  }
+  block.words[page] = sent.digest;
+  block.has_deltas = true;
+  return BlockPageClass::kDelta;
 }
 
 std::uint64_t ChunkEncoder::LeftOut(std::size_t page_count) const {
@@ -229,7 +251,7 @@ void ChunkEncoder::Compact(Block& block) const {
   for (std::size_t page = 0; page < block.pages.count; ++page) {
     const BlockPageClass page_class = ClassOf(block.classes, page);
     if (page_class == BlockPageClass::kSame) ++slot;
-    if (page_class != BlockPageClass::kStored) continue;
+    if (!HasBytes(page_class)) continue;
     if (kept != slot) {
       std::memmove(block.data + kept * kPageBytes, block.data + slot * kPageBytes, kPageBytes);
     }
@@ -311,13 +333,14 @@ void ChunkEncoder::EmitPageBlock(EncodedChunk& chunk, const Block& block) {
   std::size_t payload_bytes = kPageBlockHeadBytes + Pad8(encoded_bytes);
   for (std::size_t page = 0; page < block.pages.count; ++page) {
     const BlockPageClass page_class = ClassOf(block.classes, page);
-    if (page_class == BlockPageClass::kFill || page_class == BlockPageClass::kSame) {
+    if (HasWord(page_class)) {
       Store<std::uint64_t>(payload + payload_bytes, block.words[page]);
       payload_bytes += 8;
     }
   }
+  const FrameType type = block.has_deltas ? FrameType::kDeltaBlock : FrameType::kPageBlock;
   const DraftFrame frame{.slab_offset = chunk.body_end,
-                         .header = {.type = static_cast<std::uint32_t>(FrameType::kPageBlock),
+                         .header = {.type = static_cast<std::uint32_t>(type),
                                     .payload_bytes = payload_bytes,
                                     .arg0 = block.pages.first,
                                     .arg1 = block.pages.count,
@@ -334,7 +357,8 @@ void ChunkEncoder::CountBlock(EncodedChunk& chunk, const Block& block) const {
     switch (ClassOf(block.classes, page)) {
       case BlockPageClass::kZero: ++chunk.totals.zero_pages; break;
       case BlockPageClass::kFill: ++chunk.totals.fill_pages; break;
-      case BlockPageClass::kStored: ++chunk.totals.stored_pages; break;
+      case BlockPageClass::kStored:
+      case BlockPageClass::kDelta: ++chunk.totals.stored_pages; break;
       case BlockPageClass::kSame: ++chunk.totals.same_pages; break;
       case BlockPageClass::kParent: ++chunk.totals.parent_pages; break;
     }

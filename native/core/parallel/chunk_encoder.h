@@ -1,5 +1,6 @@
 // What one worker does with one chunk: copy every present page out once, classify the copy, take
-// out pages equal to an earlier one, compress what is left, and draft the frames in a slab.
+// its difference from what was sent before, take out pages equal to an earlier one, compress what
+// is left, and draft the frames in a slab.
 //
 // Live guest memory is read in Gather only, each page once. Everything after it works on the
 // private copy.
@@ -26,6 +27,7 @@
 
 namespace chkpt {
 
+class DeltaCache;
 class WriteGuard;
 
 // What tells the pages to store from those that are left out: by default those that are present
@@ -37,6 +39,9 @@ struct ChangeFilter {
   std::span<const std::uint64_t> changed;
   // What pages were last known to be, with a parent its content, or null. Kept up to date.
   PageDigests* digests = nullptr;
+  // With a parent: what was sent of pages in earlier rounds, or null. Kept up to date.
+  DeltaCache* deltas = nullptr;
+  std::uint64_t round = 0;  // of this save
   // Frozen: keeps the memory that is encoded as it was, while a guest writes. Or null: nobody
   // writes, or it does not matter.
   WriteGuard* guard = nullptr;
@@ -69,9 +74,10 @@ class ChunkEncoder {
   struct Block {
     PageRun pages;
     std::uint64_t classes = 0;
-    std::size_t stored_pages = 0;
+    std::size_t stored_pages = 0;  // deltas among them
+    bool has_deltas = false;
     std::uint8_t* data = nullptr;                    // stored pages, contiguous
-    std::array<std::uint64_t, kBlockPages> words{};  // of fill and same pages, by page of the block
+    std::array<std::uint64_t, kBlockPages> words{};  // by page of the block
     std::array<PageDigest, kBlockPages> digests{};   // of stored pages, by page of the block
   };
 
@@ -88,6 +94,7 @@ class ChunkEncoder {
   void AddPage(Block& block, std::size_t page, PageClass page_class, std::uint64_t fill,
                const PageDedup* dedup);
   bool IsKnown(const Block& block, std::size_t page, PageClass page_class, std::uint64_t fill);
+  BlockPageClass TakeDelta(Block& block, std::size_t page, PageClass page_class);
   // Classes of a block nothing of which is stored.
   std::uint64_t LeftOut(std::size_t page_count) const;
   void PrefetchEntries(const PageDedup& dedup, std::size_t block) const;

@@ -54,7 +54,7 @@ struct EncodedChunk {
   ChunkTicket ticket;
   Slab* slab = nullptr;
   std::size_t body_end = kSlabPrefixBytes;  // in the slab
-  std::vector<DraftFrame> frames;           // PAGE_BLOCKs and the runs between them
+  std::vector<DraftFrame> frames;           // blocks and the runs between them
   std::uint64_t leading_run_pages = 0;      // whole blocks before the first PAGE_BLOCK
   std::uint64_t trailing_run_pages = 0;     // and after the last one
   PageTotals totals;

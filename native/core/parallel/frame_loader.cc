@@ -5,7 +5,7 @@
 namespace chkpt {
 namespace {
 
-// A PAGE_BLOCK, checked. Errors: kDigest, kFormat.
+// A PAGE_BLOCK or DELTA_BLOCK, checked. Errors: kDigest, kFormat.
 Result<PageBlockView> ParseFrame(const PageFrame& frame, bool has_parent) {
   const FrameHeader& header = frame.header;
   if (IsRun(static_cast<FrameType>(header.type))) {
@@ -18,8 +18,8 @@ Result<PageBlockView> ParseFrame(const PageFrame& frame, bool has_parent) {
                  .message = "page block does not match its digest",
                  .page = header.arg0};
   }
-  return ParsePageBlock({frame.payload, header.payload_bytes}, header.arg0, header.arg1,
-                        has_parent);
+  return ParsePageBlock({frame.payload, header.payload_bytes}, header.arg0, header.arg1, has_parent,
+                        static_cast<FrameType>(header.type) == FrameType::kDeltaBlock);
 }
 
 }  // namespace
@@ -87,9 +87,7 @@ BlockLoader::PageBits FrameLoader::NoteBlock(const PageBlockView& view, PageRun 
   for (std::size_t i = 0; i < pages.count; ++i) {
     const BlockPageClass page_class = ClassOf(view.classes, i);
     const std::uint64_t page = pages.first + i;
-    const bool has_word =
-        page_class == BlockPageClass::kSame || page_class == BlockPageClass::kFill;
-    const std::size_t own_word = has_word ? word++ : 0;
+    const std::size_t own_word = HasWord(page_class) ? word++ : 0;
     if (page_class == BlockPageClass::kParent) continue;
     if (target_.has_parent) target_.chain->SetOwn(page);
     if (!target_.chain->IsNewer(page)) continue;
@@ -106,7 +104,7 @@ Status FrameLoader::RunSamePages(const PageBlockView& view, PageRun pages,
   std::size_t word = 0;
   for (std::size_t page = 0; word < view.word_count; ++page) {
     const BlockPageClass page_class = ClassOf(view.classes, page);
-    if (page_class != BlockPageClass::kFill && page_class != BlockPageClass::kSame) continue;
+    if (!HasWord(page_class)) continue;
     const std::uint64_t source = Load<std::uint64_t>(view.words + 8 * word++);
     if (page_class != BlockPageClass::kSame) continue;
     if (!wait(source)) return Ok();

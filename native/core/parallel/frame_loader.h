@@ -37,7 +37,7 @@ class FrameLoader {
   // Returns when everything up to and including the page is in place; false when cancelled.
   using WaitForPage = std::function<bool(std::uint64_t page)>;
 
-  // A run or a PAGE_BLOCK whose header was checked. Errors: kDigest, kFormat, kDecode, kIo.
+  // A run or a block whose header was checked. Errors: kDigest, kFormat, kDecode, kIo.
   Status Run(const PageFrame& frame, const WaitForPage& wait, PageTotals* totals);
 
  private:

@@ -21,8 +21,8 @@ bool IsForeign(std::uint32_t type) {
 
 }  // namespace
 
-FrameScanner::FrameScanner(const GuestMemory& memory, const StreamPosition& position)
-    : memory_(memory), position_(position) {
+FrameScanner::FrameScanner(const GuestMemory& memory, const StreamPosition& position, bool deltas)
+    : memory_(memory), deltas_(deltas && position.has_parent()), position_(position) {
   static_assert(kContextClose < kRegionTable);
 }
 
@@ -62,7 +62,8 @@ Status FrameScanner::ScanFrames(std::span<const std::uint8_t> bytes, ScanResult*
 
     const std::uint8_t* payload = source + kFrameHeaderBytes;
     const auto type = static_cast<FrameType>(header.type);
-    if (IsRun(type) || type == FrameType::kPageBlock) {
+    if (IsRun(type) || type == FrameType::kPageBlock ||
+        (deltas_ && type == FrameType::kDeltaBlock)) {
       Status status = CheckPages(frame);
       if (!status.ok()) return status.error();
       result->frames.push_back({header, {position_.sequence, position_.offset}, payload});

@@ -25,7 +25,7 @@ struct PageFrame {
 };
 
 struct ScanResult {
-  std::vector<PageFrame> frames;       // runs and PAGE_BLOCK
+  std::vector<PageFrame> frames;       // runs and blocks
   std::vector<std::uint64_t> digests;  // header digests of all frames, others included
   std::size_t consumed_bytes = 0;      // whole frames
   bool ended = false;  // the next frame is not a page frame: the context's pages are over
@@ -36,7 +36,8 @@ struct ScanResult {
 
 class FrameScanner {
  public:
-  FrameScanner(const GuestMemory& memory, const StreamPosition& position);
+  // `deltas`: DELTA_BLOCK frames are known. Of a stream with a parent.
+  FrameScanner(const GuestMemory& memory, const StreamPosition& position, bool deltas = false);
 
   // Takes as many whole frames from the front of `bytes` as there are. Errors: kDigest, kFormat,
   // kLimit, kVersion.
@@ -57,6 +58,7 @@ class FrameScanner {
   Error FrameError(ErrorCode code, const char* message) const;
 
   const GuestMemory& memory_;
+  const bool deltas_;
   StreamPosition position_;
   std::uint64_t next_page_ = 0;
   BlockIndex index_;  // of the group of the last PAGE_BLOCK

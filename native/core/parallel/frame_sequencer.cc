@@ -95,7 +95,7 @@ std::size_t FrameSequencer::WriteIndex(Slab& slab, std::uint8_t* target) {
 void FrameSequencer::WriteFrames(EncodedChunk& chunk) {
   Slab& slab = *chunk.slab;
   for (const DraftFrame& frame : chunk.frames) {
-    if (frame.header.type == static_cast<std::uint32_t>(FrameType::kPageBlock)) {
+    if (IsBlock(static_cast<FrameType>(frame.header.type))) {
       if (!index_open_) index_.Begin(BlockIndex::GroupOf(*chunk.ticket.region, frame.header.arg0));
       index_open_ = true;
       index_.Note(frame.header.arg0, position_.offset);

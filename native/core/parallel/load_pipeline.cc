@@ -26,6 +26,11 @@ std::shared_ptr<ChainLoad> ChainOf(const LoadOptions& options, const GuestMemory
   return std::make_shared<ChainLoad>(memory.page_count());
 }
 
+// Differences need the pages themselves.
+bool TakesDeltas(const LoadOptions& options) {
+  return options.deltas && options.resolver == nullptr && options.digests == nullptr;
+}
+
 std::uint64_t ChunkOf(const PageFrame& frame) { return frame.header.arg0 / kChunkPages; }
 
 }  // namespace
@@ -59,7 +64,7 @@ LoadPipeline::LoadPipeline(std::shared_ptr<GuestMemory> memory, const LoadOption
     : memory_(std::move(memory)),
       options_(options),
       notify_(std::move(notify)),
-      scanner_(*memory_, options.position),
+      scanner_(*memory_, options.position, TakesDeltas(options)),
       chain_(ChainOf(options, *memory_)),
       fresh_(FreshRegions(*memory_, chain_.get())),
       buffers_(options.buffer_count),

@@ -47,6 +47,8 @@ struct LoadOptions {
   std::shared_ptr<ChainLoad> chain = nullptr;
   // A second read of a member: only the pages that it put off are filled.
   std::shared_ptr<const PageResolver> resolver = nullptr;
+  // The memory holds what came before this stream, and DELTA_BLOCK frames change that.
+  bool deltas = false;
   // Where the digests of pages go, for a memory that has no place for pages.
   std::shared_ptr<PageDigests> digests = nullptr;
   // Who puts pages in their place, for a memory whose guest runs.

@@ -1,6 +1,7 @@
 #include "core/parallel/save_pipeline.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "core/tracking/write_guard.h"
@@ -40,6 +41,7 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
   const bool fits =
       (chosen.changed == nullptr || chosen.changed->page_count() == memory->page_count()) &&
       (chosen.digests == nullptr || chosen.digests->page_count() == memory->page_count()) &&
+      (chosen.deltas == nullptr || chosen.deltas->page_count() == memory->page_count()) &&
       (chosen.guard == nullptr || chosen.guard->memory() == memory);
   if (!fits) return Error{.code = ErrorCode::kFormat, .message = "pages of another memory"};
   const bool copies_only = chosen.encode.codec == BlockCodec::kRaw && !chosen.encode.dedup;
@@ -58,9 +60,12 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
     pipeline->dedup_ = std::move(dedup.value());
   }
   for (unsigned i = 0; i < chosen.threads; ++i) {
-    const ChangeFilter filter{.has_parent = chosen.position.has_parent(),
+    const bool has_parent = chosen.position.has_parent();
+    const ChangeFilter filter{.has_parent = has_parent,
                               .changed = pipeline->changed_,
                               .digests = chosen.digests.get(),
+                              .deltas = has_parent ? chosen.deltas.get() : nullptr,
+                              .round = chosen.position.epoch,
                               .guard = chosen.guard.get()};
     auto encoder = ChunkEncoder::Create(*pipeline->memory_, pipeline->finder_, chosen.encode,
                                         filter, chosen.buffers);
@@ -190,7 +195,7 @@ void SavePipeline::Submit(EncodedChunk chunk) {
     lock.lock();
     appending_ = false;
     ++append_turn_;
-    if (next.slab->bytes == 0) {
+    if (next.slab->bytes == 0 || (!ready_.empty() && Pack(*next.slab, *ready_.back()))) {
       free_.push_back(next.slab);
       slab_freed_.notify_one();
     } else {
@@ -202,6 +207,17 @@ void SavePipeline::Submit(EncodedChunk chunk) {
   if (news) waiting_ = false;
   lock.unlock();
   if (news) notify_();
+}
+
+bool SavePipeline::Pack(const Slab& slab, Slab& before) {
+  const std::size_t end = before.begin + before.bytes;
+  if (slab.bytes > kPackBytesMax || slab.bytes > kSlabBytes - end) return false;
+  std::memcpy(before.data + end, slab.data + slab.begin, slab.bytes);
+  before.bytes += slab.bytes;
+  before.digests.insert(before.digests.end(), slab.digests.begin(), slab.digests.end());
+  before.groups.insert(before.groups.end(), slab.groups.begin(), slab.groups.end());
+  before.pages = slab.pages;
+  return true;
 }
 
 SavePipeline::Polled SavePipeline::Poll() {

@@ -29,6 +29,7 @@
 
 #include "core/base/result.h"
 #include "core/parallel/chunk_encoder.h"
+#include "core/parallel/delta_cache.h"
 #include "core/parallel/frame_sequencer.h"
 #include "core/parallel/worker_threads.h"
 
@@ -39,6 +40,9 @@ namespace chkpt {
 // the table of equal pages that takes no more memory.
 inline constexpr unsigned kSpareSlabs = 4;
 inline constexpr unsigned kSpareSlabsRaw = 20;
+
+// Frames of a chunk that may move to another slab: a copy of a few microseconds.
+inline constexpr std::size_t kPackBytesMax = 64u << 10;
 
 struct SaveOptions {
   StreamPosition position{};
@@ -51,6 +55,10 @@ struct SaveOptions {
   // What pages were last known to be, with a parent its content: pages found equal are left to it.
   // Kept up to date while the save goes on; one that fails has noted what never came to pass.
   std::shared_ptr<PageDigests> digests = nullptr;
+  // With a parent: pages that this cache has a version of go as their difference from it; the
+  // reader has those versions in place. The round is the epoch. What becomes of frames then depends
+  // on the order in which threads ask the cache for places.
+  std::shared_ptr<DeltaCache> deltas = nullptr;
   // Frozen: the pages are encoded as they were then. It is thawed by the caller, when no thread is
   // left. Of the same memory.
   std::shared_ptr<WriteGuard> guard = nullptr;
@@ -97,6 +105,9 @@ class SavePipeline {
   bool WaitForDedupTurn(std::uint64_t order);
   void PassDedupTurn();
   void Submit(EncodedChunk chunk);
+  // Moves the frames of a small slab behind those of the ready one before it, if they fit: the
+  // consumer is then not asked for each chunk that has a few pages. REQUIRES: mutex_ is held.
+  static bool Pack(const Slab& slab, Slab& before);
   void Fail(Error error);
 
   const std::shared_ptr<GuestMemory> memory_;

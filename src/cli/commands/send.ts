@@ -3,7 +3,7 @@ import { QemuVm } from '../../adapters/qemu/index.ts';
 import { MigrationInDoubtError, type SendReport, sendVm } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
 import { isLink, securityOf } from '../link-argument.ts';
-import { bandwidthOf, migrationFoldersOf, streamsOf } from '../migration-argument.ts';
+import { bandwidthOf, deltaCacheOf, migrationFoldersOf, streamsOf } from '../migration-argument.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
 import { formatBytes, formatDuration } from '../units.ts';
@@ -42,6 +42,7 @@ async function send(invocation: Invocation, address: string, socket: string): Pr
     downtimeTargetMs: numberOf(line.last('downtime'), 'downtime', downtimeDefaultMs),
     totalMaxMs: 1000 * numberOf(line.last('limit'), 'limit', 600),
     bandwidth: bandwidthOf(line),
+    deltaCache: deltaCacheOf(line),
     strategy: line.has('force') ? ('force' as const) : ('abort' as const),
     threads: common.threads,
     codec: common.codec,

@@ -162,6 +162,7 @@ export class Intake {
       threads: Math.max(1, Math.floor((this.#options.threads ?? availableParallelism()) / this.lanes)),
       chain: new ChainLoad(memory.pageCount),
       arriving: this.arriving,
+      deltas: this.arriving === undefined,
     });
     await checkpoint.loadMemory(memoryContext, decoder);
     return (await checkpoint.finish()).root;

@@ -264,8 +264,7 @@ export class ReceiveSession {
     const isLink =
       error instanceof CheckpointError &&
       ['CHKPT_LINK_LOST', 'CHKPT_TIMEOUT', 'CHKPT_CLOSED', 'CHKPT_ABORTED'].includes(error.code);
-    if (isLink) return;
-    this.#fail(error);
+    if (!isLink) this.#fail(error);
   }
 
   #fail(error: unknown): void {

@@ -3,7 +3,8 @@
  *
  * A round is cut into streams of at most some ten thousand pages. Each connection takes the next one when it is done with the one
  * before; each stream is acknowledged when its pages are in place, and its pages are sent again when that was not heard before the link
- * broke. Rounds do not overlap: the next one begins when all of the last one are acknowledged, so a page never gets older.
+ * broke. Rounds do not overlap: the next one begins when all of the last one are acknowledged, so a page never gets older, and what was
+ * sent of it in an earlier round is what the destination has: its difference from that may be sent instead.
  */
 import { randomUUID } from 'node:crypto';
 import { availableParallelism } from 'node:os';
@@ -13,7 +14,9 @@ import { openCheckpoint } from '../../context/checkpoint.ts';
 import type { SaveCheckpoint } from '../../context/save-checkpoint.ts';
 import { CheckpointError } from '../../errors/index.ts';
 import type { Digest64 } from '../../format/digest.ts';
+import { pageBytes } from '../../limits.ts';
 import {
+  DeltaCache,
   type DirtyTracker,
   type EncodeOptions,
   type GuestMemory,
@@ -26,6 +29,7 @@ import { missingContext, missingTag, type StreamHead } from '../wire/messages.ts
 import { wrong } from '../wire/record.ts';
 import type { RecordChannel } from '../wire/record-channel.ts';
 import { type Pace, StreamSender } from '../wire/stream-stores.ts';
+import { raceAbort } from './race-abort.ts';
 import { UrgentPages } from './urgent-pages.ts';
 
 /** Pages of a stream: few enough that a broken link costs little, enough to keep encoder threads busy. */
@@ -46,6 +50,8 @@ export interface RoundsOptions {
   readonly pace: Pace;
   /** Memory as it is now: attached memory may move. */
   readonly memory: () => GuestMemory;
+  /** Bytes of pages that are kept as they were sent; 0: none. */
+  readonly deltaCache: number;
   /** One that may be asked while the guest runs; undefined: pages are compared with what was sent. */
   readonly tracker: DirtyTracker | undefined;
 }
@@ -70,7 +76,9 @@ interface Place {
   readonly signal: AbortSignal;
 }
 
-interface SentCount extends RoundCount {
+interface SentCount {
+  readonly pages: number;
+  readonly bytes: number;
   readonly number: number;
   readonly root: string;
   /** Resolves when it is in place; also when nobody waits for that any more. */
@@ -80,6 +88,8 @@ interface SentCount extends RoundCount {
 /** What a round came to. */
 export interface RoundCount {
   readonly pages: number;
+  /** Of these, sent as a difference. */
+  readonly deltaPages: number;
   readonly bytes: number;
 }
 
@@ -99,6 +109,10 @@ export class PageRounds {
   readonly #tracker: DirtyTracker | undefined;
   /** What was sent of each page, where no tracker can be asked while the guest runs. */
   readonly #digests: PageDigests | undefined;
+  /** What was sent of pages, from the round on that is not of all of them. */
+  readonly #deltas: DeltaCache | undefined;
+  /** The first round of the session: most of its pages are never sent again. */
+  #firstRound: number | undefined;
   #nextStream = 0;
 
   constructor(options: RoundsOptions) {
@@ -107,6 +121,10 @@ export class PageRounds {
     this.#pending = new PageSet(this.#pageCount);
     this.#tracker = options.tracker;
     this.#digests = options.tracker === undefined ? new PageDigests(this.#pageCount) : undefined;
+    const { deltaCache, encode } = options;
+    // Differences are as long as their pages where nothing compresses them.
+    const canPay = deltaCache >= pageBytes && encode.codec !== 'raw';
+    this.#deltas = canPay ? new DeltaCache(this.#pageCount, deltaCache) : undefined;
   }
 
   /** Pages that are still to be sent, as far as it is known. */
@@ -134,7 +152,11 @@ export class PageRounds {
       await this.#tracker.arm();
       this.#armed = true;
     }
-    if (isNew) this.#digests?.forget(this.#pending);
+    if (isNew) {
+      this.#digests?.forget(this.#pending);
+      this.#deltas?.forget(this.#pending);
+      this.#firstRound = undefined;
+    }
     this.#session = session;
     if (!isNew) await this.look();
   }
@@ -154,6 +176,8 @@ export class PageRounds {
   #putBack(pages: PageSet): void {
     this.#pending.merge(pages);
     this.#digests?.forget(pages);
+    // Part of a stream may be in place, and a difference is not to be applied twice.
+    this.#deltas?.forget(pages);
   }
 
   /** A stream is in place at the destination. Throws `CHKPT_PEER_PROTOCOL` for one that was not sent, or is another. */
@@ -188,6 +212,8 @@ export class PageRounds {
     const queued = queue.count();
     /** That were sent: pages that are known to be there as they are do not count. */
     let pages = 0;
+    this.#firstRound ??= round;
+    const deltasBefore = this.#deltas?.counts().deltas ?? 0;
     const streamPages = Math.max(
       streamPagesLeast,
       Math.ceil(queued / streamsMax),
@@ -233,7 +259,7 @@ export class PageRounds {
       throw error;
     }
     this.#lastPages = pages;
-    return { pages, bytes, roots };
+    return { pages, deltaPages: (this.#deltas?.counts().deltas ?? 0) - deltasBefore, bytes, roots };
   }
 
   /**
@@ -262,7 +288,7 @@ export class PageRounds {
     ];
     await raceAbort(Promise.all(streams.map(({ acknowledged }) => acknowledged)), signal);
     const bytes = streams.reduce((sum, stream) => sum + stream.bytes, 0);
-    return { pages: 0, bytes, roots: streams.map(({ root }) => root) };
+    return { pages: 0, deltaPages: 0, bytes, roots: streams.map(({ root }) => root) };
   }
 
   /** Post-copy, over a new link: what was not acknowledged may not be there. */
@@ -318,7 +344,7 @@ export class PageRounds {
           signal,
         );
       }
-      return { pages, bytes };
+      return { pages, deltaPages: 0, bytes };
     } finally {
       over.abort(new CheckpointError('CHKPT_ABORTED', 'this part of the migration is over'));
       for (const { acknowledged } of this.#sent.values()) acknowledged.resolve();
@@ -398,27 +424,13 @@ export class PageRounds {
     // Later rounds are of pages that were just written: few are equal, and the table of all pages would be made anew.
     const dedup = !whole && (round === 0 ? encode.dedup : (encode.dedup ?? false));
     const pageDigests = whole ? undefined : this.#digests;
-    const options = { ...encode, dedup, threads, changed, pageDigests };
+    const deltas = whole || round === this.#firstRound ? undefined : this.#deltas;
+    const options = { ...encode, dedup, threads, changed, pageDigests, deltas };
     let pages = 0;
     const encoder = tellTotals(new PageEncoder(memory(), options), (totals) => {
       pages = totals.pages - totals.parentPages;
     });
     await checkpoint.saveMemory(memoryContext, encoder, { signal });
     return pages;
-  }
-}
-
-/** Lanes that wait for a receipt do not hear of an abort. */
-async function raceAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  let onAbort = (): void => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason);
-  });
-  if (signal.aborted) onAbort();
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
   }
 }

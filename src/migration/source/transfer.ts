@@ -102,12 +102,12 @@ export class Transfer {
       }
       const begin = performance.now();
       const lanes = link.data.slice(0, this.#settings.lanes);
-      const { pages, bytes } = await this.#rounds.send(this.#round, session, lanes, signal);
+      const { pages, deltaPages, bytes } = await this.#rounds.send(this.#round, session, lanes, signal);
       const ms = performance.now() - begin;
       const dirtyPages = await this.#rounds.look();
       signal.throwIfAborted();
       const facts: RoundFacts = { round: this.#round, pages, bytes, ms, dirtyPages };
-      this.rounds.push({ ...facts });
+      this.rounds.push({ ...facts, deltaPages });
       this.#round += 1;
       const forecast = this.#convergence.learn(facts);
       this.#forecast = forecast;
@@ -139,12 +139,12 @@ export class Transfer {
     const saveState = (checkpoint: SaveCheckpoint): Promise<void> =>
       saveStates(this.#vm, planOf(this.#vm, []), checkpoint, { skip: [], parentUrl: undefined });
     const lanes = link.data.slice(0, this.#settings.lanes);
-    const { pages, bytes, roots } = await (postcopy
+    const { pages, deltaPages, bytes, roots } = await (postcopy
       ? this.#rounds.sendState(this.#round, session, lanes[0] as RecordChannel, signal, saveState)
       : this.#rounds.send(this.#round, session, lanes, signal, saveState));
     this.marks.placed = performance.now();
     const ms = this.marks.placed - begin;
-    this.rounds.push({ round: this.#round, pages, bytes, ms, dirtyPages: 0 });
+    this.rounds.push({ round: this.#round, pages, deltaPages, bytes, ms, dirtyPages: 0 });
     this.#round += 1;
     const hash = createHash('sha256');
     for (const root of roots) hash.update(Buffer.from(root, 'hex'));
