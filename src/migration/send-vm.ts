@@ -112,6 +112,8 @@ async function send(
   const settings = settingsOf(options);
   const { memory } = vm;
   if (memory === undefined) throw new TypeError('a machine without memory is not migrated: save and load it');
+  // Its pages could not be read by the thread that has to fetch them.
+  memory.missingPages?.checkTouch?.();
   if (vm.failure !== undefined) {
     throw new CheckpointError('CHKPT_VM_FAILED', 'the machine must not run', { cause: vm.failure });
   }

@@ -315,9 +315,8 @@ export class PageRounds {
     const stop = AbortSignal.any([signal, over.signal]);
     let pages = 0;
     let bytes = 0;
-    const place = (channel: RecordChannel, lanes: number) => ({
-      ...{ channel, session, round, threads: this.#threadsOf(lanes), signal: stop, whole: true },
-    });
+    // In the background: processors are for whoever waits.
+    const place = { session, round, threads: 1, signal: stop, whole: true };
     const send = async (at: Place, set: PageSet): Promise<SentCount> => {
       const stream = await this.#sendPages(at, set);
       pages += stream.pages;
@@ -325,13 +324,13 @@ export class PageRounds {
       return stream;
     };
     urgent.use(channels[channels.length - 1] as RecordChannel);
-    const pushing = channels.slice(0, -1).map(async (channel, _, lanes) => {
+    const pushing = channels.slice(0, -1).map(async (channel) => {
       const waiting: Promise<void>[] = [];
       for (;;) {
         stop.throwIfAborted();
         const set = this.#pending.takeFirst(pushPages);
         if (set.count() === 0) break;
-        waiting.push((await send(place(channel, lanes.length), set)).acknowledged);
+        waiting.push((await send({ ...place, channel }, set)).acknowledged);
         if (waiting.length >= unacknowledgedMax) await waiting.shift();
       }
       await Promise.all(waiting);
