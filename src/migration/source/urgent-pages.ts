@@ -3,6 +3,7 @@
  * their own. The destination counts what it has placed; what it had not when a link broke is sent again with the rest.
  */
 import { CheckpointError } from '../../errors/index.ts';
+import { pageBytes } from '../../limits.ts';
 import type { GuestMemory, PageSet } from '../../memory/index.ts';
 import { wrong } from '../wire/record.ts';
 import type { RecordChannel } from '../wire/record-channel.ts';
@@ -18,13 +19,14 @@ export class UrgentPages {
   readonly #lacking: PageSet;
   /** Of them, those that nobody has sent. */
   readonly #pending: PageSet;
-  /** Sent and not placed yet, in this order. */
+  /** Sent and not placed yet, in this order; and its pages. */
   #sent: PageRun[] = [];
+  readonly #underWay = new Set<number>();
   #placed = 0;
-  #wanted: number[] = [];
-  #channel: RecordChannel | undefined;
+  /** In the order in which they were asked for; whoever asks twice waits as long. */
+  readonly #wanted = new Set<number>();
+  #channel: Pick<RecordChannel, 'send' | 'destroy'> | undefined;
   #isSending = false;
-  pages = 0;
 
   constructor(memory: () => GuestMemory, lacking: PageSet, pending: PageSet) {
     this.#memory = memory;
@@ -33,34 +35,31 @@ export class UrgentPages {
   }
 
   /** Over which connection from now on: what was not placed may be lost. */
-  use(channel: RecordChannel): void {
+  use(channel: Pick<RecordChannel, 'send' | 'destroy'>): void {
     for (const { first, count } of this.#sent) this.#pending.markRun(first, count);
     this.#sent = [];
+    this.#underWay.clear();
     this.#placed = 0;
     this.#channel = channel;
     void this.#send();
-  }
-
-  /** Everything that was sent is placed. */
-  get isIdle(): boolean {
-    return this.#sent.length === 0;
   }
 
   /** Asked for by the destination. Throws `CHKPT_PEER_PROTOCOL` for pages that there are not. */
   want(pages: Float64Array): void {
     for (const page of pages) {
       if (page >= this.#lacking.pageCount) throw wrong('a wish for a page that there is not');
-      this.#wanted.push(page);
+      this.#wanted.add(page);
     }
     void this.#send();
   }
 
   /** So many records of this link are in their place. Throws `CHKPT_PEER_PROTOCOL` when there were not so many. */
   placed(count: number): void {
-    if (count < this.#placed || count - this.#placed > this.#sent.length)
-      throw wrong('a receipt for other pages');
-    for (const { first, count: pages } of this.#sent.splice(0, count - this.#placed)) {
+    const news = count - this.#placed;
+    if (news < 0 || news > this.#sent.length) throw wrong('a receipt for other pages');
+    for (const { first, count: pages } of this.#sent.splice(0, news)) {
       this.#lacking.clearRun(first, pages);
+      for (let page = first; page < first + pages; page += 1) this.#underWay.delete(page);
     }
     this.#placed = count;
   }
@@ -71,18 +70,17 @@ export class UrgentPages {
     if (this.#isSending || channel === undefined) return;
     this.#isSending = true;
     try {
-      for (let page = this.#wanted.shift(); page !== undefined; page = this.#wanted.shift()) {
-        const run = this.#lacking.neighboursOf(page);
-        const isUnderWay = this.#sent.some(
-          ({ first, count }) => first <= (page ?? 0) && (page ?? 0) < first + count,
-        );
+      for (const page of this.#wanted) {
+        this.#wanted.delete(page);
+        const run = this.#runOf(page);
         // It has come, or comes, in another one's company.
-        if (run === undefined || isUnderWay) continue;
+        if (run === undefined || this.#underWay.has(page)) continue;
         const bytes = this.#memory().native.encodeRun(run.first, run.count);
         this.#pending.clearRun(run.first, run.count);
         this.#sent.push(run);
-        this.pages += run.count;
+        for (let next = run.first; next < run.first + run.count; next += 1) this.#underWay.add(next);
         await channel.send('pages', bytes);
+        if (this.#channel !== channel) break;
       }
     } catch (error) {
       // The link tells it, too; and whatever else it was is tried again over the next one.
@@ -91,5 +89,21 @@ export class UrgentPages {
       this.#isSending = false;
     }
     if (this.#channel !== channel) await this.#send();
+  }
+
+  /** The page and its neighbours that are not there, all of one region; nothing when it is there. */
+  #runOf(page: number): PageRun | undefined {
+    const run = this.#lacking.neighboursOf(page);
+    if (run === undefined) return undefined;
+    let begin = 0;
+    for (const { bytes } of this.#memory().regions) {
+      const end = begin + Number(bytes / BigInt(pageBytes));
+      if (page < end) {
+        const first = Math.max(run.first, begin);
+        return { first, count: Math.min(run.first + run.count, end) - first };
+      }
+      begin = end;
+    }
+    return undefined;
   }
 }
