@@ -24,6 +24,7 @@ void MissingWrap::Define(Napi::Env env, Napi::Object exports) {
                   {
                       InstanceMethod<&MissingWrap::Started>("started"),
                       InstanceMethod<&MissingWrap::Wanted>("wanted"),
+                      InstanceMethod<&MissingWrap::Check>("check"),
                       InstanceMethod<&MissingWrap::Place>("place"),
                       InstanceMethod<&MissingWrap::Left>("left"),
                       InstanceMethod<&MissingWrap::Faults>("faults"),
@@ -92,6 +93,12 @@ Napi::Value MissingWrap::Wanted(const Napi::CallbackInfo& info) {
   if (pipeline() == nullptr || busy()) return ThrowType(info.Env(), "pages are closed or busy");
   for_start_ = false;
   return Wait(info.Env());
+}
+
+Napi::Value MissingWrap::Check(const Napi::CallbackInfo& info) {
+  if (pipeline() == nullptr) return info.Env().Undefined();
+  if (auto error = pipeline()->pages()->error()) Throw(info.Env(), *error);
+  return info.Env().Undefined();
 }
 
 Napi::Value MissingWrap::Place(const Napi::CallbackInfo& info) {

@@ -1,10 +1,18 @@
 // MissingPages for JavaScript.
 //
 //   new MissingPages(memory, missing: PageSet)
+//
 //   started(): Promise<void>
-//   wanted(): Promise<Float64Array | undefined>   pages that threads wait for; undefined: all are
-//   here place(bytes)   of a page run, see core/lazy/page_run.h left(): number · faults(): number ·
-//   waits(): Uint32Array · wantAgain() · abort() · release() · close(): Promise<void>
+//
+//   wanted(): Promise<Float64Array | undefined>: pages that threads wait for; undefined: all are
+//   here
+//
+//   check(): throws what went wrong
+//
+//   place(bytes): of a page run, see core/lazy/page_run.h
+//
+//   left(), faults(): number · waits(): Uint32Array · wantAgain() · abort() · release() · close():
+//   Promise<void>
 //
 // started() and wanted() reject with what went wrong; one at a time. The thread that makes it is
 // the one that must not touch missing pages.
@@ -45,6 +53,7 @@ class MissingWrap : public PipelineWrap<MissingWrap, MissingWork> {
  private:
   Napi::Value Started(const Napi::CallbackInfo& info);
   Napi::Value Wanted(const Napi::CallbackInfo& info);
+  Napi::Value Check(const Napi::CallbackInfo& info);
   Napi::Value Place(const Napi::CallbackInfo& info);
   Napi::Value Left(const Napi::CallbackInfo& info);
   Napi::Value Faults(const Napi::CallbackInfo& info);

@@ -17,7 +17,7 @@
 namespace chkpt {
 namespace {
 
-constexpr std::uint64_t kPages = 96;
+constexpr std::uint64_t kGuestPages = 96;
 
 std::shared_ptr<GuestMemory> MakeMemory() {
   const std::vector<RegionSpec> specs = {{0, 64 * kPageBytes}, {1u << 20, 32 * kPageBytes}};
@@ -55,12 +55,12 @@ class MissingPagesTest : public ::testing::Test {
   }
 
   const std::shared_ptr<GuestMemory> memory_ = MakeMemory();
-  DirtyBitmap missing_{kPages};
+  DirtyBitmap missing_{kGuestPages};
   std::unique_ptr<MissingPages> pages_;
 };
 
 TEST_F(MissingPagesTest, WhoTouchesAPageSleepsUntilItIsPlacedAndNothingElseIsTouched) {
-  for (std::uint64_t page = 0; page < kPages; ++page) {
+  for (std::uint64_t page = 0; page < kGuestPages; ++page) {
     std::memset(HostOf(*memory_, page), static_cast<int>(page + 1), kPageBytes);
   }
   // Over the border of the two regions.
@@ -121,18 +121,18 @@ TEST_F(MissingPagesTest, WhatNeverComesIsNotZeros) {
 
 // Many threads touch all pages while others place them in another order, some twice.
 TEST_F(MissingPagesTest, EveryThreadSeesEveryPageAsItWasPlaced) {
-  constexpr int kRounds = 40;
-  for (int round = 0; round < kRounds; ++round) {
-    DirtyBitmap missing(kPages);
-    missing.MarkRun({0, kPages});
+  constexpr int kPlaceRounds = 40;
+  for (int round = 0; round < kPlaceRounds; ++round) {
+    DirtyBitmap missing(kGuestPages);
+    missing.MarkRun({0, kGuestPages});
     Open(missing);
     if (pages_ == nullptr) return;
     std::atomic<std::uint64_t> wrong{0};
     std::vector<std::thread> threads;
     for (unsigned i = 0; i < 3; ++i) {
       threads.emplace_back([&, i] {
-        for (std::uint64_t step = 0; step < kPages; ++step) {
-          const std::uint64_t page = (step * 37 + i * 11) % kPages;
+        for (std::uint64_t step = 0; step < kGuestPages; ++step) {
+          const std::uint64_t page = (step * 37 + i * 11) % kGuestPages;
           if (FirstByte(*memory_, page) != page % 7) ++wrong;
         }
       });
@@ -142,7 +142,7 @@ TEST_F(MissingPagesTest, EveryThreadSeesEveryPageAsItWasPlaced) {
         std::mt19937 random(static_cast<unsigned>(seed));
         std::vector<std::uint8_t> content(kPageBytes);
         for (int step = 0; step < 150; ++step) {
-          const std::uint64_t page = random() % kPages;
+          const std::uint64_t page = random() % kGuestPages;
           std::memset(content.data(), static_cast<int>(page % 7), kPageBytes);
           const bool zero = page % 7 == 0 && random() % 2 == 0;
           const Status placed =
@@ -154,7 +154,7 @@ TEST_F(MissingPagesTest, EveryThreadSeesEveryPageAsItWasPlaced) {
     threads[3].join();
     threads[4].join();
     std::vector<std::uint8_t> content(kPageBytes);
-    for (std::uint64_t page = 0; page < kPages; ++page) {
+    for (std::uint64_t page = 0; page < kGuestPages; ++page) {
       std::memset(content.data(), static_cast<int>(page % 7), kPageBytes);
       ASSERT_TRUE(pages_->Place({page, 1}, content.data()).ok());
     }
@@ -198,11 +198,11 @@ TEST(PageRunTest, BytesThatAreNoneAreRefusedBeforeAnythingIsPlaced) {
       const std::span<const std::uint8_t> part(bytes.value().data(), cut);
       EXPECT_FALSE(PlacePageRun(part, *memory, placer).ok());
     }
-    for (const std::uint64_t page : {std::uint64_t{56}, std::uint64_t{63}, kPages, kUnknown}) {
+    for (const std::uint64_t page : {std::uint64_t{56}, std::uint64_t{63}, kGuestPages, kUnknown}) {
       if (page + run.count <= 64) continue;
       std::vector<std::uint8_t> other = bytes.value();
       Store(other.data(), page);
-      if (run.count > 1 || page >= kPages) {
+      if (run.count > 1 || page >= kGuestPages) {
         EXPECT_FALSE(PlacePageRun(other, *memory, placer).ok()) << page;
       }
     }

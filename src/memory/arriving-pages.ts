@@ -112,6 +112,8 @@ export class ArrivingPages implements MissingPages {
 
   check(): void {
     if (this.#failure !== undefined) throw fromNative(this.#failure);
+    // Of this thread, which is told no earlier than it asks.
+    if (this.#isLoading) callNative(() => this.native.check());
   }
 
   checkTouch(): void {
@@ -121,6 +123,9 @@ export class ArrivingPages implements MissingPages {
   }
 
   close(): Promise<void> {
+    // Whoever was reading has read zeros.
+    if (this.#isLoading)
+      this.#failure ??= new CheckpointError('CHKPT_CLOSED', 'pages of this memory never came');
     this.#closing ??= this.native.close();
     return this.#closing;
   }

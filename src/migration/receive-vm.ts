@@ -214,7 +214,7 @@ class Reception {
   /** For a source that has not heard that the guest runs here. */
   async #linger(session: ReceiveSession, lingerMs: number): Promise<void> {
     // The address is free at once; what was said last gets through.
-    if (lingerMs === 0) await this.#listener.close();
+    if (lingerMs === 0 && session.fetching === undefined) await this.#listener.close();
     // Its pages come over links that may have to be made anew.
     await session.fetching?.catch(() => undefined);
     let timer: NodeJS.Timeout | undefined;

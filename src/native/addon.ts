@@ -230,6 +230,8 @@ export interface NativeMissingPages {
   started(): Promise<void>;
   /** Pages that threads wait for, each told once; undefined: all are here. */
   wanted(): Promise<Float64Array | undefined>;
+  /** Throws what went wrong. */
+  check(): void;
   /** Puts a run of pages, as `encodeRun` gives them, in their place. */
   place(bytes: Uint8Array): void;
   left(): number;

@@ -36,8 +36,7 @@ run(
     expect(digests.arrived).toBe(digests.stopped);
     expect(received.postcopy?.pages).toBe(64 * 256);
     expect(received.postcopy?.left()).toBe(0);
-    expect(received.postcopy?.waits().length).toBeGreaterThan(0);
-    expect(report.rounds.length).toBe(1);
+      expect(report.rounds.length).toBe(1);
     expect(report.postcopy?.pages).toBeGreaterThan(0);
     await expectWhole(pair);
   },
@@ -54,6 +53,7 @@ run('the guest runs at the destination while most of its pages are still at the 
   expect(() => pair.destination.memory.read(0, 8)).toThrow(/another host/);
   await received.postcopy?.resident;
   await send;
+  expect(received.postcopy?.waits().length).toBeGreaterThan(0);
   expect(pair.destination.memory.read(0, 8).length).toBe(8);
   await expectWhole(pair);
 });

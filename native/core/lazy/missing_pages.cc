@@ -1,7 +1,9 @@
 #include "core/lazy/missing_pages.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,6 +14,21 @@
 #include "core/lazy/lazy_loader.h"
 
 namespace chkpt {
+namespace {
+
+// What is in the pages is gone, and who touches them faults. Never by writing zeros: those would be
+// there, and nothing could come in their place.
+bool Drop(const Region& region, PageRun run) {
+  const std::uint64_t offset = (run.first - region.first_page) * kPageBytes;
+  const std::uint64_t bytes = run.count * kPageBytes;
+  if (region.backing == Backing::kAnonymous) {
+    return ::madvise(region.host + offset, bytes, MADV_DONTNEED) == 0;
+  }
+  return ::fallocate(region.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                     static_cast<off_t>(region.fd_offset + offset), static_cast<off_t>(bytes)) == 0;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<MissingPages>> MissingPages::Start(std::shared_ptr<GuestMemory> memory,
                                                           const DirtyBitmap& missing,
@@ -86,8 +103,13 @@ Status MissingPages::TakeOut() {
       for (PageRun run = runs[i]; run.count > 0;) {
         const Region& region = memory_->regions()[memory_->RegionOfPage(run.first)];
         const PageRun piece{run.first, std::min(run.end(), region.pages().end()) - run.first};
-        Status dropped = memory_->Zero(piece);
-        if (!dropped.ok()) return dropped;
+        if (!Drop(region, piece)) {
+          return Error{.code = ErrorCode::kUnsupported,
+                       .message = "pages of this memory cannot be taken out: is it locked?",
+                       .system_errno = errno,
+                       .page = piece.first};
+        }
+        memory_->NoteWritten(piece);
         run = {piece.end(), run.count - piece.count};
       }
     }
@@ -117,7 +139,7 @@ void MissingPages::WantAgain() {
   if (again.empty()) return;
   {
     const std::lock_guard lock(mutex_);
-    wanted_ = std::move(again);
+    wanted_.insert(wanted_.end(), again.begin(), again.end());
   }
   notify_();
 }
@@ -138,6 +160,8 @@ Status MissingPages::PlaceClaimed(PageRun run, Put put) {
     }
     // What is in its place first: a fault of a page that is not missing gets zeros.
     for (std::uint64_t here = page; here < end; ++here) missing_.Clear(here);
+    // Who gave the page back and touched it again in between would sleep.
+    userfault_->Wake(HostOf(page), (end - page) * kPageBytes);
     memory_->NoteWritten({page, end - page});
     NoteWaits({page, end - page});
     const std::uint64_t count = end - page;

@@ -140,6 +140,8 @@ export class Intake {
       this.arriving = await ArrivingPages.start(memory, missing.pages);
     }
     await this.#vm.endLoad();
+    // Setting the state may have touched a page that is missing.
+    this.arriving?.check();
   }
 
   /** What was received is no guest. */

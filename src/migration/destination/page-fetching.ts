@@ -21,6 +21,8 @@ export interface FetchingOptions {
   readonly cut: () => void;
   /** Resolves when nobody places pages. */
   readonly idle: () => Promise<void>;
+  /** Resolves when the source knows that it is not needed any more. */
+  readonly told: Promise<void>;
 }
 
 /** Rejects when pages will never come: then the guest is stopped, and never runs on with anything else in their place. */
@@ -32,6 +34,7 @@ export async function fetchPages({
   onLost,
   cut,
   idle,
+  told,
 }: FetchingOptions): Promise<void> {
   try {
     for (let wanted = await pages.wanted(); wanted !== undefined; wanted = await pages.wanted()) {
@@ -48,7 +51,7 @@ export async function fetchPages({
   }
   onComplete();
   // Faults are served until the last copy of a page was refused.
-  await Promise.race([idle(), sleep(lateMs, undefined, { ref: false })]);
+  await Promise.race([Promise.all([idle(), told]), sleep(lateMs, undefined, { ref: false })]);
   cut();
   await idle();
   await pages.finish();

@@ -29,6 +29,7 @@ import {
 import { wrong } from '../wire/record.ts';
 import type { RecordChannel } from '../wire/record-channel.ts';
 import type { Witness } from '../witness.ts';
+import { type DestinationLink, dropLink, isLost } from './destination-link.ts';
 import type { Intake } from './intake.ts';
 import { fetchPages } from './page-fetching.ts';
 
@@ -51,14 +52,6 @@ const lastWordsMs = 100;
 const linkNewsMs = 200;
 /** How long a source may be connected and offer nothing. */
 const offerMs = 10_000;
-
-interface DestinationLink {
-  readonly control: RecordChannel;
-  /** By their number. */
-  readonly data: Map<number, RecordChannel>;
-  readonly count: number;
-  readonly alive: NodeJS.Timeout;
-}
 
 export class ReceiveSession {
   readonly #vm: VirtualMachine;
@@ -83,6 +76,8 @@ export class ReceiveSession {
   #dropping: Promise<void> = Promise.resolve();
   #waitTimer: NodeJS.Timeout | undefined;
   #fetching: Promise<void> | undefined;
+  /** Post-copy: pages will never come. */
+  #isLost = false;
   #offerTimer: NodeJS.Timeout | undefined;
   #isWriting = false;
   #hasBegun = false;
@@ -158,7 +153,7 @@ export class ReceiveSession {
     clearInterval(this.#retry);
     clearTimeout(this.#waitTimer);
     clearTimeout(this.#offerTimer);
-    this.#dropLink(this.#link);
+    dropLink(this.#link);
     const isForgotten = this.#journal.isBlank && !this.#isWriting;
     await (isForgotten ? this.#journal.remove() : this.#journal.close());
   }
@@ -183,7 +178,7 @@ export class ReceiveSession {
 
   /** A new control connection: what was there before is an older attempt. Resolves when it is gone. */
   async attach(control: RecordChannel, count: number): Promise<void> {
-    this.#dropLink(this.#link);
+    dropLink(this.#link);
     const alive = setInterval(() => void control.send('alive').catch(() => undefined), aliveMs);
     const link: DestinationLink = { control, data: new Map(), count, alive };
     this.#intake.lanes = Math.max(1, count);
@@ -192,7 +187,7 @@ export class ReceiveSession {
     this.#intake.arriving?.wantAgain();
     if (this.isIdle) {
       clearTimeout(this.#offerTimer);
-      this.#offerTimer = setTimeout(() => this.isIdle && this.#dropLink(link), offerMs);
+      this.#offerTimer = setTimeout(() => this.isIdle && dropLink(link), offerMs);
     }
     try {
       for (;;) {
@@ -206,7 +201,7 @@ export class ReceiveSession {
     } catch (error) {
       this.#noteFault(error);
     } finally {
-      this.#dropLink(link);
+      dropLink(link);
       if (this.#link === link) {
         this.#link = undefined;
         this.dispatch({ type: 'linkLost' });
@@ -225,16 +220,16 @@ export class ReceiveSession {
         const record = await channel.next();
         if (record.type === 'alive') continue;
         if (record.type === 'pages') {
-          if (this.#intake.arriving === undefined) throw wrong('pages that nobody waits for');
-          this.#intake.arriving.place(record.payload);
+          if (!this.#isArriving) throw wrong('pages that nobody waits for');
+          this.#intake.arriving?.place(record.payload);
           placed += 1;
-          void this.#say(link, { type: 'placed', count: placed });
+          await this.#say(link, { type: 'placed', count: placed });
           continue;
         }
         if (record.type !== 'streamBegin') throw wrong(`a ${record.type} record between two streams`);
         const head = decodeStreamHead(record.payload);
         const { at, session } = this.#state;
-        const isWanted = at === 'receiving' || (at === 'running' && this.#intake.arriving !== undefined);
+        const isWanted = at === 'receiving' || this.#isArriving;
         if (head.session !== session || !isWanted || !this.#accepted) {
           throw wrong('a stream that nobody waits for');
         }
@@ -255,7 +250,7 @@ export class ReceiveSession {
       }
       // What was received goes, and says so on its own.
       if (this.#state.at === 'dropped') return;
-      this.#dropLink(link);
+      dropLink(link);
     }
   }
 
@@ -308,6 +303,8 @@ export class ReceiveSession {
       case 'done':
         // What OWN was kept for has been said.
         if (this.#state.at === 'running') await this.#journal.note('told').catch(() => undefined);
+        // A source that has nothing to give any more.
+        if (this.#isArriving) this.#intake.arriving?.abort();
         return this.#told.resolve();
       case 'join':
         throw wrong('a second join');
@@ -319,7 +316,10 @@ export class ReceiveSession {
   #carryOut(effect: DestinationEffect): void {
     switch (effect.type) {
       case 'send':
-        if (this.#link !== undefined) void this.#say(this.#link, effect.message);
+        if (this.#link !== undefined) {
+          const isOver = this.#isLost && effect.message.type === 'running';
+          void this.#say(this.#link, isOver ? { type: 'mayHaveRun' } : effect.message);
+        }
         return;
       case 'persist':
         return void this.#persist(effect.record);
@@ -379,12 +379,19 @@ export class ReceiveSession {
       this.#fetching.catch(() => undefined);
     }
     try {
+      this.#intake.arriving?.check();
       if (this.#end?.runs !== false) await this.#vm.resume();
     } catch (error) {
       // It is this host's all the same: whoever called sees a machine that holds the guest and does not run.
       this.#startFailure = error;
     }
     this.#outcome.resolve('moved');
+  }
+
+  /** Its guest runs here and waits for pages. */
+  get #isArriving(): boolean {
+    const { at, complete } = this.#state;
+    return at === 'running' && !complete && !this.#isLost && this.#intake.arriving !== undefined;
   }
 
   /** Post-copy: the rest of its pages. */
@@ -399,12 +406,14 @@ export class ReceiveSession {
       onComplete: () => this.dispatch({ type: 'pagesComplete' }),
       onLost: async (failure) => {
         this.#failure ??= failure;
+        this.#isLost = true;
         await say({ type: 'mayHaveRun' });
       },
       cut: () => {
         for (const channel of this.#link?.data.values() ?? []) channel.destroy();
       },
       idle: () => this.#intake.idle(),
+      told: this.told,
     });
   }
 
@@ -433,15 +442,4 @@ export class ReceiveSession {
       this.#fail(new CheckpointError('CHKPT_LINK_LOST', 'the source went away and did not come back'));
     }, this.#settings.reconnectMs);
   }
-
-  #dropLink(link: DestinationLink | undefined): void {
-    if (link === undefined) return;
-    clearInterval(link.alive);
-    link.control.destroy();
-    for (const channel of link.data.values()) channel.destroy();
-  }
-}
-
-function isLost(error: unknown): boolean {
-  return error instanceof CheckpointError && error.code === 'CHKPT_LINK_LOST';
 }

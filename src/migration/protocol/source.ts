@@ -50,6 +50,8 @@ export interface SourceState {
   readonly session?: number | undefined;
   /** The witness has the name of the destination. */
   readonly claimLost?: boolean | undefined;
+  /** Post-copy: the destination has said that all pages are there. */
+  readonly complete?: boolean | undefined;
 }
 
 export type SourceEvent =
@@ -216,7 +218,7 @@ function persisted(state: SourceState, record: SourceRecord, options: ProtocolOp
   }
   if (state.at === 'releasing' && record === 'released') {
     // Post-copy needs the pages of both hosts.
-    const outcome = options.postcopy && !state.hasGuest ? 'lost' : 'moved';
+    const outcome = options.postcopy && !state.hasGuest && state.complete !== true ? 'lost' : 'moved';
     return to({ ...state, at: 'released', hasGuest: false }, { type: 'destroyGuest' }, settle(outcome));
   }
   if (
@@ -301,5 +303,6 @@ function running(state: SourceState, type: 'running' | 'complete', options: Prot
   if (options.postcopy && type === 'running' && state.hasGuest) {
     return state.at === 'serving' ? to(state) : to({ ...state, at: 'serving' }, { type: 'serve' });
   }
-  return to({ ...state, at: 'releasing' }, persist('released'));
+  const releasing: SourceState = { ...state, at: 'releasing' };
+  return to(type === 'complete' ? { ...releasing, complete: true } : releasing, persist('released'));
 }

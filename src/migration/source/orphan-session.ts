@@ -119,7 +119,8 @@ export class OrphanSession {
     this.#hasStopped = true;
     clearInterval(this.#retry);
     // The destination need not wait for questions.
-    if (outcome === 'moved') await this.#link?.send({ type: 'done' }).catch(() => undefined);
+    if (outcome === 'moved' || outcome === 'lost')
+      await this.#link?.send({ type: 'done' }).catch(() => undefined);
     await this.#link?.close();
     this.#over.abort();
     await this.#journal.close();

@@ -84,6 +84,7 @@ export class Transfer {
   linkIsLost(): void {
     this.#bytesBefore = this.bytesSent;
     this.link = undefined;
+    this.#rounds.urgent?.pause();
   }
 
   acknowledge(stream: number, root: Uint8Array): void {

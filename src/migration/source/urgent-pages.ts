@@ -8,6 +8,9 @@ import type { GuestMemory, PageSet } from '../../memory/index.ts';
 import { wrong } from '../wire/record.ts';
 import type { RecordChannel } from '../wire/record-channel.ts';
 
+/** Pages that are asked for and not sent: one for each thread that waits. */
+const wantedMax = 65_536;
+
 interface PageRun {
   readonly first: number;
   readonly count: number;
@@ -36,12 +39,21 @@ export class UrgentPages {
 
   /** Over which connection from now on: what was not placed may be lost. */
   use(channel: Pick<RecordChannel, 'send' | 'destroy'>): void {
-    for (const { first, count } of this.#sent) this.#pending.markRun(first, count);
+    for (const { first, count } of this.#sent) {
+      this.#pending.markRun(first, count);
+      // Somebody waited for one of them.
+      this.#wanted.add(first);
+    }
     this.#sent = [];
     this.#underWay.clear();
     this.#placed = 0;
     this.#channel = channel;
     void this.#send();
+  }
+
+  /** The link is gone: what is asked for waits for the next one. */
+  pause(): void {
+    this.#channel = undefined;
   }
 
   /** Asked for by the destination. Throws `CHKPT_PEER_PROTOCOL` for pages that there are not. */
@@ -50,6 +62,7 @@ export class UrgentPages {
       if (page >= this.#lacking.pageCount) throw wrong('a wish for a page that there is not');
       this.#wanted.add(page);
     }
+    if (this.#wanted.size > wantedMax) throw wrong('more wishes than a guest has threads');
     void this.#send();
   }
 
@@ -73,8 +86,8 @@ export class UrgentPages {
       for (const page of this.#wanted) {
         this.#wanted.delete(page);
         const run = this.#runOf(page);
-        // It has come, or comes, in another one's company.
-        if (run === undefined || this.#underWay.has(page)) continue;
+        // It comes in another one's company.
+        if (this.#underWay.has(page)) continue;
         const bytes = this.#memory().native.encodeRun(run.first, run.count);
         this.#pending.clearRun(run.first, run.count);
         this.#sent.push(run);
@@ -91,10 +104,9 @@ export class UrgentPages {
     if (this.#channel !== channel) await this.#send();
   }
 
-  /** The page and its neighbours that are not there, all of one region; nothing when it is there. */
-  #runOf(page: number): PageRun | undefined {
-    const run = this.#lacking.neighboursOf(page);
-    if (run === undefined) return undefined;
+  /** The page and its neighbours that are not there, all of one region. One that has been acknowledged and is asked for all the same goes alone. */
+  #runOf(page: number): PageRun {
+    const run = this.#lacking.neighboursOf(page) ?? { first: page, count: 1 };
     let begin = 0;
     for (const { bytes } of this.#memory().regions) {
       const end = begin + Number(bytes / BigInt(pageBytes));
@@ -104,6 +116,6 @@ export class UrgentPages {
       }
       begin = end;
     }
-    return undefined;
+    return run;
   }
 }
