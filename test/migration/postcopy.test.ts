@@ -36,7 +36,7 @@ run(
     expect(digests.arrived).toBe(digests.stopped);
     expect(received.postcopy?.pages).toBe(64 * 256);
     expect(received.postcopy?.left()).toBe(0);
-      expect(report.rounds.length).toBe(1);
+    expect(report.rounds.length).toBe(1);
     expect(report.postcopy?.pages).toBeGreaterThan(0);
     await expectWhole(pair);
   },
