@@ -195,7 +195,7 @@ it('a migration that came to nothing before it was promised leaves no journal at
   await expect(send).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
   await expect(receive).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
   for (const side of ['source', 'destination']) {
-    await expect.poll(() => readdirSync(join(pair.folder, side)), { timeout: 10_000 }).toEqual([]);
+    await expect.poll(() => readdirSync(join(pair.folder, side)), { timeout: 40_000 }).toEqual([]);
   }
 });
 
