@@ -26,7 +26,7 @@ export class IdleQemu {
     const size = `size=${memoryBytes}`;
     const backend =
       image === undefined
-        ? `memory-backend-memfd,id=ram,${size}`
+        ? `memory-backend-ram,id=ram,${size}`
         : `memory-backend-file,id=ram,${size},mem-path=${image},share=on`;
     const started = spawn(
       'qemu-system-x86_64',
