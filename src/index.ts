@@ -133,6 +133,7 @@ export {
   pruneMigrations,
 } from './migration/journals.ts';
 export {
+  type ArrivingGuest,
   type Downtime,
   type InDoubt,
   MigrationInDoubtError,

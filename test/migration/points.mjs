@@ -17,6 +17,8 @@ const toSource = [
   'mayHaveRun',
   'got',
   'reason',
+  'want',
+  'placed',
 ];
 const bareMessageBytes = 16;
 
