@@ -29,13 +29,23 @@ Napi::ArrayBuffer BufferViews::Of(Napi::Env env, const std::shared_ptr<Buffer>& 
     if (!view.IsEmpty() && !view.IsDetached()) return view;
     if (!view.IsEmpty()) buffer->Spoil();
   }
-  std::erase_if(entries_, [](const auto& entry) { return entry.second.buffer.expired(); });
   const Napi::ArrayBuffer view = ArrayBufferOver(env, buffer);
   if (view.IsEmpty()) return view;
   Entry& entry = entries_[buffer.get()];
+  entry.is_weak = false;
   entry.buffer = buffer;
-  entry.view = Napi::Reference<Napi::ArrayBuffer>::New(view, 0);
+  entry.view = Napi::Reference<Napi::ArrayBuffer>::New(view, 1);
   return view;
+}
+
+void BufferViews::Trim() {
+  std::erase_if(entries_, [](const auto& entry) { return entry.second.buffer.expired(); });
+  for (auto& [address, entry] : entries_) {
+    // Only the view: neither a pool nor a pipeline can get at the buffer again.
+    if (entry.buffer.use_count() > 1 || entry.is_weak) continue;
+    entry.view.Unref();
+    entry.is_weak = true;
+  }
 }
 
 }  // namespace chkpt::binding

@@ -134,6 +134,7 @@ class PipelineWrap : public Napi::ObjectWrap<Self>, public Pollable {
   bool TryClose(Napi::Env env) {
     if (closing_ != nullptr && !closing_->AllDone()) return false;
     closing_.reset();
+    if (data_ != nullptr) data_->views().Trim();
     for (const Napi::Promise::Deferred& closer : std::exchange(closers_, {})) {
       closer.Resolve(env.Undefined());
     }

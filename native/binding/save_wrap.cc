@@ -1,5 +1,6 @@
 #include "binding/save_wrap.h"
 
+#include <climits>
 #include <utility>
 
 #include "binding/chain_wrap.h"
@@ -57,10 +58,38 @@ SaveWrap::SaveWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
   if (env.IsExceptionPending()) return;
   options.digests = DigestsWrap::Of(object.Get("pageDigests"));
   options.deltas = DeltaWrap::Of(object.Get("deltas"));
+  if (!object.Get("output").IsUndefined() && !TakeOutput(env, object.Get("output"), &options))
+    return;
   StartPipeline(env, [&](auto notify, auto buffers) {
     options.buffers = std::move(buffers);
     return SavePipeline::Start(memory, options, std::move(notify));
   });
+}
+
+bool SaveWrap::TakeOutput(Napi::Env env, const Napi::Value& value, SaveOptions* options) {
+  constexpr std::uint64_t kNone = ~std::uint64_t{0};
+  if (!value.IsObject()) {
+    ThrowType(env, "the output of a save is an object");
+    return false;
+  }
+  const Napi::Object object = value.As<Napi::Object>();
+  if (object.Get("descriptor").IsUndefined()) {
+    options->output = SlabOutput::Discard();
+    return true;
+  }
+  const std::uint64_t file = ToUint64(object.Get("descriptor")).value_or(kNone);
+  const std::uint64_t position = ToUint64(object.Get("position")).value_or(kNone);
+  if (file > INT_MAX || position == kNone) {
+    ThrowType(env, "the output of a save is not valid");
+    return false;
+  }
+  auto output = SlabOutput::Open(static_cast<int>(file), position);
+  if (!output.ok()) {
+    Throw(env, output.error());
+    return false;
+  }
+  options->output = std::move(output.value());
+  return true;
 }
 
 Napi::Value SaveWrap::Next(const Napi::CallbackInfo& info) {
@@ -79,8 +108,13 @@ bool SaveWrap::TrySettle(Napi::Env env) {
       const Napi::Value slabs = SlabsToJs(env);
       return slabs.IsEmpty() ? Reject(env.GetAndClearPendingException().Value()) : Resolve(slabs);
     }
+    case SavePipeline::State::kWritten: return Resolve(WrittenToJs(env, polled.written));
     case SavePipeline::State::kFinished: return Resolve(env.Undefined());
-    case SavePipeline::State::kFailed: return Reject(ToJs(env, polled.error));
+    case SavePipeline::State::kFailed: {
+      const Napi::Value error = ToJs(env, polled.error);
+      if (polled.output_failed) error.As<Napi::Object>().Set("ofOutput", true);
+      return Reject(error);
+    }
   }
   return false;
 }
@@ -102,6 +136,16 @@ Napi::Value SaveWrap::SlabsToJs(Napi::Env env) {
   object.Set("digests", DigestsToJs(env, digests));
   object.Set("groups", GroupsToJs(env, groups));
   object.Set("pages", Number(env, taken_.back()->pages));
+  return object;
+}
+
+Napi::Value SaveWrap::WrittenToJs(Napi::Env env, const SavePipeline::Written& written) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("pieces", Napi::Array::New(env));
+  object.Set("written", Number(env, written.bytes));
+  object.Set("digests", DigestsToJs(env, written.digests));
+  object.Set("groups", GroupsToJs(env, written.groups));
+  object.Set("pages", Number(env, written.pages));
   return object;
 }
 

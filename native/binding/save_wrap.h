@@ -27,6 +27,9 @@ class SaveWrap : public PipelineWrap<SaveWrap, SavePipeline> {
   Napi::Value Close(const Napi::CallbackInfo& info);
   Napi::Value Totals(const Napi::CallbackInfo& info);
   Napi::Value SlabsToJs(Napi::Env env);
+  static Napi::Value WrittenToJs(Napi::Env env, const SavePipeline::Written& written);
+  // False, with an exception pending, where that is none.
+  static bool TakeOutput(Napi::Env env, const Napi::Value& value, SaveOptions* options);
   bool TrySettle(Napi::Env env) override;
 
   std::vector<const Slab*> taken_;  // with JavaScript

@@ -7,8 +7,8 @@ export function tellTotals(
 ): MemoryFrameSource {
   return {
     regions: source.regions,
-    open(position, signal) {
-      const stream = source.open(position, signal);
+    open(position, signal, output) {
+      const stream = source.open(position, signal, output);
       return {
         next: () => stream.next(),
         totals: () => {

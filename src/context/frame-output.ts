@@ -12,7 +12,7 @@ import { pad8 } from '../format/bytes.ts';
 import { frameHeaderBytes } from '../format/constants.ts';
 import { type FrameArguments, headerDigestBytes, sealFrame, sealHeader } from '../format/frame-builder.ts';
 import { type FrameBinding, frameBytes } from '../format/frame-header.ts';
-import type { CommitSummary, Segment, StoreWriter } from '../store/store.ts';
+import type { CommitSummary, DirectOutput, Segment, StoreWriter } from '../store/store.ts';
 import { allocateAligned } from '../util/aligned-buffer.ts';
 import type { SlabBatch, StreamPosition } from './memory-frames.ts';
 import { callStore } from './store-call.ts';
@@ -37,6 +37,8 @@ export class FrameOutput {
   #sequence = 0;
   #segment: OpenSegment | undefined;
   #rootDone = false;
+  /** Of the memory context. */
+  #direct: DirectOutput | undefined;
 
   constructor(writer: StoreWriter, binding: FrameBinding, store: string | undefined) {
     this.#writer = writer;
@@ -108,17 +110,25 @@ export class FrameOutput {
     this.#count(headerDigest, 1, frameHeaderBytes + payload.length);
   }
 
+  /** Where the store takes frames that a source writes itself, from here on. REQUIRES: flushed. */
+  direct(): DirectOutput | undefined {
+    this.#direct = this.#writer.direct?.();
+    return this.#direct;
+  }
+
   /** Passes whole frames through to the store. The slabs are not released here. */
-  async slabs({ pieces, frameCount, digests }: SlabBatch): Promise<void> {
-    const byteCount = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  async slabs({ pieces, frameCount, digests, written }: SlabBatch): Promise<void> {
+    const byteCount = written ?? pieces.reduce((sum, piece) => sum + piece.length, 0);
     if (digests.length !== 8 * frameCount || byteCount % 8 !== 0) {
       throw new CheckpointError(
         'CHKPT_INTERNAL',
         'a memory source handed out slabs that are not whole frames',
       );
     }
-    await this.flush();
-    await this.#writeAll(pieces);
+    if (written === undefined) {
+      await this.flush();
+      await this.#writeAll(pieces);
+    } else this.#direct?.wrote(written);
     this.#count(digests, frameCount, byteCount);
   }
 

@@ -6,6 +6,8 @@
  * `src/memory` implements both over the native pipelines; `src/memory/portable-verifier.ts` is a sink without native code.
  */
 
+import type { DirectOutput } from '../store/store.ts';
+
 /** Where the next frame goes: what its digest is bound to. */
 export interface StreamPosition {
   /** 16 bytes. */
@@ -53,13 +55,22 @@ export interface SlabBatch {
   /** Header digests of the frames, 8 bytes little-endian each, in order. Owned by the receiver. */
   readonly digests: Uint8Array;
   readonly groups: readonly IndexGroup[];
+  /** Bytes of the frames, when the source writes them to its output itself: there are no pieces. */
+  readonly written?: number | undefined;
   release(): void;
 }
 
 export interface MemoryFrameSource {
   readonly regions: readonly MemoryRegion[];
-  /** Starts encoding. At most one batch is taken at a time; each is released before the next is asked for. */
-  open(position: StreamPosition, signal: AbortSignal | undefined): MemoryFrameStream;
+  /**
+   * Starts encoding. At most one batch is taken at a time; each is released before the next is asked for. A source that can writes to
+   * `output` itself; all is written when `next()` resolves to `undefined`, and nothing more when `close()` resolves.
+   */
+  open(
+    position: StreamPosition,
+    signal: AbortSignal | undefined,
+    output?: DirectOutput | undefined,
+  ): MemoryFrameStream;
 }
 
 export interface MemoryFrameStream {

@@ -225,7 +225,7 @@ export class StreamWriter {
   ): Promise<void> {
     const memoryBytes = source.regions.reduce((sum, region) => sum + region.bytes, 0n);
     const start = this.#output.position.offset;
-    const stream = source.open(this.#output.position, signal);
+    const stream = source.open(this.#output.position, signal, this.#output.direct());
     try {
       for (let batch = await stream.next(); batch !== undefined; batch = await stream.next()) {
         try {

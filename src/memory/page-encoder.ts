@@ -10,7 +10,14 @@ import type {
   StreamPosition,
 } from '../context/memory-frames.ts';
 import { CheckpointError } from '../errors/index.ts';
-import { awaitNative, callNative, type NativeSavePipeline, nativeAddon } from '../native/index.ts';
+import {
+  callNative,
+  fromNative,
+  type NativeSavePipeline,
+  nativeAddon,
+  outputErrorOf,
+} from '../native/index.ts';
+import type { DirectOutput } from '../store/store.ts';
 import { deferred } from '../util/deferred.ts';
 import type { DeltaCache } from './delta-cache.ts';
 import { checkThreads, type GuestMemory } from './guest-memory.ts';
@@ -93,7 +100,11 @@ export class PageEncoder implements MemoryFrameSource {
     return this.#memory.regions;
   }
 
-  open(position: StreamPosition, signal: AbortSignal | undefined): MemoryFrameStream {
+  open(
+    position: StreamPosition,
+    signal: AbortSignal | undefined,
+    output?: DirectOutput | undefined,
+  ): MemoryFrameStream {
     signal?.throwIfAborted();
     const { codec, ...options } = this.#options;
     const pipeline = callNative(
@@ -106,9 +117,10 @@ export class PageEncoder implements MemoryFrameSource {
           pageDigests: this.#pageDigests?.native,
           deltas: this.#deltas?.native,
           snapshot: this.#snapshot?.native,
+          output,
         }),
     );
-    return new EncoderStream(pipeline, this.#memory, signal, this.#onPages);
+    return new EncoderStream(pipeline, this.#memory, { signal, onPages: this.#onPages, output });
   }
 }
 
@@ -117,6 +129,7 @@ class EncoderStream implements MemoryFrameStream {
   readonly #signal: AbortSignal | undefined;
   readonly #onAbort = (): void => void this.close();
   readonly #onPages: ((pageCount: number) => void) | undefined;
+  readonly #output: DirectOutput | undefined;
   readonly #done = deferred();
   #closed: Promise<void> | undefined;
   #totals: MemoryTotals | undefined;
@@ -124,10 +137,17 @@ class EncoderStream implements MemoryFrameStream {
   constructor(
     pipeline: NativeSavePipeline,
     memory: GuestMemory,
-    signal: AbortSignal | undefined,
-    onPages: ((pageCount: number) => void) | undefined,
+    {
+      signal,
+      onPages,
+      output,
+    }: Pick<EncodeOptions, 'onPages'> & {
+      readonly signal: AbortSignal | undefined;
+      readonly output: DirectOutput | undefined;
+    },
   ) {
     this.#onPages = onPages;
+    this.#output = output;
     this.#pipeline = pipeline;
     this.#signal = signal;
     signal?.addEventListener('abort', this.#onAbort, { once: true });
@@ -138,22 +158,27 @@ class EncoderStream implements MemoryFrameStream {
   async next(): Promise<SlabBatch | undefined> {
     if (this.#closed !== undefined) throw this.#closedError();
     try {
-      const slabs = await awaitNative(this.#pipeline.next());
+      const slabs = await this.#pipeline.next();
       if (slabs === undefined) {
         this.#totals = this.#pipeline.totals();
         return undefined;
       }
-      const { pieces, digests, groups, pages } = slabs;
+      const { pieces, digests, groups, pages, written } = slabs;
       this.#onPages?.(pages);
       return {
         pieces,
         frameCount: digests.length / 8,
         digests,
         groups,
-        release: () => this.#pipeline.release(),
+        written,
+        release: () => {
+          if (written === undefined) this.#pipeline.release();
+        },
       };
     } catch (error) {
-      throw this.#signal?.aborted ? this.#closedError() : error;
+      if (this.#signal?.aborted) throw this.#closedError();
+      const ofOutput = outputErrorOf(error);
+      throw (ofOutput && this.#output?.failure(ofOutput)) ?? fromNative(error);
     }
   }
 

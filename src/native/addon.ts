@@ -5,6 +5,13 @@
  * `fromNative` makes CheckpointErrors of them.
  */
 import type { NativeKvmMachine, NativeKvmSupport } from './kvm.ts';
+import type {
+  NativeGroup,
+  NativeLoadOptions,
+  NativeLoadPipeline,
+  NativeSaveOptions,
+  NativeSavePipeline,
+} from './pipelines.ts';
 
 /** `[base, bytes]` of a region. */
 export type NativeRegion = readonly [base: bigint, bytes: bigint];
@@ -71,40 +78,6 @@ export interface NativeDirtyTracker {
   close(): Promise<void>;
 }
 
-export interface NativePosition {
-  readonly uuid: Uint8Array;
-  readonly epoch: bigint;
-  readonly sequence: number;
-  readonly offset: number;
-}
-
-export interface NativeTotals {
-  readonly pages: number;
-  readonly zeroPages: number;
-  readonly fillPages: number;
-  readonly storedPages: number;
-  readonly samePages: number;
-  readonly parentPages: number;
-  readonly encodedBytes: number;
-}
-
-/** A BLOCK_INDEX frame. */
-export interface NativeGroup {
-  readonly firstPage: number;
-  readonly pageCount: number;
-  readonly offset: number;
-}
-
-/** All slabs that were ready. */
-export interface NativeSlabs {
-  /** The frames of each slab, in order. */
-  readonly pieces: readonly Uint8Array[];
-  readonly digests: Uint8Array;
-  readonly groups: readonly NativeGroup[];
-  /** Pages of the whole memory that are done with these slabs. */
-  readonly pages: number;
-}
-
 /** The members of a chain, newest first, into one memory. */
 export interface NativeChainLoad {
   /** The member is complete; the next one is its parent. */
@@ -145,33 +118,6 @@ export interface NativeSnapshot {
   freeze(sideBytesMax: number, changed: NativePageSet | undefined): Promise<void>;
   counts(): { readonly faults: number; readonly savedPages: number; readonly sideBytesPeak: number };
   /** After the pipeline that encodes it. */
-  close(): Promise<void>;
-}
-
-export interface NativeSavePipeline {
-  next(): Promise<NativeSlabs | undefined>;
-  /** Gives back what the last `next()` gave, before the next one. */
-  release(): void;
-  totals(): NativeTotals;
-  close(): Promise<void>;
-}
-
-export interface NativeLoadPipeline {
-  acquire(): Promise<{ readonly buffer: number; readonly view: Uint8Array }>;
-  push(
-    buffer: number,
-    bytes: number,
-  ): {
-    readonly digests: Uint8Array;
-    /** Pages seen so far. */
-    readonly pages: number;
-    readonly ended: boolean;
-    readonly leftover?: Uint8Array;
-  };
-  giveBack(buffer: number): void;
-  finish(): Promise<NativeTotals & { readonly groups: readonly NativeGroup[] }>;
-  /** Resolves, or rejects with the first damage, when all that was pushed is done. */
-  settle(): Promise<unknown>;
   close(): Promise<void>;
 }
 
@@ -334,35 +280,8 @@ export interface NativeAddon {
   readonly MemoryCopy: new (
     target: NativeMemory,
   ) => NativeMemoryCopy;
-  readonly SavePipeline: new (
-    memory: NativeMemory,
-    options: NativePosition & {
-      readonly codec: number;
-      readonly acceleration: number;
-      readonly dedup: boolean;
-      readonly threads: number;
-      readonly slabCount: number;
-      readonly changed?: NativePageSet | undefined;
-      readonly pageDigests?: NativePageDigests | undefined;
-      readonly deltas?: NativeDeltaCache | undefined;
-      readonly snapshot?: NativeSnapshot | undefined;
-    },
-  ) => NativeSavePipeline;
-  readonly LoadPipeline: new (
-    memory: NativeMemory,
-    options: NativePosition & {
-      readonly threads: number;
-      readonly bufferCount: number;
-      /** Of each buffer; 0: the most. */
-      readonly readBytes: number;
-      readonly chain?: NativeChainLoad | undefined;
-      readonly resolve?: boolean | undefined;
-      /** DELTA_BLOCK frames are known. */
-      readonly deltas?: boolean | undefined;
-      readonly pageDigests?: NativePageDigests | undefined;
-      readonly placer?: NativeMissingPages | undefined;
-    },
-  ) => NativeLoadPipeline;
+  readonly SavePipeline: new (memory: NativeMemory, options: NativeSaveOptions) => NativeSavePipeline;
+  readonly LoadPipeline: new (memory: NativeMemory, options: NativeLoadOptions) => NativeLoadPipeline;
   /** Takes these pages out of memory. Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION where this memory cannot. */
   readonly MissingPages: new (
     memory: NativeMemory,

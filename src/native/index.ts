@@ -8,7 +8,6 @@ export type {
   NativeLazyLayer,
   NativeLazyLoader,
   NativeLazyOptions,
-  NativeLoadPipeline,
   NativeMemory,
   NativeMemoryCopy,
   NativeMissingPages,
@@ -16,15 +15,18 @@ export type {
   NativePageFetch,
   NativePageSet,
   NativeRegion,
-  NativeSavePipeline,
   NativeSharedImage,
-  NativeSlabs,
   NativeSnapshot,
   NativeStampCheck,
   NativeStampWriter,
   NativeStoredBlocks,
-  NativeTotals,
 } from './addon.ts';
 export type { NativeDeviceAccess, NativeKvmMachine, NativeKvmSupport } from './kvm.ts';
 export { hasNativeAddon, nativeAddon } from './load-addon.ts';
-export { awaitNative, callNative, fromNative } from './native-error.ts';
+export { awaitNative, callNative, fromNative, outputErrorOf } from './native-error.ts';
+export type {
+  NativeLoadPipeline,
+  NativeSavePipeline,
+  NativeSlabs,
+  NativeTotals,
+} from './pipelines.ts';

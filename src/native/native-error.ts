@@ -1,3 +1,4 @@
+import { getSystemErrorName } from 'node:util';
 import { CheckpointError, type ErrorCode, type ErrorDetails, errorTable } from '../errors/index.ts';
 
 interface NativeError extends Error {
@@ -5,6 +6,8 @@ interface NativeError extends Error {
   readonly frame?: number;
   readonly offset?: number;
   readonly page?: number;
+  readonly errno?: number;
+  readonly ofOutput?: boolean;
 }
 
 /** Makes a CheckpointError of an error of the addon; other errors pass unchanged. */
@@ -12,6 +15,13 @@ export function fromNative(error: unknown, details: ErrorDetails = {}): unknown 
   if (error instanceof CheckpointError || !isNativeError(error)) return error;
   const { frame, offset, page } = error;
   return new CheckpointError(error.code, error.message, { details: { ...details, frame, offset, page } });
+}
+
+/** The system's error, with its code as `node:fs` gives it, of an output that native threads write; undefined: it is another error. */
+export function outputErrorOf(error: unknown): Error | undefined {
+  if (!isNativeError(error) || error.ofOutput !== true) return undefined;
+  const code = error.errno === undefined ? 'EIO' : getSystemErrorName(-error.errno);
+  return Object.assign(new Error(error.message), { code });
 }
 
 /** Calls `work` and turns what it throws. */

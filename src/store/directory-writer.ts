@@ -19,7 +19,14 @@ import { type Manifest, type ManifestSegment, segmentCountMax, serializeManifest
 import { manifestName } from './manifest-file.ts';
 import { publish } from './publish.ts';
 import { segmentFileName } from './segment-file.ts';
-import type { CommitSummary, Segment, SegmentSummary, StoreWriteOptions, StoreWriter } from './store.ts';
+import type {
+  CommitSummary,
+  DirectOutput,
+  Segment,
+  SegmentSummary,
+  StoreWriteOptions,
+  StoreWriter,
+} from './store.ts';
 import { TemporaryFile } from './temporary-file.ts';
 import { isUuid } from './temporary-names.ts';
 import { urlError } from './url.ts';
@@ -125,6 +132,10 @@ class DirectoryWriter implements StoreWriter {
       });
     }
     await this.#file.append(pieces);
+  }
+
+  direct(): DirectOutput | undefined {
+    return this.#file?.direct();
   }
 
   async endSegment(summary: SegmentSummary): Promise<void> {

@@ -15,6 +15,7 @@ import { FileTemporaries } from './file-temporaries.ts';
 import { publish } from './publish.ts';
 import { closeReadable, openForReading, type ReadableFile, readAtPosition } from './readable-file.ts';
 import type {
+  DirectOutput,
   Store,
   StoreExtent,
   StoreFactory,
@@ -127,6 +128,10 @@ class FileStoreWriter implements StoreWriter {
 
   writeAll(pieces: readonly Uint8Array[]): Promise<void> {
     return this.#save.file.append(pieces);
+  }
+
+  direct(): DirectOutput | undefined {
+    return this.#save.file.direct();
   }
 
   async commit(): Promise<void> {

@@ -2,7 +2,14 @@
 import { CheckpointError } from '../errors/index.ts';
 import { isDetached } from '../util/detached.ts';
 import { fromStore, throwIfAborted } from './failure.ts';
-import type { CommitSummary, Segment, SegmentSummary, StoreWriteOptions, StoreWriter } from './store.ts';
+import type {
+  CommitSummary,
+  DirectOutput,
+  Segment,
+  SegmentSummary,
+  StoreWriteOptions,
+  StoreWriter,
+} from './store.ts';
 
 const segmentKinds: ReadonlySet<unknown> = new Set(['start', 'values', 'memory', 'end']);
 
@@ -63,6 +70,22 @@ export class GuardedWriter implements StoreWriter {
     const byteCount = full.reduce((sum, piece) => sum + piece.length, 0);
     await this.#run('writeAll', () => this.#writeInner(full));
     this.#streamBytes += byteCount;
+  }
+
+  direct(): DirectOutput | undefined {
+    this.#enter('direct');
+    const output = this.#inner.direct?.();
+    if (output === undefined) return undefined;
+    const { descriptor, position } = output;
+    return {
+      descriptor,
+      position,
+      wrote: (byteCount) => {
+        output.wrote(byteCount);
+        this.#streamBytes += byteCount;
+      },
+      failure: (error) => output.failure(error),
+    };
   }
 
   async #writeInner(pieces: readonly Uint8Array[]): Promise<void> {

@@ -2,6 +2,7 @@
  * `null:` throws everything away: what a save costs when its destination costs nothing. It cannot be read.
  */
 import { CheckpointError } from '../errors/index.ts';
+import { saveFailure } from './failure.ts';
 import type { Store, StoreFactory, StoreReader, StoreWriter } from './store.ts';
 import { urlError } from './url.ts';
 
@@ -29,4 +30,15 @@ class NullStore implements Store {
 }
 
 const nothing = async (): Promise<void> => undefined;
-const nullWriter: StoreWriter = { write: nothing, writeAll: nothing, commit: nothing, abort: nothing };
+const nullWriter: StoreWriter = {
+  write: nothing,
+  writeAll: nothing,
+  direct: () => ({
+    descriptor: undefined,
+    position: 0,
+    wrote: () => undefined,
+    failure: (error) => saveFailure(error, 'cannot write', {}),
+  }),
+  commit: nothing,
+  abort: nothing,
+};

@@ -5,6 +5,7 @@
  * Third-party stores implement `Store` and register with `registerStore`. Every implementation passes
  * `test/conformance/store.suite.ts`.
  */
+import type { CheckpointError } from '../errors/index.ts';
 import type { StoreClaims } from './claims.ts';
 
 /** Facts about the checkpoint that is about to be written. */
@@ -64,10 +65,27 @@ export interface StoreWriter {
    * Optional: without it `write` is called for each piece.
    */
   writeAll?(pieces: readonly Uint8Array[]): Promise<void>;
+  /**
+   * Where the bytes that follow go, for native threads that write them without JavaScript, in any order. Until they are done nothing
+   * but the result is called. Absent, or `undefined`, when the store cannot: then `writeAll` and `write` are called. Optional.
+   */
+  direct?(): DirectOutput | undefined;
   /** Makes the checkpoint visible, and durable where the store is durable. */
   commit(summary: CommitSummary): Promise<void>;
   /** Drops everything written. Safe after a failure of any other call, and when called twice. */
   abort(): Promise<void>;
+}
+
+/** A place in an open file that takes bytes of a stream, or nowhere. */
+export interface DirectOutput {
+  /** It is duplicated before it is used. Undefined: the bytes are thrown away. */
+  readonly descriptor: number | undefined;
+  /** Of the next byte in the file. */
+  readonly position: number;
+  /** So many bytes more are written, or about to be: all are before anything else is called. */
+  wrote(byteCount: number): void;
+  /** A write failed with this error, which has an errno code as `code`: the store's error for it. */
+  failure(error: Error): CheckpointError;
 }
 
 /** Where consecutive bytes of a stream are, for native threads: in an open file, or in memory that does not change any more. */

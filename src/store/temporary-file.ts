@@ -7,6 +7,7 @@ import { constants } from 'node:fs';
 import { CheckpointError, type ErrorDetails, fromSystemError } from '../errors/index.ts';
 import { flushFailure, saveFailure } from './failure.ts';
 import { errnoOf, type FileStatus, type FileSystem, type OpenFile } from './file-system.ts';
+import type { DirectOutput } from './store.ts';
 
 const createFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 const fileMode = 0o600;
@@ -61,6 +62,20 @@ export class TemporaryFile {
       this.#byteCount += written;
       rest = withoutFirst(rest, written);
     }
+  }
+
+  /** The file from its end on, for native threads; `undefined` where there is no descriptor. */
+  direct(): DirectOutput | undefined {
+    const { descriptor } = this.#opened();
+    if (descriptor === undefined) return undefined;
+    return {
+      descriptor,
+      position: this.#byteCount,
+      wrote: (byteCount) => {
+        this.#byteCount += byteCount;
+      },
+      failure: (error) => saveFailure(error, 'cannot write', this.#details),
+    };
   }
 
   /**

@@ -8,6 +8,7 @@ import type { Segment, Store, StoreReader } from '../../src/store/index.ts';
 import { isSame, load, noise, sampleStream, save, writeSegments } from '../store/support/sample-stream.ts';
 import { detached, outOfBounds } from '../support/lost-memory.ts';
 import { describeClaims } from './store-claims.suite.ts';
+import { describeDirectOutput } from './store-direct.suite.ts';
 
 /** One place for one checkpoint, fresh for each test. */
 export interface StoreSubject {
@@ -36,6 +37,7 @@ export function describeStore(
     describeVisibility(makeSubject);
     describeBytes(makeSubject);
     describeRules(makeSubject);
+    describeDirectOutput(makeSubject);
     if (traits.randomAccess) describeRandomAccess(makeSubject);
     if (traits.removes ?? true) describeRemoval(makeSubject);
     if (traits.claims ?? true) describeClaims(makeSubject);

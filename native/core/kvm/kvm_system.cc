@@ -47,10 +47,6 @@ Error Unsupported(std::string why, int system_errno = 0) {
 
 }  // namespace
 
-OwnedFd::~OwnedFd() {
-  if (fd_ >= 0) close(fd_);
-}
-
 int KvmIoctl(int fd, unsigned long request, void* argument) {
   int result;
   do {

@@ -17,25 +17,10 @@
 #include <utility>
 #include <vector>
 
+#include "core/base/owned_fd.h"
 #include "core/base/result.h"
 
 namespace chkpt {
-
-// A descriptor that is closed with its owner.
-class OwnedFd {
- public:
-  explicit OwnedFd(int fd = -1) : fd_(fd) {}
-  ~OwnedFd();
-  OwnedFd(OwnedFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  OwnedFd& operator=(OwnedFd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // ioctl() that retries EINTR: for everything but KVM_RUN.
 int KvmIoctl(int fd, unsigned long request, void* argument);

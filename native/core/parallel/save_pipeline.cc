@@ -44,7 +44,8 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
       (chosen.deltas == nullptr || chosen.deltas->page_count() == memory->page_count()) &&
       (chosen.guard == nullptr || chosen.guard->memory() == memory);
   if (!fits) return Error{.code = ErrorCode::kFormat, .message = "pages of another memory"};
-  const bool copies_only = chosen.encode.codec == BlockCodec::kRaw && !chosen.encode.dedup;
+  const bool copies_only =
+      chosen.encode.codec == BlockCodec::kRaw && !chosen.encode.dedup && chosen.output == nullptr;
   const unsigned spare_slabs = copies_only ? kSpareSlabsRaw : kSpareSlabs;
   if (chosen.slab_count == 0) chosen.slab_count = chosen.threads + spare_slabs;
   if (chosen.slab_count < chosen.threads + 1) chosen.slab_count = chosen.threads + 1;
@@ -158,6 +159,13 @@ Slab* SavePipeline::TakeFreeSlab() {
 
 Slab* SavePipeline::WaitForFreeSlab() {
   std::unique_lock lock(mutex_);
+  // A slab that was left for more to come is the only one that nobody else frees.
+  while (options_.output != nullptr && free_.empty() && !ready_.empty() && !cancelled_) {
+    const std::vector<PlacedSlab> slabs = TakeReady(true);
+    lock.unlock();
+    WriteOut(slabs);
+    lock.lock();
+  }
   // Whoever takes slabs may have been left asleep for the sake of a batch.
   if (free_.empty() && !ready_.empty() && std::exchange(waiting_, false)) notify_();
   slab_freed_.wait(lock, [this] { return !free_.empty() || cancelled_; });
@@ -195,18 +203,83 @@ void SavePipeline::Submit(EncodedChunk chunk) {
     lock.lock();
     appending_ = false;
     ++append_turn_;
-    if (next.slab->bytes == 0 || (!ready_.empty() && Pack(*next.slab, *ready_.back()))) {
-      free_.push_back(next.slab);
-      slab_freed_.notify_one();
-    } else {
-      ready_.push_back(next.slab);
-    }
+    Append(next.slab);
     if (next.ticket.region == nullptr) finished_ = true;
   }
-  const bool news = waiting_ && (finished_ || ready_.size() >= batch_);
-  if (news) waiting_ = false;
+  if (options_.output != nullptr) {
+    const std::vector<PlacedSlab> slabs = TakeReady(finished_ || free_.empty());
+    lock.unlock();
+    WriteOut(slabs);
+    return;
+  }
+  const bool news = HasNews();
   lock.unlock();
   if (news) notify_();
+}
+
+void SavePipeline::Append(Slab* slab) {
+  if (options_.output != nullptr && slab->bytes != 0) {
+    written_.bytes += slab->bytes;
+    written_.pages = slab->pages;
+    written_.digests.insert(written_.digests.end(), slab->digests.begin(), slab->digests.end());
+    written_.groups.insert(written_.groups.end(), slab->groups.begin(), slab->groups.end());
+  }
+  if (slab->bytes == 0 || (!ready_.empty() && Pack(*slab, *ready_.back()))) {
+    free_.push_back(slab);
+    slab_freed_.notify_one();
+  } else {
+    ready_.push_back(slab);
+  }
+}
+
+std::vector<SavePipeline::PlacedSlab> SavePipeline::TakeReady(bool all) {
+  std::vector<PlacedSlab> taken;
+  std::size_t count = ready_.size();
+  if (!all && count > 0) {
+    const Slab& last = *ready_.back();
+    if (last.begin + last.bytes + kPackBytesMax <= kSlabBytes && last.bytes <= kSlabBytes / 4)
+      --count;
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    taken.push_back({ready_[i], ready_offset_});
+    ready_offset_ += ready_[i]->bytes;
+  }
+  ready_.erase(ready_.begin(), ready_.begin() + static_cast<std::ptrdiff_t>(count));
+  writing_ += static_cast<unsigned>(count);
+  return taken;
+}
+
+void SavePipeline::WriteOut(const std::vector<PlacedSlab>& slabs) {
+  for (const auto& [slab, offset] : slabs) {
+    Status written = Ok();
+    if (!cancelled_.load(std::memory_order_relaxed)) {
+      written = options_.output->Write(offset, {slab->data + slab->begin, slab->bytes});
+    }
+    if (!written.ok()) Fail(std::move(written.error()), true);
+    const std::lock_guard lock(mutex_);
+    --writing_;
+    free_.push_back(slab);
+    slab_freed_.notify_one();
+  }
+  bool news = false;
+  {
+    const std::lock_guard lock(mutex_);
+    news = HasNews();
+  }
+  if (news) notify_();
+}
+
+bool SavePipeline::HasNews() {
+  if (!waiting_) return false;
+  if (options_.output == nullptr) {
+    if (!finished_ && ready_.size() < batch_) return false;
+  } else if (!finished_) {
+    if (std::chrono::steady_clock::now() - told_ < kTellEvery) return false;
+  } else if (writing_ != 0 || !ready_.empty()) {
+    return false;
+  }
+  waiting_ = false;
+  return true;
 }
 
 bool SavePipeline::Pack(const Slab& slab, Slab& before) {
@@ -222,20 +295,36 @@ bool SavePipeline::Pack(const Slab& slab, Slab& before) {
 
 SavePipeline::Polled SavePipeline::Poll() {
   const std::lock_guard lock(mutex_);
-  if (error_) return {.state = State::kFailed, .slabs = {}, .error = *error_};
+  if (error_) return {.state = State::kFailed, .error = *error_, .output_failed = output_failed_};
   if (cancelled_) {
     return {.state = State::kFailed,
-            .slabs = {},
             .error = {.code = ErrorCode::kAborted, .message = "save cancelled"}};
   }
+  if (options_.output != nullptr) return PollWritten();
   if (!ready_.empty()) {
     for (Slab* slab : ready_) slab->taken = true;
-    Polled polled{.state = State::kSlabs, .slabs = {ready_.begin(), ready_.end()}, .error = {}};
+    Polled polled{.state = State::kSlabs, .slabs = {ready_.begin(), ready_.end()}};
     ready_.clear();
     return polled;
   }
   waiting_ = !finished_;
-  return {.state = finished_ ? State::kFinished : State::kPending, .slabs = {}, .error = {}};
+  return {.state = finished_ ? State::kFinished : State::kPending};
+}
+
+SavePipeline::Polled SavePipeline::PollWritten() {
+  const bool all = finished_ && writing_ == 0 && ready_.empty();
+  if (all && written_.digests.empty()) return {.state = State::kFinished};
+  const auto now = std::chrono::steady_clock::now();
+  if (!all && now - told_ < kTellEvery) {
+    waiting_ = true;
+    return {.state = State::kPending};
+  }
+  told_ = now;
+  if (written_.digests.empty()) {
+    waiting_ = true;
+    return {.state = State::kPending};
+  }
+  return {.state = State::kWritten, .written = std::exchange(written_, {.pages = written_.pages})};
 }
 
 void SavePipeline::Release(std::span<const Slab* const> slabs) {
@@ -247,10 +336,13 @@ void SavePipeline::Release(std::span<const Slab* const> slabs) {
   slab_freed_.notify_all();
 }
 
-void SavePipeline::Fail(Error error) {
+void SavePipeline::Fail(Error error, bool of_output) {
   {
     const std::lock_guard lock(mutex_);
-    if (!error_ && !cancelled_) error_ = std::move(error);
+    if (!error_ && !cancelled_) {
+      error_ = std::move(error);
+      output_failed_ = of_output;
+    }
     cancelled_ = true;
     slab_freed_.notify_all();
     turn_changed_.notify_all();
@@ -261,7 +353,7 @@ void SavePipeline::Fail(Error error) {
 void SavePipeline::Cancel() {
   {
     const std::lock_guard lock(mutex_);
-    if (finished_ && ready_.empty()) return;
+    if (finished_ && ready_.empty() && writing_ == 0) return;
     cancelled_ = true;
     slab_freed_.notify_all();
     turn_changed_.notify_all();

@@ -7,6 +7,9 @@
 // always has one and a consumer that stops taking slabs stops the workers. Output does not depend
 // on the number of threads.
 //
+// With an `output` workers write finished slabs there themselves, and the caller only hears what
+// was written: about every 20 ms, however fast that is.
+//
 // Ownership: shares the GuestMemory; owns its threads and slabs. Slabs get their buffers when they
 // are first used; at its end those that are not with the caller go back to the pool. Thread safety:
 // all public methods from any thread. `notify` is called from worker threads after a Poll that had
@@ -18,6 +21,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -31,6 +35,7 @@
 #include "core/parallel/chunk_encoder.h"
 #include "core/parallel/delta_cache.h"
 #include "core/parallel/frame_sequencer.h"
+#include "core/parallel/slab_output.h"
 #include "core/parallel/worker_threads.h"
 
 namespace chkpt {
@@ -39,10 +44,13 @@ namespace chkpt {
 // More of them where a chunk is only copied, and a consumer is wanted many times as often; without
 // the table of equal pages that takes no more memory.
 inline constexpr unsigned kSpareSlabs = 4;
-inline constexpr unsigned kSpareSlabsRaw = 20;
+inline constexpr unsigned kSpareSlabsRaw = 12;
 
 // Frames of a chunk that may move to another slab: a copy of a few microseconds.
 inline constexpr std::size_t kPackBytesMax = 64u << 10;
+
+// How often a caller hears of what was written to an output.
+inline constexpr std::chrono::milliseconds kTellEvery{20};
 
 struct SaveOptions {
   StreamPosition position{};
@@ -62,6 +70,8 @@ struct SaveOptions {
   // Frozen: the pages are encoded as they were then. It is thawed by the caller, when no thread is
   // left. Of the same memory.
   std::shared_ptr<WriteGuard> guard = nullptr;
+  // Where workers write slabs; null: the caller takes them.
+  std::shared_ptr<const SlabOutput> output = nullptr;
   // Where slabs, staging and tables come from and go back to. Null: a pool of its own.
   std::shared_ptr<BufferPool> buffers = nullptr;
 };
@@ -75,11 +85,20 @@ class SavePipeline {
   SavePipeline(const SavePipeline&) = delete;
   SavePipeline& operator=(const SavePipeline&) = delete;
 
-  enum class State : std::uint8_t { kPending, kSlabs, kFinished, kFailed };
+  // Frames in stream order that have left, or are about to leave, for the output.
+  struct Written {
+    std::uint64_t bytes = 0;
+    std::uint64_t pages = 0;               // of the whole memory, done so far
+    std::vector<std::uint64_t> digests{};  // header digests, one per frame
+    std::vector<IndexGroup> groups{};
+  };
+  enum class State : std::uint8_t { kPending, kSlabs, kWritten, kFinished, kFailed };
   struct Polled {
     State state = State::kPending;
-    std::vector<const Slab*> slabs;  // kSlabs: all that are ready, the caller's until Release
-    Error error;                     // kFailed; kAborted after Cancel
+    std::vector<const Slab*> slabs{};  // kSlabs: all that are ready, the caller's until Release
+    Written written{};                 // kWritten, with an output; all is there with kFinished
+    Error error{};                     // kFailed; kAborted after Cancel
+    bool output_failed = false;        // kFailed: it is the output's error
   };
   Polled Poll();
   void Release(std::span<const Slab* const> slabs);
@@ -98,6 +117,12 @@ class SavePipeline {
   SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOptions& options,
                std::function<void()> notify);
 
+  // A slab and where it goes, bytes from the start of the output.
+  struct PlacedSlab {
+    Slab* slab;
+    std::uint64_t offset;
+  };
+
   void Work(ChunkEncoder& encoder);
   Slab* TakeFreeSlab();
   Slab* WaitForFreeSlab();
@@ -105,10 +130,18 @@ class SavePipeline {
   bool WaitForDedupTurn(std::uint64_t order);
   void PassDedupTurn();
   void Submit(EncodedChunk chunk);
+  void Append(Slab* slab);
+  // With an output: what is ready but for a last slab that has room, or all of it.
+  std::vector<PlacedSlab> TakeReady(bool all);
+  // REQUIRES: mutex_ is not held.
+  void WriteOut(const std::vector<PlacedSlab>& slabs);
+  Polled PollWritten();
+  // Whether a caller who waits is to be told; then it does not wait any more.
+  bool HasNews();
   // Moves the frames of a small slab behind those of the ready one before it, if they fit: the
   // consumer is then not asked for each chunk that has a few pages. REQUIRES: mutex_ is held.
   static bool Pack(const Slab& slab, Slab& before);
-  void Fail(Error error);
+  void Fail(Error error, bool of_output = false);
 
   const std::shared_ptr<GuestMemory> memory_;
   const SaveOptions options_;
@@ -128,6 +161,11 @@ class SavePipeline {
   std::vector<Slab> slabs_;
   std::vector<Slab*> free_;
   std::vector<Slab*> ready_;
+  // With an output.
+  Written written_;                 // not told yet
+  std::uint64_t ready_offset_ = 0;  // of the first of ready_
+  unsigned writing_ = 0;            // slabs that are being written
+  std::chrono::steady_clock::time_point told_{};
   // Encoded chunks by order % slab count; each claimed chunk holds a slab, so there is room for
   // all.
   std::vector<std::optional<EncodedChunk>> reorder_;
@@ -137,6 +175,7 @@ class SavePipeline {
   bool waiting_ = false;  // the last Poll had nothing
   bool finished_ = false;
   std::optional<Error> error_;
+  bool output_failed_ = false;  // error_ is the output's
   FrameSequencer sequencer_;
 
   WorkerThreads threads_;  // last: joined before anything they use is destroyed
