@@ -1,5 +1,7 @@
 #include "binding/load_wrap.h"
 
+#include <algorithm>
+#include <climits>
 #include <cstring>
 #include <utility>
 
@@ -15,6 +17,8 @@ void LoadWrap::Define(Napi::Env env, Napi::Object exports) {
       DefineClass(env, "LoadPipeline",
                   {
                       InstanceMethod<&LoadWrap::Acquire>("acquire"),
+                      InstanceMethod<&LoadWrap::Feed>("feed"),
+                      InstanceMethod<&LoadWrap::Fed>("fed"),
                       InstanceMethod<&LoadWrap::Push>("push"),
                       InstanceMethod<&LoadWrap::GiveBack>("giveBack"),
                       InstanceMethod<&LoadWrap::Finish>("finish"),
@@ -63,12 +67,16 @@ LoadWrap::LoadWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
 }
 
 Napi::Value LoadWrap::WaitFor(Napi::Env env, Waiting waiting) {
-  if (pipeline() == nullptr || busy()) return ThrowType(env, "pipeline is closed or busy");
+  const bool is_its_turn = feeding_ == (waiting == Waiting::kFed);
+  if (pipeline() == nullptr || busy() || !is_its_turn) {
+    return ThrowType(env, "pipeline is closed or busy");
+  }
   waiting_ = waiting;
   return Wait(env);
 }
 
 bool LoadWrap::TrySettle(Napi::Env env) {
+  if (waiting_ == Waiting::kFed) return SettleFed(env);
   const LoadPipeline::Polled polled = pipeline()->Poll();
   if (polled.state == LoadPipeline::State::kFailed) return Reject(ToJs(env, polled.error));
   if (waiting_ == Waiting::kBuffer) return SettleBuffer(env);
@@ -76,6 +84,29 @@ bool LoadWrap::TrySettle(Napi::Env env) {
   const Napi::Object totals = TotalsToJs(env, pipeline()->totals());
   totals.Set("groups", GroupsToJs(env, pipeline()->groups()));
   return Resolve(totals);
+}
+
+// Damage that workers find is told when the caller asks for the next buffer, or the end.
+bool LoadWrap::SettleFed(Napi::Env env) {
+  std::optional<LoadPipeline::Fed> fed = pipeline()->PollFed();
+  if (!fed && pipeline()->cancelled()) {
+    return Reject(ToJs(env, {.code = ErrorCode::kAborted, .message = "load cancelled"}));
+  }
+  if (!fed) return false;
+  feeding_ = !fed->over;
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("digests", DigestsToJs(env, fed->digests));
+  object.Set("bytes", Number(env, fed->bytes));
+  object.Set("pages", Number(env, fed->pages));
+  object.Set("over", Napi::Boolean::New(env, fed->over));
+  object.Set("ended", Napi::Boolean::New(env, fed->ended));
+  if (fed->ended) {
+    Napi::Uint8Array leftover = Napi::Uint8Array::New(env, fed->leftover.size());
+    std::copy(fed->leftover.begin(), fed->leftover.end(), leftover.Data());
+    object.Set("leftover", leftover);
+  }
+  if (fed->error) object.Set("error", ToJs(env, *fed->error));
+  return Resolve(object);
 }
 
 bool LoadWrap::SettleBuffer(Napi::Env env) {
@@ -101,7 +132,7 @@ Napi::Value LoadWrap::BufferToJs(Napi::Env env, std::size_t buffer) {
 
 std::optional<std::size_t> LoadWrap::TakenBuffer(const Napi::Value& value) {
   const auto index = ToUint64(value);
-  if (pipeline() == nullptr || !index || *index >= taken_.size() || !taken_[*index]) {
+  if (pipeline() == nullptr || feeding_ || !index || *index >= taken_.size() || !taken_[*index]) {
     return std::nullopt;
   }
   return *index;
@@ -109,6 +140,30 @@ std::optional<std::size_t> LoadWrap::TakenBuffer(const Napi::Value& value) {
 
 Napi::Value LoadWrap::Acquire(const Napi::CallbackInfo& info) {
   return WaitFor(info.Env(), Waiting::kBuffer);
+}
+
+Napi::Value LoadWrap::Feed(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto file = ToUint64(info[0]);
+  const auto position = ToUint64(info[1]);
+  const auto bytes = ToUint64(info[2]);
+  if (pipeline() == nullptr || busy() || feeding_) {
+    return ThrowType(env, "pipeline is closed or busy");
+  }
+  if (!file || *file > INT_MAX || !position || !bytes) {
+    return ThrowType(env, "a descriptor, a position and a number of bytes expected");
+  }
+  Status status = pipeline()->Feed(static_cast<int>(*file), *position, *bytes);
+  if (!status.ok()) {
+    Throw(env, status.error());
+    return {};
+  }
+  feeding_ = true;
+  return env.Undefined();
+}
+
+Napi::Value LoadWrap::Fed(const Napi::CallbackInfo& info) {
+  return WaitFor(info.Env(), Waiting::kFed);
 }
 
 Napi::Value LoadWrap::Push(const Napi::CallbackInfo& info) {
@@ -151,7 +206,7 @@ Napi::Value LoadWrap::GiveBack(const Napi::CallbackInfo& info) {
 
 Napi::Value LoadWrap::Finish(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (pipeline() == nullptr) return ThrowType(env, "pipeline is closed");
+  if (pipeline() == nullptr || feeding_) return ThrowType(env, "pipeline is closed or busy");
   Status status = pipeline()->PushEnd();
   if (!status.ok()) {
     Throw(env, status.error());
@@ -161,7 +216,9 @@ Napi::Value LoadWrap::Finish(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value LoadWrap::Settle(const Napi::CallbackInfo& info) {
-  if (pipeline() == nullptr) return ThrowType(info.Env(), "pipeline is closed");
+  if (pipeline() == nullptr || feeding_) {
+    return ThrowType(info.Env(), "pipeline is closed or busy");
+  }
   pipeline()->StopInput();
   return WaitFor(info.Env(), Waiting::kEnd);
 }

@@ -24,13 +24,16 @@ class LoadWrap : public PipelineWrap<LoadWrap, LoadPipeline> {
 
  private:
   Napi::Value Acquire(const Napi::CallbackInfo& info);
+  Napi::Value Feed(const Napi::CallbackInfo& info);
+  Napi::Value Fed(const Napi::CallbackInfo& info);
+  bool SettleFed(Napi::Env env);
   Napi::Value Push(const Napi::CallbackInfo& info);
   Napi::Value GiveBack(const Napi::CallbackInfo& info);
   Napi::Value Finish(const Napi::CallbackInfo& info);
   Napi::Value Settle(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
 
-  enum class Waiting { kNothing, kBuffer, kEnd };
+  enum class Waiting { kNothing, kBuffer, kFed, kEnd };
   Napi::Value WaitFor(Napi::Env env, Waiting waiting);
   bool TrySettle(Napi::Env env) override;
   bool SettleBuffer(Napi::Env env);
@@ -38,6 +41,7 @@ class LoadWrap : public PipelineWrap<LoadWrap, LoadPipeline> {
   std::optional<std::size_t> TakenBuffer(const Napi::Value& value);
 
   Waiting waiting_ = Waiting::kNothing;
+  bool feeding_ = false;     // buffers are a thread's
   std::vector<bool> taken_;  // by buffer index
 };
 

@@ -88,6 +88,19 @@ export interface MemoryFrameInput {
   readonly buffered: Uint8Array;
   /** Reads on, as `StoreReader.read`. */
   read(target: Uint8Array): Promise<number>;
+  /** Behind `buffered`: the next bytes in an open file, for a sink that reads them itself. */
+  readonly direct?: DirectInput | undefined;
+}
+
+export interface DirectInput {
+  /** Duplicated before use. */
+  readonly descriptor: number;
+  /** Of the next byte in the file. */
+  readonly position: number;
+  /** As far as this file goes. */
+  readonly bytes: number;
+  /** So many were read: `read` goes on behind them. */
+  took(byteCount: number): void;
 }
 
 /** What a sink did. */

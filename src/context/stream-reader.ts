@@ -28,7 +28,7 @@ import { contextCountMax, pageBytes, tagCountMax, valueBytesMax } from '../limit
 import type { StoreReader } from '../store/store.ts';
 import type { AlignedAllocator } from '../util/aligned-buffer.ts';
 import { GrowingBytes } from '../util/growing-bytes.ts';
-import type { MemoryFrameSink } from './memory-frames.ts';
+import type { DirectInput, MemoryFrameSink } from './memory-frames.ts';
 import { callStore, checkAborted } from './store-call.ts';
 import { type MemoryExtent, readTail } from './stream-tail.ts';
 
@@ -308,6 +308,9 @@ export class StreamReader {
         pulled += count;
         return count;
       },
+      direct: this.#direct(queue.offset + buffered.length, (byteCount) => {
+        pulled += byteCount;
+      }),
     };
     const onDigests = (digests: Uint8Array, frameCount: number): void => {
       this.#rootHash.update(digests);
@@ -324,6 +327,30 @@ export class StreamReader {
     this.#totals = totals;
     this.#phase = 'pages-done';
     return totals;
+  }
+
+  /** Where native threads can read on, from an offset of the stream. */
+  #direct(offset: number, took: (byteCount: number) => void): DirectInput | undefined {
+    const reader = this.#reader;
+    const { skip } = reader;
+    if (skip === undefined) return undefined;
+    let start = 0;
+    for (const extent of reader.extents?.() ?? []) {
+      const before = offset - start;
+      start += extent.bytes;
+      if (start <= offset) continue;
+      if (!('descriptor' in extent)) return undefined;
+      return {
+        descriptor: extent.descriptor,
+        position: extent.position + before,
+        bytes: extent.bytes - before,
+        took: (byteCount) => {
+          reader.skip?.(byteCount);
+          took(byteCount);
+        },
+      };
+    }
+    return undefined;
   }
 
   /** When pages are missing, tells a stream that ends early from one that is wrong. */

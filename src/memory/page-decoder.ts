@@ -3,6 +3,7 @@
  * load pipeline straight into memory. JavaScript sees whole buffers, never frames.
  */
 import type {
+  DirectInput,
   MemoryFrameInput,
   MemoryFrameResult,
   MemoryFrameSink,
@@ -10,7 +11,14 @@ import type {
   StreamPosition,
 } from '../context/memory-frames.ts';
 import { CheckpointError } from '../errors/index.ts';
-import { awaitNative, callNative, type NativeLoadPipeline, nativeAddon } from '../native/index.ts';
+import {
+  awaitNative,
+  callNative,
+  fromNative,
+  type NativeFed,
+  type NativeLoadPipeline,
+  nativeAddon,
+} from '../native/index.ts';
 import type { ArrivingPages } from './arriving-pages.ts';
 import type { ChainLoad } from './chain-load.ts';
 import { checkThreads, GuestMemory } from './guest-memory.ts';
@@ -128,6 +136,8 @@ class Pump {
 
   async run(): Promise<MemoryFrameResult> {
     await this.#pushBuffered();
+    if (this.#leftover === undefined && this.#input.direct !== undefined)
+      await this.#feed(this.#input.direct);
     while (this.#leftover === undefined) {
       const { buffer, view } = await awaitNative(this.#pipeline.acquire());
       const bytes = await this.#input.read(view);
@@ -167,15 +177,37 @@ class Pump {
     }
   }
 
+  /** As far as a thread can read by itself: where it stopped, `read` goes on, and says why it cannot. */
+  async #feed({ descriptor, position, bytes, took }: DirectInput): Promise<void> {
+    callNative(() => this.#pipeline.feed(descriptor, position, bytes));
+    for (let isOver = false; !isOver; ) {
+      const fed = await awaitNative(this.#pipeline.fed());
+      this.#signal?.throwIfAborted();
+      isOver = fed.over;
+      took(fed.bytes);
+      this.#pushedBytes += fed.bytes;
+      this.#note(fed);
+      if (fed.error !== undefined) await this.#failFirst(fromNative(fed.error));
+    }
+  }
+
+  #note({
+    digests,
+    pages,
+    ended,
+    leftover,
+  }: Pick<NativeFed, 'digests' | 'pages' | 'ended' | 'leftover'>): void {
+    const frameCount = digests.length / 8;
+    this.#frameCount += frameCount;
+    this.#onDigests(digests, frameCount);
+    this.#onPages?.(pages);
+    if (ended) this.#leftover = leftover ?? new Uint8Array(0);
+  }
+
   async #push(buffer: number, bytes: number): Promise<void> {
     this.#pushedBytes += bytes;
     try {
-      const pushed = callNative(() => this.#pipeline.push(buffer, bytes));
-      const frameCount = pushed.digests.length / 8;
-      this.#frameCount += frameCount;
-      this.#onDigests(pushed.digests, frameCount);
-      this.#onPages?.(pushed.pages);
-      if (pushed.ended) this.#leftover = pushed.leftover ?? new Uint8Array(0);
+      this.#note(callNative(() => this.#pipeline.push(buffer, bytes)));
     } catch (error) {
       await this.#failFirst(error);
     }

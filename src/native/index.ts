@@ -25,6 +25,7 @@ export type { NativeDeviceAccess, NativeKvmMachine, NativeKvmSupport } from './k
 export { hasNativeAddon, nativeAddon } from './load-addon.ts';
 export { awaitNative, callNative, fromNative, outputErrorOf } from './native-error.ts';
 export type {
+  NativeFed,
   NativeLoadPipeline,
   NativeSavePipeline,
   NativeSlabs,

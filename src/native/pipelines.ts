@@ -79,6 +79,20 @@ export interface NativeSavePipeline {
   close(): Promise<void>;
 }
 
+/** What was read and pushed since the last one. */
+export interface NativeFed {
+  readonly digests: Uint8Array;
+  readonly bytes: number;
+  /** Pages seen so far. */
+  readonly pages: number;
+  /** The stretch has come to its end, or guest memory, or the file could not be read on, or there is an error. */
+  readonly over: boolean;
+  readonly ended: boolean;
+  readonly leftover?: Uint8Array;
+  /** Of `push`. */
+  readonly error?: unknown;
+}
+
 export interface NativeLoadPipeline {
   acquire(): Promise<{ readonly buffer: number; readonly view: Uint8Array }>;
   push(
@@ -92,6 +106,9 @@ export interface NativeLoadPipeline {
     readonly leftover?: Uint8Array;
   };
   giveBack(buffer: number): void;
+  /** Reads and pushes the next `bytes` of an open file on a thread; until `fed()` says that it is over, nothing else is called. */
+  feed(descriptor: number, position: number, bytes: number): void;
+  fed(): Promise<NativeFed>;
   finish(): Promise<NativeTotals & { readonly groups: readonly NativeGroup[] }>;
   /** Resolves, or rejects with the first damage, when all that was pushed is done. */
   settle(): Promise<unknown>;

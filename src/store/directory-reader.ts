@@ -146,6 +146,10 @@ class DirectoryReader implements StoreReader {
     return extents;
   }
 
+  skip(byteCount: number): void {
+    this.#position += byteCount;
+  }
+
   async close(): Promise<void> {
     let failure: unknown;
     for (const { file, details } of this.#parts) {

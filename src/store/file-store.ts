@@ -199,6 +199,10 @@ class FileStoreReader implements StoreReader {
     return descriptor === undefined ? undefined : [{ bytes: this.byteLength, descriptor, position: 0 }];
   }
 
+  skip(byteCount: number): void {
+    this.#position += byteCount;
+  }
+
   close(): Promise<void> {
     return closeReadable(this.#opened.file, this.#details);
   }

@@ -108,4 +108,9 @@ export class GuardedRandomReader extends GuardedReader {
     const bytes = extents?.reduce((sum, extent) => sum + extent.bytes, 0);
     return bytes === this.byteLength ? extents : undefined;
   }
+
+  /** Present where the store has it. */
+  get skip(): ((byteCount: number) => void) | undefined {
+    return this.inner.skip === undefined ? undefined : (byteCount) => this.inner.skip?.(byteCount);
+  }
 }

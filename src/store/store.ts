@@ -116,6 +116,8 @@ export interface StoreReader {
    * `undefined`, when the store cannot.
    */
   extents?(): readonly StoreExtent[] | undefined;
+  /** With `extents`: so many of the next bytes were read there, and `read` goes on behind them. Optional. */
+  skip?(byteCount: number): void;
   /**
    * The stream was verified as a whole and, where it was to be kept, is kept: for a sender who waits to hear it. After the last `read`,
    * once. Optional.

@@ -70,6 +70,7 @@ LoadPipeline::LoadPipeline(std::shared_ptr<GuestMemory> memory, const LoadOption
       buffers_(options.buffer_count),
       taken_(options.buffer_count, false),
       jobs_of_buffer_(options.buffer_count, 0),
+      feeder_(notify_),
       threads_(notify_) {
   memory_->MarkUsed();
   for (std::size_t i = buffers_.size(); i-- > 0;) free_.push_back(i);
@@ -83,27 +84,42 @@ LoadPipeline::~LoadPipeline() {
   }
 }
 
+// A thread that feeds starts workers: none is left behind those that were waited for.
+bool LoadPipeline::AllDone() {
+  const bool fed = feeder_.AllDone();
+  return threads_.AllDone() && fed;
+}
+
+void LoadPipeline::Join() {
+  feeder_.Join();
+  threads_.Join();
+}
+
 Result<std::optional<std::size_t>> LoadPipeline::TakeBuffer() {
-  std::optional<std::size_t> index;
+  std::size_t index = 0;
   {
     const std::lock_guard lock(mutex_);
     waiting_ = free_.empty();
-    if (waiting_) return index;
+    if (waiting_) return std::optional<std::size_t>();
     index = free_.back();
     free_.pop_back();
   }
-  std::shared_ptr<Buffer>& buffer = buffers_[*index];
+  return Prepare(index);
+}
+
+Result<std::optional<std::size_t>> LoadPipeline::Prepare(std::size_t index) {
+  std::shared_ptr<Buffer>& buffer = buffers_[index];
   if (buffer == nullptr || buffer->spoiled()) {
     auto taken = options_.buffers->Take(kHeadroomBytes + options_.read_bytes,
                                         memory_->page_count() >= kHugeBufferPages);
     if (!taken.ok()) {
-      Return(*index);
+      Return(index);
       return taken.error();
     }
     buffer = std::move(taken.value());
   }
-  taken_[*index] = true;
-  return index;
+  taken_[index] = true;
+  return std::optional<std::size_t>(index);
 }
 
 std::uint8_t* LoadPipeline::ReadArea(std::size_t buffer) const {
@@ -277,6 +293,7 @@ void LoadPipeline::Complete(Job& job, const PageTotals& totals, std::optional<Er
     job.done = true;
     if (--jobs_of_buffer_[job.buffer] == 0) {
       free_.push_back(job.buffer);
+      buffer_freed_.notify_one();
       news = std::exchange(waiting_, false);
     }
     while (!in_flight_.empty() && in_flight_.front()->done) {
@@ -286,6 +303,7 @@ void LoadPipeline::Complete(Job& job, const PageTotals& totals, std::optional<Er
     frontier_ = in_flight_.empty() ? kUnknown : in_flight_.front()->first_page;
     frontier_moved_.notify_all();
     news = news || (input_ended_ && in_flight_.empty()) || error_.has_value();
+    if (error_) buffer_freed_.notify_one();
   }
   if (news) notify_();
 }
@@ -311,6 +329,7 @@ void LoadPipeline::Cancel() {
     cancelled_ = true;
     work_arrived_.notify_all();
     frontier_moved_.notify_all();
+    buffer_freed_.notify_all();
   }
   notify_();
 }

@@ -12,15 +12,20 @@
 // costs one of each. At the end of the pipeline the buffers that are not with the caller go back to
 // the pool.
 //
+// Instead of reading and pushing, a caller may Feed a stretch of an open file: a thread then does
+// both, and the caller hears every 20 ms what was read.
+//
 // Errors: the one reported is that of the lowest frame, whatever the number of threads. Memory is
 // then undefined.
 //
-// Thread safety: Push, PushEnd and TakeBuffer from one thread (the caller's); the rest from any.
+// Thread safety: Push, PushEnd and TakeBuffer from one thread (the caller's), and not between Feed
+// and a PollFed that says that it is over; the rest from any.
 // `notify` is called from worker threads when a buffer became free after TakeBuffer had none, and
 // when Poll has an end to tell.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -30,6 +35,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/base/owned_fd.h"
 #include "core/base/result.h"
 #include "core/parallel/frame_loader.h"
 #include "core/parallel/worker_threads.h"
@@ -93,6 +99,24 @@ class LoadPipeline {
   Result<Pushed> Push(std::size_t buffer, std::size_t read_bytes);
   // Hands back a taken buffer unused.
   void Return(std::size_t buffer);
+  // What a thread has read and pushed since the last PollFed.
+  struct Fed {
+    std::vector<std::uint64_t> digests{};
+    std::uint64_t bytes = 0;
+    std::uint64_t pages = 0;  // seen so far
+    // Guest memory or the stretch has ended, or the file, or reading failed, or `error` says why
+    // not, or Poll does.
+    bool over = false;
+    bool ended = false;  // guest memory has
+    std::vector<std::uint8_t> leftover{};
+    std::optional<Error> error{};  // of Push
+  };
+  // Pushes the next `bytes` bytes of the file from `position` on, from a duplicate of the
+  // descriptor. Error: it cannot be duplicated.
+  Status Feed(int fd, std::uint64_t position, std::uint64_t bytes);
+  // Nothing: `notify` is called when there is something.
+  std::optional<Fed> PollFed();
+
   // No more input. Errors: kTruncated (inside a frame), kFormat (pages missing).
   Status PushEnd();
   // No more input, whatever was seen: after an error of Push, so that Poll can tell whether an
@@ -108,10 +132,11 @@ class LoadPipeline {
   Polled Poll();
 
   void Cancel();
+  bool cancelled() const { return cancelled_; }
   // No thread touches guest memory any more. When false, `notify` is called once it is so.
-  bool AllDone() { return threads_.AllDone(); }
+  bool AllDone();
   // Waits for that. Called twice: returns at once.
-  void Join() { threads_.Join(); }
+  void Join();
   PageTotals totals() const;
   // Pages seen so far; same thread as Push.
   std::uint64_t next_page() const { return scanner_.next_page(); }
@@ -131,6 +156,12 @@ class LoadPipeline {
                std::function<void()> notify);
   void Work();
   std::uint8_t* ReadArea(std::size_t buffer) const;
+  Result<std::optional<std::size_t>> Prepare(std::size_t buffer);
+  void FeedFrom(const OwnedFd& file, std::uint64_t position, std::uint64_t bytes);
+  // Whether there may be more.
+  bool FeedOne(const OwnedFd& file, std::uint64_t position, std::uint64_t bytes, Fed* fed);
+  std::optional<std::size_t> WaitForBuffer();
+  void Tell(Fed fed);
   void Enqueue(std::size_t buffer, std::vector<PageFrame> frames);
   Status RunJob(FrameLoader& loader, const Job& job, PageTotals* totals);
   bool WaitForPage(const Job& job, std::uint64_t page);
@@ -158,10 +189,15 @@ class LoadPipeline {
   std::uint64_t frontier_ = 0;  // pages below it are complete
   bool input_ended_ = false;
   bool waiting_ = false;  // TakeBuffer had none
+  std::condition_variable buffer_freed_;
+  Fed fed_;                  // not told yet
+  bool fed_wanted_ = false;  // PollFed had nothing
+  std::chrono::steady_clock::time_point told_{};
   std::uint64_t failed_id_ = kUnknown;
   std::optional<Error> error_;
   PageTotals totals_;
 
+  WorkerThreads feeder_;
   WorkerThreads threads_;  // last: joined before anything they use is destroyed
 };
 

@@ -49,9 +49,6 @@ inline constexpr unsigned kSpareSlabsRaw = 12;
 // Frames of a chunk that may move to another slab: a copy of a few microseconds.
 inline constexpr std::size_t kPackBytesMax = 64u << 10;
 
-// How often a caller hears of what was written to an output.
-inline constexpr std::chrono::milliseconds kTellEvery{20};
-
 struct SaveOptions {
   StreamPosition position{};
   EncodeOptions encode{};

@@ -3,6 +3,7 @@
 // Thread safety: Start, and Join before destruction, by the owner; the rest from any thread.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -12,6 +13,9 @@
 #include "core/base/check.h"
 
 namespace chkpt {
+
+// How often a caller who leaves all to the threads of a pipeline hears what they did.
+inline constexpr std::chrono::milliseconds kTellEvery{20};
 
 class WorkerThreads {
  public:
