@@ -51,9 +51,7 @@ Napi::Value Lz4Encode(const Napi::CallbackInfo& info) {
   const std::size_t encoded =
       bytes->empty() ? 0 : EncodeLz4(*bytes, static_cast<int>(*acceleration), target.data());
   if (encoded == 0) return info.Env().Undefined();
-  Napi::Uint8Array result = Napi::Uint8Array::New(info.Env(), encoded);
-  std::copy_n(target.data(), encoded, result.Data());
-  return result;
+  return CopyToJs<std::uint8_t>(info.Env(), std::span(target).first(encoded));
 }
 
 // lz4Decode(bytes, decodedBytes): Uint8Array
@@ -63,13 +61,13 @@ Napi::Value Lz4Decode(const Napi::CallbackInfo& info) {
   if (!bytes || !decoded_bytes || *decoded_bytes > kBlockBytes) {
     return ThrowType(info.Env(), "a block and at most 64 KiB expected");
   }
-  Napi::Uint8Array result = Napi::Uint8Array::New(info.Env(), *decoded_bytes);
-  if (!DecodeLz4(*bytes, {result.Data(), *decoded_bytes})) {
+  std::vector<std::uint8_t> result(*decoded_bytes);
+  if (!DecodeLz4(*bytes, result)) {
     Throw(info.Env(),
           {.code = ErrorCode::kDecode, .message = "block does not decode to its declared size"});
     return {};
   }
-  return result;
+  return CopyToJs<std::uint8_t>(info.Env(), result);
 }
 
 constexpr std::uint64_t kDescriptorMax = std::numeric_limits<int>::max();

@@ -102,9 +102,7 @@ Napi::Value Warm(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value TimesToJs(Napi::Env env, const std::vector<double>& times) {
-  Napi::Float64Array array = Napi::Float64Array::New(env, times.size());
-  std::copy(times.begin(), times.end(), array.Data());
-  return array;
+  return CopyToJs<double>(env, times);
 }
 
 Napi::Value Touch(const Napi::CallbackInfo& info) {

@@ -87,11 +87,9 @@ std::optional<StreamPosition> ToPosition(const Napi::Object& object) {
 }
 
 Napi::Value DigestsToJs(Napi::Env env, std::span<const std::uint64_t> digests) {
-  Napi::Uint8Array bytes = Napi::Uint8Array::New(env, digests.size() * 8);
-  for (std::size_t i = 0; i < digests.size(); ++i) {
-    Store<std::uint64_t>(bytes.Data() + 8 * i, digests[i]);
-  }
-  return bytes;
+  std::vector<std::uint8_t> bytes(digests.size() * 8);
+  for (std::size_t i = 0; i < digests.size(); ++i) Store(bytes.data() + 8 * i, digests[i]);
+  return CopyToJs<std::uint8_t>(env, bytes);
 }
 
 Napi::Object TotalsToJs(Napi::Env env, const PageTotals& totals) {

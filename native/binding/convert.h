@@ -4,6 +4,7 @@
 
 #include <napi.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -37,6 +38,16 @@ std::optional<std::vector<RegionSpec>> ToRegions(const Napi::Value& value);
 
 // {uuid, epoch, sequence, offset}
 std::optional<StreamPosition> ToPosition(const Napi::Object& object);
+
+// A typed array of its own with these values (std::uint8_t, std::uint32_t or double). Undefined in
+// an environment that is about to end: there nothing can be made any more, and nobody looks.
+template <typename T>
+Napi::Value CopyToJs(Napi::Env env, std::span<const T> values) {
+  Napi::TypedArrayOf<T> array = Napi::TypedArrayOf<T>::New(env, values.size());
+  if (array.IsEmpty()) return env.Undefined();
+  std::copy(values.begin(), values.end(), array.Data());
+  return array;
+}
 
 // Values of 8 bytes, little-endian, as a Uint8Array of their own.
 Napi::Value DigestsToJs(Napi::Env env, std::span<const std::uint64_t> digests);

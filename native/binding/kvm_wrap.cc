@@ -16,11 +16,7 @@ namespace {
 
 using StatePart = std::span<const std::uint8_t>;
 
-Napi::Value ToJsBytes(Napi::Env env, StatePart bytes) {
-  Napi::Uint8Array array = Napi::Uint8Array::New(env, bytes.size());
-  std::copy(bytes.begin(), bytes.end(), array.Data());
-  return array;
-}
+Napi::Value ToJsBytes(Napi::Env env, StatePart bytes) { return CopyToJs<std::uint8_t>(env, bytes); }
 
 Napi::Value ReturnBytes(Napi::Env env, Result<StateBytes> bytes) {
   if (bytes.ok()) return ToJsBytes(env, bytes.value());
@@ -202,9 +198,7 @@ class KvmWrap : public Napi::ObjectWrap<KvmWrap>, public Pollable {
 
   Napi::Value Msrs(const Napi::CallbackInfo& info) {
     const auto msrs = machine_->msrs();
-    Napi::Uint32Array array = Napi::Uint32Array::New(info.Env(), msrs.size());
-    std::copy(msrs.begin(), msrs.end(), array.Data());
-    return array;
+    return CopyToJs<std::uint32_t>(info.Env(), msrs);
   }
 
   Napi::Value GetVcpu(const Napi::CallbackInfo& info) {

@@ -152,11 +152,9 @@ Napi::Value LazyWrap::WorkingSet(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (pipeline() == nullptr) return ThrowType(env, "loader is closed");
   const std::vector<std::uint32_t> blocks = pipeline()->loader().WorkingSet();
-  Napi::Uint8Array bytes = Napi::Uint8Array::New(env, 4 * blocks.size());
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    Store<std::uint32_t>(bytes.Data() + 4 * i, blocks[i]);
-  }
-  return bytes;
+  std::vector<std::uint8_t> bytes(4 * blocks.size());
+  for (std::size_t i = 0; i < blocks.size(); ++i) Store(bytes.data() + 4 * i, blocks[i]);
+  return CopyToJs<std::uint8_t>(env, bytes);
 }
 
 Napi::Value LazyWrap::Digests(const Napi::CallbackInfo& info) {

@@ -100,11 +100,7 @@ bool LoadWrap::SettleFed(Napi::Env env) {
   object.Set("pages", Number(env, fed->pages));
   object.Set("over", Napi::Boolean::New(env, fed->over));
   object.Set("ended", Napi::Boolean::New(env, fed->ended));
-  if (fed->ended) {
-    Napi::Uint8Array leftover = Napi::Uint8Array::New(env, fed->leftover.size());
-    std::copy(fed->leftover.begin(), fed->leftover.end(), leftover.Data());
-    object.Set("leftover", leftover);
-  }
+  if (fed->ended) object.Set("leftover", CopyToJs<std::uint8_t>(env, fed->leftover));
   if (fed->error) object.Set("error", ToJs(env, *fed->error));
   return Resolve(object);
 }
@@ -186,11 +182,8 @@ Napi::Value LoadWrap::Push(const Napi::CallbackInfo& info) {
   object.Set("pages", Number(env, pipeline()->next_page()));
   object.Set("ended", Napi::Boolean::New(env, pushed.ended));
   if (pushed.ended) {
-    Napi::Uint8Array leftover = Napi::Uint8Array::New(env, pushed.leftover_bytes);
-    if (pushed.leftover_bytes != 0) {
-      std::memcpy(leftover.Data(), pushed.leftover, pushed.leftover_bytes);
-    }
-    object.Set("leftover", leftover);
+    const std::span<const std::uint8_t> rest(pushed.leftover, pushed.leftover_bytes);
+    object.Set("leftover", CopyToJs(env, rest));
   }
   return object;
 }

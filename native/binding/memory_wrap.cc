@@ -190,9 +190,7 @@ Napi::Value MemoryWrap::EncodeRun(const Napi::CallbackInfo& info) {
     Throw(info.Env(), bytes.error());
     return {};
   }
-  Napi::Uint8Array array = Napi::Uint8Array::New(info.Env(), bytes.value().size());
-  std::ranges::copy(bytes.value(), array.Data());
-  return array;
+  return CopyToJs<std::uint8_t>(info.Env(), bytes.value());
 }
 
 // scan(threads): Promise<{pages, present, zero, fill}>

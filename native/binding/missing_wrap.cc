@@ -78,9 +78,8 @@ bool MissingWrap::TrySettle(Napi::Env env) {
   if (pages.left() == 0) return Resolve(env.Undefined());
   const std::vector<std::uint64_t> wanted = pages.TakeWanted();
   if (wanted.empty()) return false;
-  Napi::Float64Array packed = Napi::Float64Array::New(env, wanted.size());
-  for (std::size_t i = 0; i < wanted.size(); ++i) packed[i] = static_cast<double>(wanted[i]);
-  return Resolve(packed);
+  const std::vector<double> numbers(wanted.begin(), wanted.end());
+  return Resolve(CopyToJs<double>(env, numbers));
 }
 
 Napi::Value MissingWrap::Started(const Napi::CallbackInfo& info) {
@@ -123,9 +122,7 @@ Napi::Value MissingWrap::Waits(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (pipeline() == nullptr) return ThrowType(env, "pages are closed");
   const std::vector<std::uint32_t> waits = pipeline()->pages()->waits();
-  Napi::Uint32Array packed = Napi::Uint32Array::New(env, waits.size());
-  std::ranges::copy(waits, packed.Data());
-  return packed;
+  return CopyToJs<std::uint32_t>(env, waits);
 }
 
 Napi::Value MissingWrap::WantAgain(const Napi::CallbackInfo& info) {

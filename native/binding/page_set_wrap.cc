@@ -143,9 +143,7 @@ Napi::Value PageSetWrap::Subtract(const Napi::CallbackInfo& info) {
 Napi::Value PageSetWrap::Bits(const Napi::CallbackInfo& info) {
   std::vector<std::uint64_t> words(set_->word_count());
   set_->Copy(words);
-  Napi::Uint8Array bytes = Napi::Uint8Array::New(info.Env(), 8 * words.size());
-  for (std::size_t i = 0; i < words.size(); ++i) Store(bytes.Data() + 8 * i, words[i]);
-  return bytes;
+  return DigestsToJs(info.Env(), words);
 }
 
 // mergeBits(bits): adds them; those behind the last page are ignored
@@ -187,13 +185,13 @@ Napi::Value PageSetWrap::Runs(const Napi::CallbackInfo& info) {
   }
   std::vector<PageRun> runs(std::min(*limit, set_->page_count()));
   runs.resize(set_->Runs(*from, runs));
-  Napi::Float64Array packed = Napi::Float64Array::New(info.Env(), runs.size() * 2);
-  double* next = packed.Data();
+  std::vector<double> numbers;
+  numbers.reserve(runs.size() * 2);
   for (const PageRun& run : runs) {
-    *next++ = static_cast<double>(run.first);
-    *next++ = static_cast<double>(run.count);
+    numbers.push_back(static_cast<double>(run.first));
+    numbers.push_back(static_cast<double>(run.count));
   }
-  return packed;
+  return CopyToJs<double>(info.Env(), numbers);
 }
 
 }  // namespace chkpt::binding

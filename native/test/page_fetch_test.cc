@@ -11,7 +11,7 @@ namespace {
 
 using Layers = std::vector<std::shared_ptr<const BlockLayer>>;
 
-std::shared_ptr<const BlockLayer> Open(const Saving& saving, bool has_parent = false) {
+std::shared_ptr<const BlockLayer> OpenLayer(const Saving& saving, bool has_parent = false) {
   LazyLayer layer = LayerOf(saving, FileOf(saving));
   layer.has_parent = has_parent;
   auto opened = BlockLayer::Open(std::move(layer), *saving.memory);
@@ -30,7 +30,7 @@ bool Never() { return false; }
 TEST(PageFetchTest, ChosenPagesBecomeThoseOfTheCheckpointAndAllOthersStay) {
   for (const BlockCodec codec : {BlockCodec::kRaw, BlockCodec::kLz4}) {
     const Saving saving = SaveToFile(codec, 31);
-    const Layers layers = {Open(saving)};
+    const Layers layers = {OpenLayer(saving)};
     std::mt19937_64 random(7);
     for (const Backing backing : {Backing::kAnonymous, Backing::kMemfd}) {
       auto target = Allocate(kRegions, backing);
@@ -66,7 +66,7 @@ TEST(PageFetchTest, ChosenPagesBecomeThoseOfTheCheckpointAndAllOthersStay) {
 TEST(PageFetchTest, WhatALayerLeavesToItsParentIsTakenFromThere) {
   const Saving parent = SaveToFile(BlockCodec::kLz4, 33);
   const Saving child = SaveToFile(BlockCodec::kRaw, 34);
-  const Layers layers = {Open(child, true), Open(parent)};
+  const Layers layers = {OpenLayer(child, true), OpenLayer(parent)};
   DirtyBitmap held(child.memory->page_count());
   layers[0]->MarkHeld(&held);
   auto target = Allocate(kRegions);
@@ -88,7 +88,7 @@ TEST(PageFetchTest, ContentIsAllThatCanDiffer) {
   const Saving saving = SaveToFile(BlockCodec::kLz4, 36);
   auto target = Allocate(kRegions);
   FillRandomly(*target, 37);
-  PageFetch fetch(target, {Open(saving)});
+  PageFetch fetch(target, {OpenLayer(saving)});
   DirtyBitmap content(target->page_count());
   fetch.MarkContent(&content);
   ASSERT_TRUE(fetch.Run(content, 2, Never).ok());
@@ -97,7 +97,7 @@ TEST(PageFetchTest, ContentIsAllThatCanDiffer) {
 
 TEST(PageFetchTest, DamageIsAnErrorAndNeverContent) {
   Saving saving = SaveToFile(BlockCodec::kLz4, 38, {{0, 4 << 20}});
-  const Layers layers = {Open(saving)};
+  const Layers layers = {OpenLayer(saving)};
   for (std::size_t i = 63; i < saving.saved.stream.size(); i += 4096) {
     saving.saved.stream[i] ^= 0x40;
   }
@@ -126,7 +126,7 @@ TEST(PageFetchTest, TrackersSeeWhatWasWritten) {
   target->AddWriteLog(log);
   DirtyBitmap all(target->page_count());
   all.MarkRun({0, target->page_count()});
-  const auto counts = PageFetch(target, {Open(saving)}).Run(all, 2, Never);
+  const auto counts = PageFetch(target, {OpenLayer(saving)}).Run(all, 2, Never);
   ASSERT_TRUE(counts.ok());
   EXPECT_EQ(log->CountMarked(), counts.value().written);
   target->RemoveWriteLog(log.get());

@@ -37,8 +37,8 @@ struct Image {
   }
 };
 
-Image Open(const Saving& saving, std::uint64_t fill_delay_ms,
-           const std::vector<RegionSpec>& regions = kRegions) {
+Image OpenImage(const Saving& saving, std::uint64_t fill_delay_ms,
+                const std::vector<RegionSpec>& regions = kRegions) {
   Image opened;
   std::vector<LazyLayer> layers;
   layers.push_back(LayerOf(saving, FileOf(saving)));
@@ -78,7 +78,7 @@ std::uint64_t PrivateBytes(const GuestMemory& memory) {
 TEST_F(SharedImageTest, ManyClonesAreTheCheckpointAndItIsDecodedOnceAndTakesItsMemoryOnce) {
   const Saving saving = SaveToFile(BlockCodec::kLz4, 51);
   for (const std::uint64_t fill_delay_ms : {0, 60'000}) {
-    Image image = Open(saving, fill_delay_ms);
+    Image image = OpenImage(saving, fill_delay_ms);
     std::vector<std::shared_ptr<GuestMemory>> clones;
     for (int i = 0; i < 100 / kThrift; ++i) clones.push_back(image.Clone());
     std::vector<std::thread> guests;
@@ -104,7 +104,7 @@ TEST_F(SharedImageTest, ManyClonesAreTheCheckpointAndItIsDecodedOnceAndTakesItsM
 
 TEST_F(SharedImageTest, WhatACloneWritesIsItsOwnUntilItIsReset) {
   const Saving saving = SaveToFile(BlockCodec::kRaw, 52);
-  Image image = Open(saving, 60'000);
+  Image image = OpenImage(saving, 60'000);
   const auto writer = image.Clone();
   const auto reader = image.Clone();
   // Pages that are there, pages that are not, and pages of zeros.
@@ -133,7 +133,7 @@ TEST_F(SharedImageTest, WhatACloneWritesIsItsOwnUntilItIsReset) {
 TEST_F(SharedImageTest, DamageHoldsEveryCloneThatTouchesItAndIsContentOfNone) {
   const std::vector<RegionSpec> regions = {{0, 1 << 20}};
   const Saving saving = SaveToFile(BlockCodec::kRaw, 53, regions);
-  Image image = Open(saving, 60'000, regions);
+  Image image = OpenImage(saving, 60'000, regions);
   std::vector<std::shared_ptr<GuestMemory>> clones = {image.Clone(), image.Clone()};
   ASSERT_EQ(::ftruncate(saving.file->fd(), 0), 0);
   std::atomic<int> done{0};
@@ -171,14 +171,14 @@ TEST_F(SharedImageTest, ItLivesAsLongAsItsClonesAndEndsAtAnyMoment) {
   const Saving saving = SaveToFile(BlockCodec::kLz4, 54);
   const int before = CountDescriptors();
   {
-    Image image = Open(saving, 60'000);
+    Image image = OpenImage(saving, 60'000);
     auto clone = image.Clone();
     image.image.reset();
     EXPECT_EQ(DigestOf(*clone), saving.digest);
   }
   EXPECT_EQ(CountDescriptors(), before);
   for (int i = 0; i < 6; ++i) {
-    Image image = Open(saving, 60'000);
+    Image image = OpenImage(saving, 60'000);
     auto clone = image.Clone();
     std::thread guest([&] { static_cast<void>(DigestOf(*clone)); });
     std::this_thread::sleep_for(std::chrono::microseconds(500 * i));

@@ -1,27 +1,28 @@
 // One worker: keeps every native path busy until it is terminated.
+import { randomUUID } from 'node:crypto';
+import { open, unlink } from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { parentPort, workerData } from 'node:worker_threads';
 
 const addon = createRequire(import.meta.url)(workerData.addon);
 const regions = [
-  [0n, 8n << 20n],
-  [4n << 30n, 8n << 20n],
+  [0n, 2n << 20n],
+  [4n << 30n, 2n << 20n],
 ];
 const uuid = new Uint8Array(16).fill(7);
 const position = { uuid, epoch: 0n, sequence: 0, offset: 128 };
 const memory = addon.allocateMemory(regions, workerData.index % 2, true);
 const target = addon.allocateMemory(regions, 0, true);
+const fileTarget = addon.allocateMemory(regions, 0, true);
 
+const saveOptions = { ...position, codec: 1, acceleration: 1, dedup: true, threads: 2, slabCount: 0 };
+const loadOptions = { ...position, threads: 2, bufferCount: 0, readBytes: 0 };
+
+/** Slabs and buffers go through JavaScript. */
 async function saveAndLoad() {
-  const save = new addon.SavePipeline(memory, {
-    ...position,
-    codec: 1,
-    acceleration: 1,
-    dedup: true,
-    threads: 2,
-    slabCount: 0,
-  });
-  const load = new addon.LoadPipeline(target, { ...position, threads: 2, bufferCount: 0 });
+  const save = new addon.SavePipeline(memory, saveOptions);
+  const load = new addon.LoadPipeline(target, loadOptions);
   for (let batch = await save.next(); batch !== undefined; batch = await save.next()) {
     for (const piece of batch.pieces) {
       const { buffer, view } = await load.acquire();
@@ -32,6 +33,26 @@ async function saveAndLoad() {
   }
   await load.finish();
   await Promise.all([save.close(), load.close()]);
+}
+
+/** Threads write a file and read it; a worker that ends closes it meanwhile. */
+async function saveAndLoadFile() {
+  const path = join(workerData.folder, randomUUID());
+  const file = await open(path, 'wx+', 0o600);
+  await unlink(path);
+  const save = new addon.SavePipeline(memory, {
+    ...saveOptions,
+    output: { descriptor: file.fd, position: 0 },
+  });
+  let bytes = 0;
+  for (let batch = await save.next(); batch !== undefined; batch = await save.next()) bytes += batch.written;
+  await save.close();
+  const load = new addon.LoadPipeline(fileTarget, loadOptions);
+  load.feed(file.fd, 0, bytes);
+  while (!(await load.fed()).over);
+  await load.finish();
+  await load.close();
+  await file.close();
 }
 
 const writer = new addon.StampWriter(memory, {
@@ -74,13 +95,15 @@ function startGuest() {
   return guest;
 }
 const guest = startGuest();
+await memory.fillGuestLike(BigInt(workerData.index), 1);
 parentPort.postMessage('up');
-for (;;) {
-  await memory.fillGuestLike(BigInt(workerData.index), 1);
+for (let count = 1; ; count += 1) {
   writer.resume();
   // Several operations in flight at once, so that a termination meets each of them.
-  await Promise.all([saveAndLoad(), memory.digest(2), memory.scan(1), memory.presence()]);
+  await Promise.all([saveAndLoad(), saveAndLoadFile(), memory.digest(2), memory.scan(1), memory.presence()]);
   await writer.pause();
   await guest?.pause();
   guest?.resume();
+  // That terminations meet whole turns, and not the first one only.
+  if (count === 1) parentPort.postMessage('once');
 }
