@@ -124,6 +124,7 @@ export {
   trackMemory,
   type WasmMemory,
 } from './memory/index.ts';
+export type { MachineOffer } from './migration/description.ts';
 export {
   forgetMigration,
   listMigrations,
