@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 
 /** A host that says nothing for so long hangs. */
-const patienceMs = 20_000;
+const patienceMs = 60_000;
 
 export class HostProcess {
   readonly #child: ChildProcessByStdio<Writable, Readable, null>;
