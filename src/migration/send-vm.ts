@@ -152,7 +152,7 @@ async function send(
       throw error;
     },
   );
-  const tracking = openTracking(vm, memory);
+  const tracking = openTracking(vm, memory, safety?.tracker);
   const rounds = new PageRounds({
     migration,
     digest,
@@ -241,7 +241,7 @@ interface Tracking {
  * Trackers that may be asked while the guest runs. Those that cannot (digests of what memory was when it was looked at, not when it was
  * sent; soft-dirty bits, which a running process sets while they are cleared) make way for digests of what was sent.
  */
-function openTracking(vm: VirtualMachine, memory: GuestMemory): Tracking {
+function openTracking(vm: VirtualMachine, memory: GuestMemory, shared: DirtyTracker | undefined): Tracking {
   const { dirtyTracker } = vm;
   if (dirtyTracker !== undefined) ChangeLog.of(dirtyTracker).reset();
   const own = dirtyTracker === undefined && !memory.isAttached ? trackMemory(memory) : undefined;
@@ -251,7 +251,7 @@ function openTracking(vm: VirtualMachine, memory: GuestMemory): Tracking {
     if (dirtyTracker !== undefined) ChangeLog.of(dirtyTracker).reset();
   };
   if (tracker !== undefined && tracker.kind !== 'digest' && tracker.kind !== 'soft-dirty') {
-    return { tracker, report: { kind: tracker.kind, reason: tracker.reason }, close };
+    return { tracker: shared ?? tracker, report: { kind: tracker.kind, reason: tracker.reason }, close };
   }
   const why = {
     digest: tracker?.reason,

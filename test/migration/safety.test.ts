@@ -1,9 +1,22 @@
 /** The checkpoint of a guest that goes over to post-copy: what is left when a host is lost in the middle. */
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { SyntheticVm } from '../../src/adapters/synthetic/index.ts';
-import { loadVm, MigrationInDoubtError, type SendVmOptions, saveVm, sendVm } from '../../src/index.ts';
+import { ChangeLog } from '../../src/checkpoint/change-log.ts';
+import { describeMember } from '../../src/checkpoint/parent.ts';
+import {
+  GuestMemory,
+  loadVm,
+  MigrationInDoubtError,
+  openStore,
+  type SendVmOptions,
+  saveVm,
+  sendVm,
+  trackMemory,
+} from '../../src/index.ts';
 import { Journal } from '../../src/migration/journal.ts';
+import { SharedTracker } from '../../src/migration/source/shared-tracker.ts';
 import { RecordChannel } from '../../src/migration/wire/record-channel.ts';
 import { LinkProxy } from './link-proxy.ts';
 import { watchPoints } from './points.mjs';
@@ -43,12 +56,23 @@ async function digestByForce(url: string): Promise<string> {
 }
 
 /** The guest runs at the destination without most of its pages, and then the link is gone for ever. */
-async function loseDestination(pair: Pair, safety: SendVmOptions['safety']): Promise<void> {
+async function loseDestination(
+  pair: Pair,
+  safety: SendVmOptions['safety'],
+  precopyRounds = 0,
+): Promise<void> {
   const stop = new AbortController();
   let proxy: LinkProxy | undefined;
   const { send, receive } = await migrate(pair, {
     // Slow enough that most pages are still to come.
-    send: { ...allAfterwards, safety, bandwidth: 2e6, reconnectMs: 200, inDoubtMs: 500 },
+    send: {
+      ...allAfterwards,
+      precopyRounds,
+      safety,
+      bandwidth: precopyRounds === 0 ? 2e6 : 8e6,
+      reconnectMs: 200,
+      inDoubtMs: 500,
+    },
     receive: { signal: stop.signal },
     through: async (address) => {
       proxy = await LinkProxy.open(`${pair.folder}/proxy`, address);
@@ -90,6 +114,52 @@ run(
     expect(bytesOf('safety')).toBeLessThan(bytesOf('base') / 2);
   },
 );
+
+run('with a tracker that has watched since the parent nothing else is looked at', async () => {
+  const writePages = { first: 0, count: 1500 };
+  await using pair = await makePair({ memoryBytes, guestLike: true, pagesPerSecond: 4000, writePages });
+  const [base, url] = [`file:${pair.folder}/base.chkpt`, `file:${pair.folder}/safety.chkpt`];
+  await using _ = pair.source.trackChanges();
+  await pair.source.resume();
+  await saveVm(pair.source, base, { live: true });
+  const stops = watchStops(pair);
+  // Whoever read the parent's pages would find that out.
+  flipByte(`${pair.folder}/base.chkpt`);
+  await loseDestination(pair, { store: url, parent: base }, 1);
+  flipByte(`${pair.folder}/base.chkpt`);
+  expect(await digestByForce(url)).toBe(stops.digest);
+  const { ownPages } = await describeMember(url);
+  expect(ownPages).toBeGreaterThan(1000);
+  expect(ownPages).toBeLessThanOrEqual(writePages.count);
+});
+
+test('what a tracker tells the rounds, before and after they arm it, the increment is told, too', async () => {
+  const memory = GuestMemory.allocate([{ base: 0, bytes: 64 * 4096 }]);
+  const tracker = trackMemory(memory, { kind: 'reported' });
+  const store = openStore('mem:none');
+  await ChangeLog.of(tracker).loaded({ uuid: randomUUID(), root: '00'.repeat(32), store });
+  tracker.mark(1, 1);
+  const shared = await SharedTracker.of(tracker);
+  ChangeLog.of(tracker).reset();
+  tracker.mark(5, 1);
+  await shared?.rounds.arm();
+  tracker.mark(10, 2);
+  expect((await shared?.rounds.harvest())?.count()).toBe(2);
+  tracker.mark(10, 1);
+  expect((await shared?.rounds.harvest())?.count()).toBe(1);
+  const runs = [...((await shared?.increment.harvest())?.runs() ?? [])].map((run) => Array.from(run));
+  expect(runs).toEqual([[1, 1, 5, 1, 10, 2]]);
+  await tracker.close();
+  await memory.close();
+});
+
+/** In the middle, where pages are. */
+function flipByte(path: string): void {
+  const bytes = readFileSync(path);
+  const at = bytes.length >> 1;
+  bytes[at] = (bytes[at] ?? 0) ^ 1;
+  writeFileSync(path, bytes);
+}
 
 run('it is durable and claimed before the end is said, and stays when the guest has moved', async () => {
   await using pair = await makePair({ memoryBytes });

@@ -14,8 +14,9 @@ import type { VirtualMachine } from '../../checkpoint/virtual-machine.ts';
 import { memoryContext, planOf } from '../../checkpoint/vm-plan.ts';
 import { openCheckpoint } from '../../context/checkpoint.ts';
 import { CheckpointError } from '../../errors/index.ts';
-import { type EncodeOptions, PageEncoder } from '../../memory/index.ts';
+import { type DirtyTracker, type EncodeOptions, PageEncoder } from '../../memory/index.ts';
 import type { CommitSummary, Store, StoreClaims } from '../../store/index.ts';
+import { SharedTracker } from './shared-tracker.ts';
 
 export interface SafetyOptions extends Pick<IncrementOptions, 'parent' | 'parents'> {
   /** Its place: what is there is replaced. It should outlive both hosts. */
@@ -42,14 +43,13 @@ export interface SafetyFacts {
   readonly encode: Pick<EncodeOptions, 'codec' | 'acceleration' | 'dedup' | 'threads'>;
 }
 
-/** Its own comparison with the parent: what the machine's tracker tells is the migration's. */
-const untracked = { dirtyTracker: undefined };
-
 export class SafetyCheckpoint {
   readonly #vm: VirtualMachine;
   readonly #store: Store;
   readonly #claims: StoreClaims;
   readonly #increment: Increment;
+  /** For the rounds, in place of the machine's; undefined: that one. */
+  readonly tracker: DirtyTracker | undefined;
   readonly #facts: SafetyFacts;
   /** UUID of the checkpoint that is in the store. */
   #written: string | undefined;
@@ -60,17 +60,19 @@ export class SafetyCheckpoint {
     store: Store,
     claims: StoreClaims,
     increment: Increment,
+    tracker: DirtyTracker | undefined,
     facts: SafetyFacts,
   ) {
     this.#vm = vm;
     this.#store = store;
     this.#claims = claims;
     this.#increment = increment;
+    this.tracker = tracker;
     this.#facts = facts;
   }
 
   /**
-   * While the guest runs: reads the parent. Throws `CHKPT_UNSUPPORTED` where the store cannot keep a claim, `CHKPT_PARENT_*`,
+   * While the guest runs: reads the parent, unless the machine's tracker has watched since. Before that tracker's log is reset. Throws `CHKPT_UNSUPPORTED` where the store cannot keep a claim, `CHKPT_PARENT_*`,
    * `CHKPT_VM_REGIONS`, and errors of the parent's store.
    */
   static async prepare(
@@ -90,13 +92,15 @@ export class SafetyCheckpoint {
       throw new CheckpointError('CHKPT_UNSUPPORTED', what, { details: { store: store.url } });
     }
     const { threads } = facts.encode;
-    const increment = await Increment.prepare(untracked, vm.memory, store, {
+    const shared = parent === undefined ? undefined : await SharedTracker.of(vm.dirtyTracker);
+    const tracked = { dirtyTracker: shared?.increment };
+    const increment = await Increment.prepare(tracked, vm.memory, store, {
       parent,
       parents,
       threads,
       signal,
     });
-    return new SafetyCheckpoint(vm, store, store.claims, increment, facts);
+    return new SafetyCheckpoint(vm, store, store.claims, increment, shared?.rounds, facts);
   }
 
   /** Undefined: there is none. */
