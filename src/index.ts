@@ -124,6 +124,7 @@ export {
   trackMemory,
   type WasmMemory,
 } from './memory/index.ts';
+export type { MachineOffer } from './migration/description.ts';
 export {
   forgetMigration,
   listMigrations,
@@ -150,6 +151,7 @@ export {
   resumeMigration,
 } from './migration/resume-migration.ts';
 export { type SendVmOptions, sendVm } from './migration/send-vm.ts';
+export type { SafetyOptions, SafetyReport } from './migration/source/safety-checkpoint.ts';
 export { hasNativeAddon } from './native/index.ts';
 export {
   type Claim,

@@ -23,13 +23,31 @@ const migrationOptions = [
 export const linkCommands: readonly CommandSpec[] = [
   {
     name: 'receive',
-    summary: 'take a checkpoint, or the guest of a QEMU, that another process sends',
-    usages: ['ADDRESS STORE [--count N] [OPTION]…', 'ADDRESS --qemu SOCKET [OPTION]…'],
+    summary: 'take a checkpoint, RAM images or the guest of a QEMU that another process sends',
+    usages: [
+      'ADDRESS STORE [--count N] [OPTION]…',
+      'ADDRESS --memory OUTFILE[@BASE]… [--state CONTEXT.TAG=FILE]… [OPTION]…',
+      'ADDRESS --qemu SOCKET [OPTION]…',
+    ],
     operands: ['ADDRESS', 'STORE'],
     optionalOperands: 1,
     options: [
       { name: 'count', value: 'N', summary: 'take N checkpoints, one after the other; default 1' },
       { name: 'once', summary: 'take one checkpoint: the default' },
+      {
+        name: 'memory',
+        value: 'OUTFILE[@BASE]',
+        isFile: true,
+        isRepeatable: true,
+        summary: 'take what chkpt send --memory sends; where the region at BASE goes',
+      },
+      {
+        name: 'state',
+        value: 'CONTEXT.TAG=FILE',
+        isFile: true,
+        isRepeatable: true,
+        summary: 'with --memory: where a value goes; all contexts that are sent must be named',
+      },
       {
         name: 'qemu',
         value: 'SOCKET',
@@ -37,7 +55,7 @@ export const linkCommands: readonly CommandSpec[] = [
         summary:
           'take the guest that chkpt send sends into this QEMU, which waits (-incoming defer), and let it run',
       },
-      { name: 'streams', value: 'N', summary: 'with --qemu and --psk-file: the N of chkpt send' },
+      { name: 'streams', value: 'N', summary: 'with --psk-file, of chkpt send: its N' },
       ...migrationOptions,
       ...linkOptions,
     ],
@@ -50,6 +68,7 @@ export const linkCommands: readonly CommandSpec[] = [
     ],
     examples: [
       ['chkpt receive unix:/run/vm.sock vm.chkpt', 'from a process of this machine'],
+      ['chkpt receive tcp://0.0.0.0:7000 --memory ram.img --psk-file key', 'a RAM image of chkpt send'],
       [
         'chkpt receive tls://0.0.0.0:7000 dir:/backup/{uuid} --psk-file key',
         'from another one, with a one-time key',
@@ -60,8 +79,11 @@ export const linkCommands: readonly CommandSpec[] = [
   },
   {
     name: 'send',
-    summary: 'move the running guest of a QEMU to a chkpt receive --qemu elsewhere',
-    usages: ['--qemu SOCKET ADDRESS [--streams N] [--downtime MS] [--bandwidth RATE] [OPTION]…'],
+    summary: 'move the running guest of a QEMU, or RAM images, to a chkpt receive elsewhere',
+    usages: [
+      '--qemu SOCKET ADDRESS [--streams N] [--downtime MS] [--bandwidth RATE] [OPTION]…',
+      '--memory RAMFILE[@BASE]… [--state CONTEXT.TAG=FILE]… [--id ID] ADDRESS [OPTION]…',
+    ],
     operands: ['ADDRESS'],
     options: [
       {
@@ -69,6 +91,25 @@ export const linkCommands: readonly CommandSpec[] = [
         value: 'SOCKET',
         isFile: true,
         summary: 'the QEMU whose guest is moved, by its QMP socket',
+      },
+      {
+        name: 'memory',
+        value: 'RAMFILE[@BASE]',
+        isFile: true,
+        isRepeatable: true,
+        summary: 'a RAM image that is sent, and where it lies in guest memory; default at 0',
+      },
+      {
+        name: 'state',
+        value: 'CONTEXT.TAG=FILE',
+        isFile: true,
+        isRepeatable: true,
+        summary: 'with --memory: send the content of FILE, read at the end, as the value TAG of CONTEXT',
+      },
+      {
+        name: 'id',
+        value: 'ID',
+        summary: 'with --memory: identity of the machine; default: name of the first RAM image',
       },
       { name: 'streams', value: 'N', summary: 'connections for pages, 1 to 16; default 1' },
       {
@@ -95,10 +136,12 @@ export const linkCommands: readonly CommandSpec[] = [
     common: ['threads', 'codec', 'json', 'quiet', 'insecure'],
     notes: [
       'Until the destination has everything the guest can stay: Ctrl-C cancels, and it runs on here.',
+      'A RAM image may be written meanwhile: what differs is sent again. Whoever writes must stand still for the last round, or the image stays (CHKPT_VM_RUNNING).',
       'Exit code 4: the destination was told to run it and has not answered. Do not continue the guest here before that host is known to be down.',
     ],
     examples: [
       ['chkpt send --qemu vm.qmp tls://host:7000 --psk-file key', 'to a host with the same one-time key'],
+      ['chkpt send --memory ram.img tcp://host:7000 --psk-file key', 'a RAM image'],
     ],
     isInterruptible: true,
     load: () => import('./commands/send.ts'),

@@ -2,7 +2,7 @@
  * RAM images on disk that are about to be saved. They are read with pread, never mapped, so that a file that somebody cuts is
  * an error and not the end of the process.
  */
-import { constants } from 'node:fs';
+import { constants, fstatSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { CheckpointError, fromSystemError } from '../errors/index.ts';
 import { GuestMemory } from '../index.ts';
@@ -46,6 +46,14 @@ export class RamImages {
     return GuestMemory.openFiles(
       this.#images.map(({ file, base, bytes }) => ({ file: file.fd, base, bytes })),
     );
+  }
+
+  /** Differs when an image was written or cut meanwhile; writes through a mapping may not show. */
+  describeChanges(): string {
+    return this.#images
+      .map(({ file }) => fstatSync(file.fd, { bigint: true }))
+      .map(({ size, mtimeNs, ctimeNs }) => `${size} ${mtimeNs} ${ctimeNs}`)
+      .join();
   }
 
   async close(): Promise<void> {

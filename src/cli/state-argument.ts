@@ -71,6 +71,14 @@ export function placeStates(states: readonly StateArgument[]): StateInput[] {
   });
 }
 
+/** Values of both ends of a migration: files, since what is sent again is read again. Throws `CHKPT_USAGE`. */
+export function fileStatesOf(texts: readonly string[]): StateInput[] {
+  const states = placeStates(parseStateArguments(texts));
+  const standard = states.find(({ path }) => path === standardStream);
+  if (standard === undefined) return states;
+  throw usageError(`--state ${standard.context}.${standard.tag}=${standardStream}: a file is expected`);
+}
+
 function checkName(part: string, name: string): void {
   try {
     encodeName(part);

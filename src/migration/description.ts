@@ -3,9 +3,10 @@
  */
 import { checkTable, loadHeader, saveDescription } from '../checkpoint/machine-states.ts';
 import type { VirtualMachine } from '../checkpoint/virtual-machine.ts';
-import { checkHeader, type IgnoredMismatch } from '../checkpoint/vm-header.ts';
+import { checkHeader, type IgnoredMismatch, regionsOf } from '../checkpoint/vm-header.ts';
 import { planOf } from '../checkpoint/vm-plan.ts';
 import { openCheckpoint } from '../context/checkpoint.ts';
+import type { MemoryRegion } from '../context/memory-frames.ts';
 import type { Digest64 } from '../format/digest.ts';
 import { MemoryStoreSpace, memoryStoreFactory, type Store } from '../store/index.ts';
 
@@ -33,6 +34,27 @@ export async function checkDescription(
     checkHeader(await loadHeader(checkpoint), vm, [], ignore);
     await checkTable(checkpoint, planOf(vm, []).devices ?? []);
     await checkpoint.finish();
+  } finally {
+    await checkpoint.close();
+  }
+}
+
+/** What a source says of its machine before anything is taken. Nothing of it was compared. */
+export interface MachineOffer {
+  readonly id: string;
+  /** Bytes. */
+  readonly regions: readonly MemoryRegion[];
+}
+
+/** Throws an error of kind `damaged` where the bytes are no description. */
+export async function readOffer(bytes: Uint8Array, digest: Digest64): Promise<MachineOffer> {
+  const space = new MemoryStoreSpace();
+  space.put(name, bytes.slice());
+  const checkpoint = await openCheckpoint(storeIn(space), { mode: 'load', digest });
+  try {
+    const header = await loadHeader(checkpoint);
+    await checkpoint.finish();
+    return { id: header.vm.id, regions: regionsOf(header) };
   } finally {
     await checkpoint.close();
   }

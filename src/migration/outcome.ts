@@ -3,6 +3,7 @@
 import type { TrackerReport } from '../checkpoint/increment.ts';
 import type { PhaseProgress } from '../checkpoint/operation.ts';
 import { CheckpointError } from '../errors/index.ts';
+import type { SafetyReport } from './source/safety-checkpoint.ts';
 
 /** How far a migration is. Byte counts are of the wire. */
 export interface SendProgress extends PhaseProgress {
@@ -57,6 +58,8 @@ export interface SendReport {
   readonly downtime: Downtime;
   /** Pages that were sent after the guest ran at the destination; undefined: all were there before. */
   readonly postcopy: { readonly pages: number; readonly bytes: number; readonly ms: number } | undefined;
+  /** The checkpoint that was kept before post-copy; undefined: none was asked for, or none was needed. */
+  readonly safety: SafetyReport | undefined;
   /** Bytes on all connections. */
   readonly bytesSent: number;
   readonly tracker: TrackerReport;

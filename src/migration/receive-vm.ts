@@ -15,7 +15,7 @@ import {
   listen,
   type MigrationPurpose,
 } from '../transport/index.ts';
-import { checkDescription, describeMachine } from './description.ts';
+import { checkDescription, describeMachine, type MachineOffer, readOffer } from './description.ts';
 import { Intake } from './destination/intake.ts';
 import { ReceiveSession } from './destination/receive-session.ts';
 import { Journal, journalFolder } from './journal.ts';
@@ -37,6 +37,11 @@ export interface ReceiveVmOptions extends Omit<ListenOptions, 'idleMs' | 'signal
   readonly journal?: string | undefined;
   /** The witness that the source uses. */
   readonly witness?: string | undefined;
+  /**
+   * Called with what is offered before that is compared with the machine: for one that is made to measure, and has no memory until then. What
+   * it throws is told to the source. Called again when a link was made anew.
+   */
+  readonly onOffer?: ((offer: MachineOffer) => void | Promise<void>) | undefined;
   /** Told the address, with the real port, when sources can come. */
   readonly onListening?: ((address: string) => void) | undefined;
   /** Gives up while that is possible: before the source has committed. */
@@ -88,7 +93,8 @@ async function receive(
   report: (progress: Omit<ReceiveProgress, 'elapsedMs'>) => void,
 ): Promise<ReceiveReport> {
   if (vm.running) throw new CheckpointError('CHKPT_VM_RUNNING', 'the machine runs');
-  if (vm.memory === undefined) throw new TypeError('a machine without memory is not migrated');
+  if (vm.memory === undefined && options.onOffer === undefined)
+    throw new TypeError('a machine without memory is not migrated');
   const digest = await checkpointDigest();
   // What cannot be described cannot be received either.
   await describeMachine(vm, digest);
@@ -351,6 +357,7 @@ class Reception {
       threads,
       ignore = [],
       reconnectMs = 30_000,
+      onOffer,
     } = this.#options;
     await this.#closing;
     const journal = await Journal.open(folder, { migration, guest, role: 'destination' });
@@ -366,7 +373,10 @@ class Reception {
       digest: this.#digest,
       reconnectMs,
       witness: witness === undefined ? undefined : folderWitness(witness, migration),
-      checkOffer: (bytes: Uint8Array) => checkDescription(bytes, this.#vm, ignore, this.#digest),
+      checkOffer: async (bytes: Uint8Array) => {
+        await onOffer?.(await readOffer(bytes, this.#digest));
+        await checkDescription(bytes, this.#vm, ignore, this.#digest);
+      },
     };
     return { session: new ReceiveSession(this.#vm, settings, journal, intake), intake };
   }

@@ -24,6 +24,7 @@ import {
 import type { Outcome } from './protocol/terms.ts';
 import { makePace } from './source/pace.ts';
 import { PageRounds } from './source/page-rounds.ts';
+import { SafetyCheckpoint, type SafetyFacts, type SafetyOptions } from './source/safety-checkpoint.ts';
 import { SendSession } from './source/send-session.ts';
 import { type Marks, Transfer } from './source/transfer.ts';
 import { folderWitness } from './witness.ts';
@@ -38,8 +39,8 @@ export interface SendVmOptions
   /** How long the guest may stand still, milliseconds; default 50. */
   readonly downtimeTargetMs?: number | undefined;
   /**
-   * After so long a standstill before COMMIT the guest goes on here, and the migration has failed; milliseconds; default 5000, at least
-   * ten times the target; with `force` as long as it takes.
+   * After so long a standstill before COMMIT the guest goes on here, and the migration has failed; milliseconds; default 5000, with `safety`
+   * 60,000, at least ten times the target; with `force` as long as it takes.
    */
   readonly downtimeMaxMs?: number | undefined;
   /** Most bytes per second on all connections together; default: no cap. */
@@ -59,6 +60,11 @@ export interface SendVmOptions
   readonly strategy?: 'abort' | 'force' | 'postcopy' | undefined;
   /** With `postcopy`: rounds before the switch, 0 and more; default: as long as it gets better. */
   readonly precopyRounds?: number | undefined;
+  /**
+   * With `postcopy`: where a checkpoint of the guest is kept as it stood still, before it goes on at the destination. The guest stands still for it
+   * as long as it takes: with `parent`, a checkpoint that was made before, only what differs from that is written. See docs/migration.md.
+   */
+  readonly safety?: string | SafetyOptions | undefined;
   /** How long a broken link is waited for while the guest runs, milliseconds; default 30 000. */
   readonly reconnectMs?: number | undefined;
   /** How long the destination may be silent after COMMIT before it is called in doubt, milliseconds; default 10 000. */
@@ -138,18 +144,25 @@ async function send(
       'this migration was begun before; each one has a UUID of its own',
     );
   }
-  const tracking = openTracking(vm, memory);
   const { codec = 'auto', acceleration, dedup, threads } = options;
+  const encode = { codec: codec === 'auto' ? 'lz4' : codec, acceleration, dedup, threads } as const;
+  const safety = await prepareSafety(vm, options, { migration, url, encode }).catch(
+    async (error: unknown) => {
+      await journal.remove();
+      throw error;
+    },
+  );
+  const tracking = openTracking(vm, memory, safety?.tracker);
   const rounds = new PageRounds({
     migration,
     digest,
-    encode: { codec: codec === 'auto' ? 'lz4' : codec, acceleration, dedup, threads },
+    encode,
     deltaCache: settings.deltaCache,
     pace: makePace(options.bandwidth),
     memory: () => vm.memory ?? memory,
     tracker: tracking.tracker,
   });
-  const transfer = new Transfer(vm, rounds, description, settings.transfer, report);
+  const transfer = new Transfer(vm, rounds, description, { ...settings.transfer, safety }, report);
   const session = new SendSession(
     vm,
     {
@@ -185,12 +198,13 @@ async function send(
   if (outcome === 'inDoubt') {
     // Nobody saves, loads or sends this machine before it is known whose it is.
     void inTurn(vm, undefined, async () => {
-      await session.final;
+      if ((await session.final) === 'stayed') await safety?.drop();
       await finish();
     });
     throw new MigrationInDoubtError(inDoubt(session, migration), url, transfer.linkError ?? session.failure);
   }
   await finish();
+  if (outcome === 'stayed') await safety?.drop();
   if (outcome !== 'moved') throw failureOf(outcome, session, transfer.linkError, url);
   return {
     migration,
@@ -199,12 +213,21 @@ async function send(
     rounds: transfer.rounds,
     downtime: downtimeOf(transfer.marks),
     postcopy: transfer.served.ms > 0 ? transfer.served : undefined,
+    safety: safety?.report,
     bytesSent: transfer.bytesSent,
     tracker: tracking.report,
     throttledShare: transfer.throttledShare,
     reconnects: session.reconnects,
     elapsedMs: performance.now() - begin,
   };
+}
+
+async function prepareSafety(
+  vm: VirtualMachine,
+  { safety, signal }: SendVmOptions,
+  facts: SafetyFacts,
+): Promise<SafetyCheckpoint | undefined> {
+  return safety === undefined ? undefined : await SafetyCheckpoint.prepare(vm, safety, facts, signal);
 }
 
 /** Who says what the guest has written. */
@@ -218,7 +241,7 @@ interface Tracking {
  * Trackers that may be asked while the guest runs. Those that cannot (digests of what memory was when it was looked at, not when it was
  * sent; soft-dirty bits, which a running process sets while they are cleared) make way for digests of what was sent.
  */
-function openTracking(vm: VirtualMachine, memory: GuestMemory): Tracking {
+function openTracking(vm: VirtualMachine, memory: GuestMemory, shared: DirtyTracker | undefined): Tracking {
   const { dirtyTracker } = vm;
   if (dirtyTracker !== undefined) ChangeLog.of(dirtyTracker).reset();
   const own = dirtyTracker === undefined && !memory.isAttached ? trackMemory(memory) : undefined;
@@ -228,7 +251,7 @@ function openTracking(vm: VirtualMachine, memory: GuestMemory): Tracking {
     if (dirtyTracker !== undefined) ChangeLog.of(dirtyTracker).reset();
   };
   if (tracker !== undefined && tracker.kind !== 'digest' && tracker.kind !== 'soft-dirty') {
-    return { tracker, report: { kind: tracker.kind, reason: tracker.reason }, close };
+    return { tracker: shared ?? tracker, report: { kind: tracker.kind, reason: tracker.reason }, close };
   }
   const why = {
     digest: tracker?.reason,
@@ -269,6 +292,11 @@ function settingsOf(options: SendVmOptions) {
     if (!Number.isInteger(precopyRounds) || precopyRounds < 0)
       throw new RangeError('precopyRounds must be an integer, 0 or more');
   }
+  const { safety } = options;
+  if (safety !== undefined && strategy !== 'postcopy')
+    throw new TypeError('safety goes with strategy postcopy');
+  // What is written while the guest stands still takes its time.
+  const standstillMs = safety === undefined ? 5000 : 60_000;
   if (!['auto', 'lz4', 'raw'].includes(codec)) throw new TypeError(`unknown codec ${String(codec)}`);
   return {
     deltaCache: number('deltaCache', options.deltaCache, deltaCacheDefault, 0),
@@ -291,7 +319,7 @@ function settingsOf(options: SendVmOptions) {
       downtimeMaxMs:
         strategy === 'force' && options.downtimeMaxMs === undefined
           ? undefined
-          : number('downtimeMaxMs', options.downtimeMaxMs, Math.max(5000, 10 * downtimeTargetMs), 1),
+          : number('downtimeMaxMs', options.downtimeMaxMs, Math.max(standstillMs, 10 * downtimeTargetMs), 1),
       totalMaxMs: number('totalMaxMs', options.totalMaxMs, 600_000, 1),
       inDoubtMs: number('inDoubtMs', options.inDoubtMs, 10_000, 1),
     },

@@ -1,60 +1,16 @@
 /** A remote backup by two commands: save on one side, receive on the other. */
-import type { ChildProcess } from 'node:child_process';
-import { randomBytes, X509Certificate } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { openStreamStore } from '../../src/index.ts';
-import { Authority, hasOpenssl } from '../transport/support/pki.ts';
+import { hasOpenssl } from '../transport/support/pki.ts';
 import { makeFolder } from './support/folders.ts';
 import { runHere } from './support/in-process.ts';
+import { listening, securityIn } from './support/listening.ts';
 import { isSameFile, MiB, makeRamFile } from './support/ram-files.ts';
-import { type CliResult, chkpt, chkptOk } from './support/run-cli.ts';
+import { chkptOk } from './support/run-cli.ts';
 
 const fixed = ['--uuid', '01234567-89ab-4def-8123-456789abcdef', '--time', '2025-01-31'];
-
-/** Starts a command that listens; where, and what comes of it. */
-async function listening(
-  args: readonly string[],
-  cwd: string,
-): Promise<{ address: string; child: ChildProcess; result: Promise<CliResult> }> {
-  let result: Promise<CliResult> | undefined;
-  const [address, child] = await new Promise<[string, ChildProcess]>((resolve, reject) => {
-    result = chkpt(args, {
-      cwd,
-      onStart: (started) => {
-        let told = '';
-        started.stderr?.on('data', (piece) => {
-          told += piece;
-          const [, found] = /listening(?:":| at)\s*"?([^\s"]+)/.exec(told) ?? [];
-          if (found !== undefined) resolve([found, started]);
-        });
-      },
-    });
-    result.then(({ stderr }) => reject(new Error(stderr)), reject);
-  });
-  return { address, child, result: result as Promise<CliResult> };
-}
-
-const authority = hasOpenssl ? new Authority('chkpt test CA') : undefined;
-
-/** What both sides are given. */
-function securityIn(cwd: string): { near: string[]; far: string[] } {
-  if (authority === undefined) throw new Error('no openssl');
-  writeFileSync(`${cwd}/ca.pem`, authority.cert);
-  const options = (name: string): string[] => [
-    ...['--tls-key', `${name}.key`, '--tls-cert', `${name}.pem`, '--tls-ca', 'ca.pem'],
-  ];
-  const prints = ['near', 'far'].map((name) => {
-    const { key, cert } = authority.issue(name);
-    writeFileSync(`${cwd}/${name}.key`, key);
-    writeFileSync(`${cwd}/${name}.pem`, cert);
-    return new X509Certificate(cert).fingerprint256;
-  });
-  return {
-    near: [...options('near'), '--tls-peer', prints[1] ?? ''],
-    far: [...options('far'), '--tls-peer', (prints[0] ?? '').toLowerCase().replaceAll(':', '')],
-  };
-}
 
 test.each(['tcp', 'psk', ...(hasOpenssl ? ['tls'] : [])])(
   'save and receive over %s: the same bytes as a save there',

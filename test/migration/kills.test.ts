@@ -4,18 +4,17 @@
  *
  * `CHKPT_KILLS=all` for every moment, `CHKPT_KILLS=3` for all of them three times.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { expect, it } from 'vitest';
 import { SyntheticVm } from '../../src/adapters/synthetic/index.ts';
 import { MigrationInDoubtError, receiveVm, resumeMigration } from '../../src/index.ts';
 import { journalPath, readJournal } from '../../src/migration/journal.ts';
 import type { JournalRole } from '../../src/migration/journal-text.ts';
 import { buildCommandLine } from '../cli/support/dist.ts';
+import { HostProcess } from './host-process.ts';
 import { leasesOf, runUnderLease } from './lease.mjs';
 
 const asked = process.env['CHKPT_KILLS'];
@@ -64,72 +63,22 @@ const destinationDies: Table = [
   ['* after send running', 'moved'],
 ];
 
-/** A host that says nothing for so long hangs. */
+/** How long a host may take until it dies. */
 const patienceMs = 20_000;
 
-class Host {
-  readonly #child: ChildProcess;
-  readonly #said: Record<string, unknown>[] = [];
-  #wake: () => void = () => undefined;
-  readonly exited: Promise<NodeJS.Signals | null>;
-
-  constructor(role: JournalRole, folder: string, migration: string, point: string | undefined) {
-    const child = spawn(
-      process.execPath,
-      [script, build, role, folder, migration, ...(point ? [point] : [])],
-      {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      },
-    );
-    this.#child = child;
-    this.exited = new Promise((resolve) => child.once('close', (_, signal) => resolve(signal)));
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      this.#said.push(JSON.parse(line));
-      this.#wake();
-    });
-  }
-
-  get lives(): boolean {
-    return this.#child.exitCode === null && this.#child.signalCode === null;
-  }
-
-  /** The newest thing it has said of that name. */
-  heard(name: string): unknown {
-    return this.#said.findLast((one) => name in one)?.[name];
-  }
-
-  /** Waits until it has said that. */
-  async says(name: string): Promise<unknown> {
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), patienceMs);
-    try {
-      return await this.#says(name);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  async #says(name: string): Promise<unknown> {
-    while (this.heard(name) === undefined) {
-      const more = new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-      const ended = await Promise.race([more, this.exited.then(() => 'ended' as const)]);
-      if (ended === 'ended' && this.heard(name) === undefined) throw new Error(`died before it said ${name}`);
-    }
-    return this.heard(name);
-  }
-
-  async kill(): Promise<void> {
-    this.#child.kill('SIGKILL');
-    await this.exited;
-  }
-}
+const hostOf = (
+  role: JournalRole,
+  folder: string,
+  migration: string,
+  point: string | undefined,
+): HostProcess =>
+  new HostProcess(process.execPath, [script, build, role, folder, migration, ...(point ? [point] : [])]);
 
 interface Scene extends AsyncDisposable {
   readonly folder: string;
   readonly migration: string;
-  readonly source: Host;
-  readonly destination: Host;
+  readonly source: HostProcess;
+  readonly destination: HostProcess;
 }
 
 /** A migration one of whose hosts has died at `point`. */
@@ -138,8 +87,8 @@ async function begin(victim: JournalRole, point: string): Promise<Scene> {
   const migration = randomUUID();
   const pointOf = (role: JournalRole): string | undefined =>
     role === victim ? `${role} ${point}` : undefined;
-  const destination = new Host('destination', folder, migration, pointOf('destination'));
-  const source = new Host('source', folder, migration, pointOf('source'));
+  const destination = hostOf('destination', folder, migration, pointOf('destination'));
+  const source = hostOf('source', folder, migration, pointOf('source'));
   const { exited } = victim === 'source' ? source : destination;
   const timer = setTimeout(() => void Promise.all([source.kill(), destination.kill()]), patienceMs);
   expect(await exited).toBe('SIGKILL');

@@ -1,4 +1,4 @@
-/** `chkpt receive`: checkpoints that other processes send, into a store. */
+/** `chkpt receive`: checkpoints that other processes send, into a store; machines that they move, into a QEMU or files. */
 import {
   CheckpointError,
   type ReceiveCheckpointReport,
@@ -8,9 +8,11 @@ import {
 } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
 import { isLink, openLink } from '../link-argument.ts';
+import { parseMemoryArguments } from '../memory-argument.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
-import { receiveGuest } from '../receive-guest.ts';
+import { qemuSocketOf } from '../qemu-guest.ts';
+import { receiveGuest, receiveImages } from '../receive-guest.ts';
 import { refuseSharedOutput, storeOf } from '../store-argument.ts';
 import { formatBytes, formatDuration } from '../units.ts';
 import { usageError } from '../usage-error.ts';
@@ -21,16 +23,22 @@ const uuidPlace = '{uuid}';
 export async function run(invocation: Invocation): Promise<void> {
   const { line, common, output } = invocation;
   const [url, target] = [line.operand(0), line.operand(1)];
-  const socket = line.last('qemu');
+  const socket = qemuSocketOf(line, ['memory', 'state']);
+  const memory = parseMemoryArguments(line.all('memory'));
   if (!isLink(url))
     throw usageError(`${url}: an address is expected: tcp://HOST:PORT, tls://HOST:PORT or unix:PATH`);
-  if (socket !== undefined) {
-    if (target !== '' || line.has('count')) throw usageError('--qemu takes one guest, and no STORE');
-    return await receiveGuest(invocation, url, socket);
+  if (socket !== undefined || memory.length > 0) {
+    if (target !== '' || line.has('count'))
+      throw usageError('--qemu and --memory take one machine, and no STORE');
+    return await (socket === undefined
+      ? receiveImages(invocation, url, memory)
+      : receiveGuest(invocation, url, socket));
   }
-  if (target === '') throw usageError('STORE is missing: chkpt receive ADDRESS STORE, or --qemu SOCKET');
+  if (target === '')
+    throw usageError('STORE is missing: chkpt receive ADDRESS STORE, or --memory OUTFILE, or --qemu SOCKET');
+  if (line.has('state')) throw usageError('--state goes with --memory');
   const other = ['streams', 'journal', 'witness'].find((name) => line.has(name));
-  if (other !== undefined) throw usageError(`--${other} goes with --qemu`);
+  if (other !== undefined) throw usageError(`--${other} goes with --memory and --qemu`);
   const count = countOf(line.last('count'));
   if (count > 1 && line.has('psk-file'))
     throw usageError('a one-time key is for one checkpoint: no --count with it');

@@ -1,11 +1,24 @@
-/** `chkpt send`: the running guest of a QEMU, to another host. */
+/** `chkpt send`: the running guest of a QEMU, or RAM images and values, to another host. */
+import { basename } from 'node:path';
 import { QemuVm } from '../../adapters/qemu/index.ts';
-import { MigrationInDoubtError, type SendReport, sendVm } from '../../index.ts';
+import {
+  CheckpointError,
+  MigrationInDoubtError,
+  type SendReport,
+  type SendVmOptions,
+  sendVm,
+  type VirtualMachine,
+} from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
 import { isLink, securityOf } from '../link-argument.ts';
+import { parseMemoryArguments } from '../memory-argument.ts';
 import { bandwidthOf, deltaCacheOf, migrationFoldersOf, streamsOf } from '../migration-argument.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
+import { qemuSocketOf } from '../qemu-guest.ts';
+import { RamImages } from '../ram-images.ts';
+import { SentImages } from '../sent-images.ts';
+import { fileStatesOf } from '../state-argument.ts';
 import { formatBytes, formatDuration } from '../units.ts';
 import { usageError } from '../usage-error.ts';
 
@@ -15,41 +28,82 @@ const pageBytes = 4096;
 export async function run(invocation: Invocation): Promise<void> {
   const { line, common, output } = invocation;
   const address = line.operand(0);
-  const socket = line.last('qemu');
+  const socket = qemuSocketOf(line, ['memory', 'state', 'id']);
   if (!isLink(address))
     throw usageError(`${address}: tcp://HOST:PORT, tls://HOST:PORT or unix:PATH is expected`);
-  if (socket === undefined) throw usageError('--qemu SOCKET is missing: whose guest is sent');
-  const report = await send(invocation, address, socket);
+  const report = await (socket === undefined
+    ? sendImages(invocation, address)
+    : sendQemu(invocation, address, socket));
   if (common.json) await output.json({ command: 'send', ...report });
   else if (!common.quiet) {
     const { rounds, bytesSent, downtime, elapsedMs } = report;
+    const stood =
+      socket === undefined ? '' : `, the guest stood still for ${formatDuration(downtime.totalMs)}`;
     output.note(
-      `sent ${formatBytes(bytesSent)} in ${rounds.length} rounds and ${formatDuration(elapsedMs)}: ${printable(address)}, the guest stood still for ${formatDuration(downtime.totalMs)}`,
+      `sent ${formatBytes(bytesSent)} in ${rounds.length} rounds and ${formatDuration(elapsedMs)}: ${printable(address)}${stood}`,
     );
   }
 }
 
-async function send(invocation: Invocation, address: string, socket: string): Promise<SendReport> {
-  const { line, common, signal } = invocation;
+async function sendQemu(invocation: Invocation, address: string, socket: string): Promise<SendReport> {
+  const options = optionsOf(invocation, address);
+  await using vm = await QemuVm.connect(socket);
+  return await send(invocation, vm, vm.memory.byteLength, address, options);
+}
+
+async function sendImages(invocation: Invocation, address: string): Promise<SendReport> {
+  const { line, signal } = invocation;
+  const memory = parseMemoryArguments(line.all('memory'));
+  const [first] = memory;
+  if (first === undefined) throw usageError('--qemu SOCKET or --memory RAMFILE is missing: what is sent');
+  const states = fileStatesOf(line.all('state'));
+  const id = line.last('id') ?? basename(first.path);
+  const options = optionsOf(invocation, address);
+  const images = await RamImages.open(memory);
+  try {
+    const vm = await SentImages.open(images, { id, states, signal });
+    try {
+      return await send(invocation, vm, vm.memory.byteLength, address, options);
+    } finally {
+      await vm.close();
+    }
+  } catch (error) {
+    if (!(error instanceof CheckpointError && error.code === 'CHKPT_VM_RUNNING')) throw error;
+    const what = 'somebody wrote to the RAM image while it was handed over: whoever does must stand still';
+    throw new CheckpointError('CHKPT_VM_RUNNING', what, { details: { path: first.path }, cause: error });
+  } finally {
+    await images.close();
+  }
+}
+
+function optionsOf({ line, common }: Invocation, address: string): SendVmOptions {
   const streams = streamsOf(line);
   const security = securityOf(address, line, 'connect');
-  const psk = security.psk === undefined ? undefined : { ...security.psk, uses: streams + 1 };
-  const options = {
+  return {
     ...security,
-    psk,
+    psk: security.psk === undefined ? undefined : { ...security.psk, uses: streams + 1 },
     ...migrationFoldersOf(line),
     streams,
     downtimeTargetMs: numberOf(line.last('downtime'), 'downtime', downtimeDefaultMs),
     totalMaxMs: 1000 * numberOf(line.last('limit'), 'limit', 600),
     bandwidth: bandwidthOf(line),
     deltaCache: deltaCacheOf(line),
-    strategy: line.has('force') ? ('force' as const) : ('abort' as const),
+    strategy: line.has('force') ? 'force' : 'abort',
     threads: common.threads,
     codec: common.codec,
   };
-  await using vm = await QemuVm.connect(socket);
+}
+
+async function send(
+  invocation: Invocation,
+  vm: VirtualMachine,
+  memoryBytes: bigint,
+  address: string,
+  options: SendVmOptions,
+): Promise<SendReport> {
+  const { common, signal } = invocation;
   const progress = createProgress('sending', common);
-  const totalBytes = Number(vm.memory.byteLength);
+  const totalBytes = Number(memoryBytes);
   try {
     return await sendVm(vm, address, {
       ...options,

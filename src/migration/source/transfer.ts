@@ -10,6 +10,7 @@ import type { RoundReport, SendProgress } from '../outcome.ts';
 import type { ToDestination } from '../wire/messages.ts';
 import type { RecordChannel } from '../wire/record-channel.ts';
 import type { PageRounds } from './page-rounds.ts';
+import type { SafetyCheckpoint } from './safety-checkpoint.ts';
 import type { SourceLink } from './source-link.ts';
 
 export interface TransferSettings {
@@ -19,6 +20,8 @@ export interface TransferSettings {
   readonly strategy: 'abort' | 'force' | 'postcopy';
   /** Rounds before post-copy; undefined: until it does not get better. */
   readonly precopyRounds: number | undefined;
+  /** Kept before a guest goes over to post-copy. */
+  readonly safety: SafetyCheckpoint | undefined;
   /** Connections for rounds; with post-copy one more is for pages that the guest waits for. */
   readonly lanes: number;
 }
@@ -134,9 +137,10 @@ export class Transfer {
     this.#tell('stopped');
     await this.#rounds.look();
     signal.throwIfAborted();
+    const postcopy = this.#switches && this.#rounds.pendingPages > 0;
+    if (postcopy) await this.#settings.safety?.save(signal);
     const first = this.#rounds.nextStream;
     const begin = performance.now();
-    const postcopy = this.#switches && this.#rounds.pendingPages > 0;
     const saveState = (checkpoint: SaveCheckpoint): Promise<void> =>
       saveStates(this.#vm, planOf(this.#vm, []), checkpoint, { skip: [], parentUrl: undefined });
     const lanes = link.data.slice(0, this.#settings.lanes);
