@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-BOOT_SECONDS = 45
+BOOT_SECONDS = 90
 BOOT_TRIES = 3
 WORK_SECONDS = 300
 QMP_SECONDS = 20
