@@ -142,6 +142,15 @@ export {
   type SendProgress,
   type SendReport,
 } from './migration/outcome.ts';
+export type {
+  EncodingFacts,
+  LinkFacts,
+  Look,
+  MigrationForecast,
+  MigrationPlan,
+  RoundForecast,
+  WriteFacts,
+} from './migration/plan/report.ts';
 export { type ReceiveProgress, type ReceiveVmOptions, receiveVm } from './migration/receive-vm.ts';
 export {
   type ResumeMigrationOptions,
@@ -149,7 +158,7 @@ export {
   type ResumeReport,
   resumeMigration,
 } from './migration/resume-migration.ts';
-export { type SendVmOptions, sendVm } from './migration/send-vm.ts';
+export { type PlanVmOptions, type SendVmOptions, sendVm } from './migration/send-vm.ts';
 export { hasNativeAddon } from './native/index.ts';
 export {
   type Claim,

@@ -6,7 +6,8 @@ import { CheckpointError } from '../errors/index.ts';
 
 /** How far a migration is. Byte counts are of the wire. */
 export interface SendProgress extends PhaseProgress {
-  readonly phase: 'connect' | 'memory' | 'stopped' | 'commit' | 'serve';
+  /** `watch`: of a plan. */
+  readonly phase: 'connect' | 'watch' | 'memory' | 'stopped' | 'commit' | 'serve';
   readonly round: number;
   /** Pages that are still to be sent, as far as it is known. */
   readonly pagesLeft: number;
