@@ -77,8 +77,8 @@ export class ProbeSink {
       // It ends as it likes; nothing here depends on it.
     } finally {
       connection.destroy();
-      probe.connections.delete(connection);
-      if (probe.connections.size === 0 && this.#probe === probe) this.end();
+      // They stand and fall together.
+      if (this.#probe === probe) this.end();
     }
   }
 
