@@ -146,7 +146,10 @@ class Reception {
     this.#options = options;
     this.#digest = digest;
     this.#report = report;
-    const checkOffer = (bytes: Uint8Array) => checkDescription(bytes, vm, options.ignore ?? [], digest);
+    // One that is made to measure when a guest comes takes any.
+    const checkOffer = async (bytes: Uint8Array): Promise<void> => {
+      if (vm.memory !== undefined) await checkDescription(bytes, vm, options.ignore ?? [], digest);
+    };
     this.#probes = new ProbeSink({ digest, checkOffer });
   }
 

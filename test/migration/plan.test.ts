@@ -86,17 +86,17 @@ it('a guest that writes faster than the link takes does not converge, and stays,
 });
 
 it('without a tracker that can be asked, a sample of pages says what is written', async () => {
-  await using pair = await makePair({ guestLike: true, pagesPerSecond: 8000 });
+  await using pair = await makePair({ memoryBytes: 128 * mib, guestLike: true, pagesPerSecond: 8000 });
   pair.source.trackChanges({ kind: 'digest' });
   await pair.source.resume();
   const { address, stop } = await listening(pair);
   const plan = await sendVm(pair.source, address, { plan: true, windowMs, downtimeTargetMs: 500 });
-  expect(plan.dirty).toMatchObject({ kind: 'digest', sampledPages: 8192 });
+  expect(plan.dirty).toMatchObject({ kind: 'digest', sampledPages: 16_384 });
   expect(plan.dirty.reason).toContain('was sent');
   expect(plan.dirty.pagesPerSecond).toBeGreaterThan(2000);
   expect(plan.dirty.pagesPerSecond).toBeLessThan(16_000);
   expect(plan.encoding.readMs).toBeGreaterThan(0);
-  expect(plan.uncertain.join()).toContain('8192 of 16384 pages');
+  expect(plan.uncertain.join()).toContain('16384 of 32768 pages');
   await stop();
 });
 

@@ -1,9 +1,17 @@
 /** `chkpt send`: the running guest of a QEMU, to another host. */
 import { QemuVm } from '../../adapters/qemu/index.ts';
-import { MigrationInDoubtError, type SendReport, sendVm } from '../../index.ts';
+import {
+  MigrationInDoubtError,
+  type SendReport,
+  type SendVmOptions,
+  sendVm,
+  type VirtualMachine,
+} from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
 import { isLink, securityOf } from '../link-argument.ts';
 import { bandwidthOf, deltaCacheOf, migrationFoldersOf, streamsOf } from '../migration-argument.ts';
+import { showPlan } from '../migration-plan.ts';
+import type { ParsedLine } from '../parse-line.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
 import { formatBytes, formatDuration } from '../units.ts';
@@ -19,7 +27,9 @@ export async function run(invocation: Invocation): Promise<void> {
   if (!isLink(address))
     throw usageError(`${address}: tcp://HOST:PORT, tls://HOST:PORT or unix:PATH is expected`);
   if (socket === undefined) throw usageError('--qemu SOCKET is missing: whose guest is sent');
-  const report = await send(invocation, address, socket);
+  if (line.has('plan')) return await planQemu(invocation, address, socket);
+  if (line.has('window')) throw usageError('--window goes with --plan');
+  const report = await sendQemu(invocation, address, socket);
   if (common.json) await output.json({ command: 'send', ...report });
   else if (!common.quiet) {
     const { rounds, bytesSent, downtime, elapsedMs } = report;
@@ -29,27 +39,47 @@ export async function run(invocation: Invocation): Promise<void> {
   }
 }
 
-async function send(invocation: Invocation, address: string, socket: string): Promise<SendReport> {
-  const { line, common, signal } = invocation;
+async function sendQemu(invocation: Invocation, address: string, socket: string): Promise<SendReport> {
+  const options = optionsOf(invocation, address);
+  await using vm = await QemuVm.connect(socket);
+  return await send(invocation, vm, vm.memory.byteLength, address, options);
+}
+
+async function planQemu(invocation: Invocation, address: string, socket: string): Promise<void> {
+  const options = optionsOf(invocation, address);
+  const windowMs = windowOf(invocation.line);
+  await using vm = await QemuVm.connect(socket);
+  await showPlan(invocation, vm, address, { ...options, windowMs });
+}
+
+function optionsOf({ line, common }: Invocation, address: string): SendVmOptions {
   const streams = streamsOf(line);
   const security = securityOf(address, line, 'connect');
-  const psk = security.psk === undefined ? undefined : { ...security.psk, uses: streams + 1 };
-  const options = {
+  return {
     ...security,
-    psk,
+    psk: security.psk === undefined ? undefined : { ...security.psk, uses: streams + 1 },
     ...migrationFoldersOf(line),
     streams,
     downtimeTargetMs: numberOf(line.last('downtime'), 'downtime', downtimeDefaultMs),
     totalMaxMs: 1000 * numberOf(line.last('limit'), 'limit', 600),
     bandwidth: bandwidthOf(line),
     deltaCache: deltaCacheOf(line),
-    strategy: line.has('force') ? ('force' as const) : ('abort' as const),
+    strategy: line.has('force') ? 'force' : 'abort',
     threads: common.threads,
     codec: common.codec,
   };
-  await using vm = await QemuVm.connect(socket);
+}
+
+async function send(
+  invocation: Invocation,
+  vm: VirtualMachine,
+  memoryBytes: bigint,
+  address: string,
+  options: SendVmOptions,
+): Promise<SendReport> {
+  const { common, signal } = invocation;
   const progress = createProgress('sending', common);
-  const totalBytes = Number(vm.memory.byteLength);
+  const totalBytes = Number(memoryBytes);
   try {
     return await sendVm(vm, address, {
       ...options,
@@ -83,6 +113,13 @@ async function askOn(error: MigrationInDoubtError, { output, signal }: Invocatio
   const end = await Promise.race([error.resolve(), enough]);
   if (end !== 'enough')
     output.note(end === 'moved' ? 'the guest runs there' : 'the guest stayed, and runs here');
+}
+
+/** Of a plan, milliseconds. */
+function windowOf(line: ParsedLine): number {
+  const windowMs = numberOf(line.last('window'), 'window', 1000);
+  if (windowMs >= 50 && windowMs <= 60_000) return windowMs;
+  throw usageError(`--window ${windowMs}: 50 to 60000 milliseconds are expected`);
 }
 
 function numberOf(text: string | undefined, name: string, fallback: number): number {

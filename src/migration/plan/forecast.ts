@@ -22,6 +22,7 @@ export interface ForecastInput {
   readonly keptPages: number;
   readonly pagesPerSecond: number;
   readonly roundMs: number;
+  readonly roundBytes: number;
   /** All memory is compared with what was sent, in each round: more than 0. */
   readonly readMs: number;
 }
@@ -102,7 +103,7 @@ class Simulation {
     return {
       outcome,
       converges,
-      limit: converges ? this.#bottleneck : 'writes',
+      limit: converges ? this.#bottleneck : this.#isHeldUp ? 'encoding' : 'writes',
       rounds: this.#rounds,
       roundCount: this.#roundCount,
       totalMs: this.#totalMs + (stays ? 0 : downtimeMs + (switched ? last.ms : 0)),
@@ -125,6 +126,11 @@ class Simulation {
   get #bottleneck(): 'link' | 'encoding' {
     const { bytesPerPage, rate, pagesPerSecond } = this.#input;
     return bytesPerPage / rate >= 1 / pagesPerSecond ? 'link' : 'encoding';
+  }
+
+  /** A round without any page takes too long to be the last one. */
+  get #isHeldUp(): boolean {
+    return this.#stretch(0, 1).ms >= this.#settings.convergence.downtimeTargetMs;
   }
 
   get #sendRate(): number {
@@ -180,8 +186,8 @@ class Simulation {
 
   /** What it takes to send pages. */
   #stretch(pages: number, round: number): { readonly ms: number; readonly bytes: number } {
-    const { rate, rttMs, pagesPerSecond, roundMs, readMs } = this.#input;
-    const bytes = pages * this.#bytesPerPage(round);
+    const { rate, rttMs, pagesPerSecond, roundMs, roundBytes, readMs } = this.#input;
+    const bytes = roundBytes + pages * this.#bytesPerPage(round);
     const ms = 1000 * Math.max(bytes / rate, pages / pagesPerSecond) + readMs + roundMs + rttMs;
     return { ms, bytes };
   }

@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ChangeLog } from '../../checkpoint/change-log.ts';
+import { blockPagesMax } from '../../limits.ts';
 import type { DirtyTracker } from '../../memory/index.ts';
 import { DeltaCache, PageDigests, PageSet } from '../../memory/index.ts';
 import { common, copyOf, someOf, spreadOver } from './page-samples.ts';
@@ -20,34 +21,49 @@ export interface WatchOptions {
   readonly signal: AbortSignal;
 }
 
-/** What the guest wrote, and what samples took. */
-export interface Watched {
-  readonly looks: readonly Look[];
-  readonly sampledPages: number;
-  readonly hotPages: number | undefined;
-  /** Of all memory. */
+/** What pages of all memory take, and what a round takes besides. */
+interface Costs {
   readonly all: Sample;
-  /** Pages that were written, whole. */
-  readonly dirty: Sample | undefined;
-  /** Bytes of a page that goes again, as a difference; undefined: none was seen. */
-  readonly againBytesPerPage: number | undefined;
-  /** What an encoder costs that has few pages. */
+  /** Of an encoder that has few pages. */
   readonly fewMs: number;
-  /** What it costs to find that the sampled pages have not changed; undefined: a tracker says so. */
+  /** Of a round without any. */
+  readonly roundBytes: number;
+}
+
+/** Pages, and the bytes that they add to a round. */
+interface Added {
+  readonly pages: number;
+  readonly bytes: number;
+}
+
+/** What the guest wrote, and what samples took. */
+export interface Watched extends Costs {
+  readonly looks: readonly Look[];
+  /** That were watched for all of them; undefined: all were. */
+  readonly sampledPages: number | undefined;
+  readonly hotPages: number | undefined;
+  /** Pages that were written, whole. */
+  readonly dirty: Added | undefined;
+  /** Of pages that went again, as a difference; undefined: there were none. */
+  readonly again: Added | undefined;
+  /** What it costs to find that no page of the memory has changed; undefined: a tracker says so. */
   readonly compareMs: number | undefined;
 }
 
 const samplePages = 8192;
+/** Where digests are compared: many places, so that little is missed, of some pages each, which are often written together. */
+const watchedPages = 16_384;
+export const watchedRun = 4;
 const dirtySamplePages = 4096;
 const fewPages = 64;
-const fewTimes = 3;
+const times = 5;
 /** Parts of the time at which is looked. What is written between the last two is compared with what was before. */
 const looksAt = [1 / 16, 1 / 4, 1] as const;
 
 /** With a tracker that may be asked while the guest runs. Rejects as the tracker and as a save; with the reason of `signal`. */
 export async function watchTracked(tracker: DirtyTracker, options: WatchOptions): Promise<Watched> {
   const { encoder, pageCount, ms, deltaCache, signal } = options;
-  const { all, fewMs } = await encodeAll(options);
+  const costs = await measureCosts(options, blocksOf(pageCount));
   const log = ChangeLog.of(tracker);
   await log.beginObserving();
   const begin = performance.now();
@@ -64,27 +80,34 @@ export async function watchTracked(tracker: DirtyTracker, options: WatchOptions)
   const early = copyOf(seen);
   const earlySome = someOf(early, dirtySamplePages);
   const deltas = deltaCache > 0 ? new DeltaCache(pageCount, deltaCache) : undefined;
-  const first = await encodeSome(encoder, earlySome, deltas);
+  const encode = (set: PageSet): Promise<Added | undefined> =>
+    encodeSome(encoder, set, costs.roundBytes, deltas);
+  const first = await encode(earlySome);
   const late = await look(1);
-  const dirty = first ?? (await encodeSome(encoder, someOf(late, dirtySamplePages)));
-  const again = first === undefined ? undefined : await encodeSome(encoder, common(late, earlySome), deltas);
+  const dirty = first ?? (await encode(someOf(late, dirtySamplePages)));
+  const again = first === undefined ? undefined : await encode(common(late, earlySome));
   return {
-    ...{ looks, sampledPages: all.pages, all, dirty, fewMs, compareMs: undefined },
+    ...costs,
+    ...{ looks, sampledPages: undefined, dirty, compareMs: undefined },
     hotPages: hotPagesOf(early.count(), late.count(), common(early, late).count()),
-    againBytesPerPage: deltas === undefined || again === undefined ? undefined : again.bytes / again.pages,
+    again: deltas === undefined ? undefined : again,
   };
 }
 
 /** Without: a sample of pages is compared with what it was. Rejects as `watchTracked`. */
 export async function watchSampled(options: WatchOptions): Promise<Watched> {
   const { encoder, pageCount, ms, deltaCache, signal } = options;
-  const sample = spreadOver(pageCount, samplePages);
-  const scale = pageCount / sample.count();
+  const blocks = blocksOf(pageCount);
+  const noted = new PageDigests(pageCount);
+  const costs = await measureCosts(options, blocks, noted);
+  const equal = await median(() => encoder.encode(blocks, { pageDigests: noted }));
+  const sample = spreadOver(pageCount, watchedPages, watchedRun);
+  const sampledPages = sample.count();
+  const scale = pageCount / sampledPages;
   const [atFirst, atLook] = [new PageDigests(pageCount), new PageDigests(pageCount)];
   await encoder.encode(sample, { pageDigests: atFirst });
-  const all = await encoder.encode(sample, { pageDigests: atLook });
-  const begin = performance.now() - all.ms / 2;
-  const fewMs = await encodeFew(options);
+  const { ms: spentMs } = await encoder.encode(sample, { pageDigests: atLook });
+  const begin = performance.now() - spentMs / 2;
   const deltas = deltaCache > 0 ? new DeltaCache(pageCount, deltaCache) : undefined;
   const compare = async (pageDigests: PageDigests, cache?: DeltaCache): Promise<Sample> =>
     await encoder.encode(sample, { dedup: false, pageDigests, deltas: cache });
@@ -98,61 +121,72 @@ export async function watchSampled(options: WatchOptions): Promise<Watched> {
   const lateMs = performance.now() - begin;
   const late = await compare(atLook, deltas);
   const union = await compare(atFirst);
-  const { ms: compareMs } = await compare(atLook);
+  // As it is: where the pages that have not changed are takes bytes, too.
+  const idle = await compare(atLook);
   const both = Math.max(early.pages + late.pages - union.pages, 0);
   const hotPages = hotPagesOf(early.pages, late.pages, both);
-  const againBytes = late.bytes - (late.pages - both) * (early.bytes / Math.max(early.pages, 1));
+  // What is left of the bytes when those pages are taken off that went for the first time.
+  const added = ({ pages, bytes }: Sample): Added => ({ pages, bytes: Math.max(bytes - idle.bytes, 0) });
+  const wholeBytes = added(early).bytes / Math.max(early.pages, 1);
+  const againBytes = Math.max(added(late).bytes - (late.pages - both) * wholeBytes, 0);
+  const parts = pageCount / blocks.count();
   return {
     looks: [
       { ms: earlyMs, pages: scale * early.pages },
       { ms: lateMs, pages: scale * union.pages },
     ],
-    ...{ sampledPages: all.pages, all, fewMs, compareMs: Math.max(compareMs - fewMs, 0) },
+    ...costs,
+    roundBytes: costs.roundBytes + parts * Math.max(equal.bytes - costs.roundBytes, 0),
+    ...{ sampledPages, compareMs: parts * Math.max(equal.ms - costs.fewMs, equal.ms / 4) },
     hotPages: hotPages === undefined ? undefined : scale * hotPages,
-    dirty: early.pages > 0 ? early : late.pages > 0 ? late : undefined,
-    againBytesPerPage: deltas === undefined || both === 0 ? undefined : Math.max(againBytes / both, 0),
+    dirty: early.pages > 0 ? added(early) : late.pages > 0 ? added(late) : undefined,
+    again: deltas === undefined || both === 0 ? undefined : { pages: both, bytes: againBytes },
   };
 }
 
 /** For a guest that stands still. */
 export async function watchNothing(options: WatchOptions): Promise<Watched> {
-  const { all, fewMs } = await encodeAll(options);
+  const costs = await measureCosts(options, blocksOf(options.pageCount));
   return {
-    ...{ looks: [], sampledPages: all.pages, hotPages: undefined, all, dirty: undefined },
-    ...{ againBytesPerPage: undefined, fewMs, compareMs: undefined },
+    ...costs,
+    ...{ looks: [], sampledPages: undefined, hotPages: undefined, dirty: undefined },
+    ...{ again: undefined, compareMs: undefined },
   };
 }
 
-/** Twice: the first time threads and buffers are new. */
-async function encodeAll({
-  encoder,
-  pageCount,
-}: WatchOptions): Promise<{ readonly all: Sample; readonly fewMs: number }> {
-  const sample = spreadOver(pageCount, samplePages);
-  await encoder.encode(sample);
-  const all = await encoder.encode(sample);
-  return { all, fewMs: await encodeFew({ encoder, pageCount }) };
+function blocksOf(pageCount: number): PageSet {
+  return spreadOver(pageCount, samplePages, blockPagesMax);
 }
 
-/** What a small round takes besides its pages: the mean of some. */
-async function encodeFew({
-  encoder,
-  pageCount,
-}: Pick<WatchOptions, 'encoder' | 'pageCount'>): Promise<number> {
-  let sum = 0;
-  for (let time = 0; time < fewTimes; time += 1)
-    sum += (await encoder.encode(spreadOver(pageCount, fewPages))).ms;
-  return sum / fewTimes;
+/** Of `sample`; twice: the first time threads and buffers are new. `pageDigests`: where memory is compared with what was sent. */
+async function measureCosts(
+  { encoder, pageCount }: WatchOptions,
+  sample: PageSet,
+  pageDigests?: PageDigests,
+): Promise<Costs> {
+  await encoder.encode(sample);
+  const all = await encoder.encode(sample, { pageDigests });
+  const { ms: fewMs } = await median(() => encoder.encode(spreadOver(pageCount, fewPages, blockPagesMax)));
+  const { bytes: roundBytes } = await encoder.encode(new PageSet(pageCount));
+  return { all, fewMs, roundBytes };
+}
+
+/** Of some: what takes so short is easily held up. */
+async function median(work: () => Promise<Sample>): Promise<Sample> {
+  const samples: Sample[] = [];
+  for (let time = 0; time < times; time += 1) samples.push(await work());
+  return samples.sort((a, b) => a.ms - b.ms)[Math.floor(times / 2)] as Sample;
 }
 
 async function encodeSome(
   encoder: SampleEncoder,
   set: PageSet,
-  deltas?: DeltaCache,
-): Promise<Sample | undefined> {
+  roundBytes: number,
+  deltas: DeltaCache | undefined,
+): Promise<Added | undefined> {
   if (set.count() === 0) return undefined;
-  const sample = await encoder.encode(set, { dedup: false, deltas });
-  return sample.pages === 0 ? undefined : sample;
+  const { pages, bytes } = await encoder.encode(set, { dedup: false, deltas });
+  return pages === 0 ? undefined : { pages, bytes: Math.max(bytes - roundBytes, 0) };
 }
 
 /** If the pages that were written twice were met by chance, they were met among so many. */

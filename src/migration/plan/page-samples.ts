@@ -1,20 +1,22 @@
 /** Which pages a plan looks at: some of all, some of those that were written. */
-import { blockPagesMax } from '../../limits.ts';
 import { PageSet } from '../../memory/index.ts';
 
 /** Parts of memory that samples of written pages are taken from. */
 const zones = 128;
 
-/** About so many pages, in blocks at a random place of each equal part of the memory: a pattern of the guest's is not met by another one. */
-export function spreadOver(pageCount: number, pages: number): PageSet {
+/**
+ * About so many pages, in runs of `runPages` at a random place of each equal part of the memory: a pattern of the guest's is not met by
+ * another one.
+ */
+export function spreadOver(pageCount: number, pages: number, runPages: number): PageSet {
   const sample = new PageSet(pageCount);
-  const blocks = Math.ceil(pageCount / blockPagesMax);
-  const count = Math.min(Math.max(Math.floor(pages / blockPagesMax), 1), blocks);
+  const runs = Math.ceil(pageCount / runPages);
+  const count = Math.min(Math.max(Math.floor(pages / runPages), 1), runs);
   for (let part = 0; part < count; part += 1) {
-    const from = Math.floor((part * blocks) / count);
-    const width = Math.floor(((part + 1) * blocks) / count) - from;
-    const first = (from + Math.floor(Math.random() * width)) * blockPagesMax;
-    sample.markRun(first, Math.min(blockPagesMax, pageCount - first));
+    const from = Math.floor((part * runs) / count);
+    const width = Math.floor(((part + 1) * runs) / count) - from;
+    const first = (from + Math.floor(Math.random() * width)) * runPages;
+    sample.markRun(first, Math.min(runPages, pageCount - first));
   }
   return sample;
 }

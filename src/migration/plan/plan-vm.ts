@@ -13,7 +13,7 @@ import type { SendProgress } from '../outcome.ts';
 import { makePace } from '../source/pace.ts';
 import { chooseTracker } from '../source/tracking.ts';
 import { type ForecastSettings, forecastMigration } from './forecast.ts';
-import { type Watched, watchNothing, watchSampled, watchTracked } from './guest-watch.ts';
+import { type Watched, watchedRun, watchNothing, watchSampled, watchTracked } from './guest-watch.ts';
 import { probeLink } from './link-probe.ts';
 import type { EncodingFacts, LinkFacts, MigrationForecast, MigrationPlan, WriteFacts } from './report.ts';
 import { SampleEncoder } from './sample-encoder.ts';
@@ -69,8 +69,8 @@ export async function planVm(
     tell('watch', link.rate);
     const { running } = vm;
     const { watched, tracker } = await watchGuest(vm, memory, settings, digest, stop.signal);
-    const dirty = writeFactsOf(watched, tracker, memory.pageCount);
-    const encoding = encodingFactsOf(watched, settings, memory.pageCount);
+    const dirty = writeFactsOf(watched, tracker);
+    const encoding = encodingFactsOf(watched, settings);
     const canThrottle = vm.throttle !== undefined;
     const keptPages = Math.floor(settings.deltaCache / pageBytes);
     const forecast = forecastMigration(
@@ -140,20 +140,18 @@ async function watchGuest(
 }
 
 function writeFactsOf(
-  { looks, sampledPages, hotPages, compareMs }: Watched,
+  { looks, sampledPages, hotPages }: Watched,
   { kind, reason }: Pick<WriteFacts, 'kind' | 'reason'>,
-  pageCount: number,
 ): WriteFacts {
   const last = looks.at(-1);
   return {
-    ...{ kind, reason, looks, hotPages },
+    ...{ kind, reason, looks, sampledPages, hotPages },
     pagesPerSecond: last === undefined ? 0 : (1000 * last.pages) / Math.max(last.ms, 1),
-    sampledPages: compareMs === undefined ? undefined : Math.min(sampledPages, pageCount),
   };
 }
 
-function encodingFactsOf(watched: Watched, { encode }: PlanSettings, pageCount: number): EncodingFacts {
-  const { all, dirty, againBytesPerPage, fewMs, compareMs = 0 } = watched;
+function encodingFactsOf(watched: Watched, { encode }: PlanSettings): EncodingFacts {
+  const { all, dirty, again, fewMs, roundBytes, compareMs = 0 } = watched;
   const bytesPerPage = all.blockBytes / Math.max(all.pages, 1);
   const dirtyBytesPerPage = dirty === undefined ? bytesPerPage : dirty.bytes / dirty.pages;
   // What an encoder costs in any case is no cost of pages; most of the time it is.
@@ -164,11 +162,13 @@ function encodingFactsOf(watched: Watched, { encode }: PlanSettings, pageCount: 
     sampledPages: all.pages,
     sampledDirtyPages: dirty?.pages ?? 0,
     ...{ bytesPerPage, dirtyBytesPerPage },
-    againBytesPerPage: Math.min(againBytesPerPage ?? dirtyBytesPerPage, dirtyBytesPerPage),
+    againBytesPerPage:
+      again === undefined ? dirtyBytesPerPage : Math.min(again.bytes / again.pages, dirtyBytesPerPage),
     pagesPerSecond: (1000 * all.pages) / Math.max(pagesMs, 0.01),
     // The destination has as much to do with it.
     roundMs: 2 * fewMs,
-    readMs: (compareMs * pageCount) / Math.max(all.pages, 1),
+    readMs: compareMs,
+    roundBytes,
   };
 }
 
@@ -201,10 +201,10 @@ function doubts(
   return found;
 }
 
-/** Two standard errors of a share, of blocks whose pages are alike; of none that was met what would have been missed as often as not. */
+/** Two standard errors of a share, of runs whose pages are alike; of none that was met what would have been missed as often as not. */
 function samplingError(share: number, sampledPages: number): number {
-  const blocks = Math.max(sampledPages / 16, 1);
-  const least = 1 / blocks;
+  const runs = Math.max(sampledPages / watchedRun, 1);
+  const least = 1 / runs;
   const p = Math.min(Math.max(share, least), 1 - least);
-  return 2 * Math.sqrt((p * (1 - p)) / blocks);
+  return 2 * Math.sqrt((p * (1 - p)) / runs);
 }

@@ -48,6 +48,7 @@ export interface EncodingFacts {
   /** What a round costs besides its pages; `readMs`: all memory is compared with what was sent. */
   readonly roundMs: number;
   readonly readMs: number;
+  readonly roundBytes: number;
 }
 
 export interface RoundForecast {
@@ -66,7 +67,7 @@ export interface MigrationForecast {
   readonly outcome: 'moves' | 'forced' | 'postcopy' | 'stays';
   /** Without being slowed down and without strategy. */
   readonly converges: boolean;
-  /** What keeps it from being faster: bytes on the link, pages in the encoder, or that the guest writes as fast as either. */
+  /** What keeps it from being faster: bytes on the link, pages in the encoder (or reading them all), or that the guest writes as fast as either. */
   readonly limit: 'link' | 'encoding' | 'writes';
   /** While the guest runs; of a guest that does not converge those until that is known. */
   readonly rounds: readonly RoundForecast[];
