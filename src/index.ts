@@ -141,6 +141,7 @@ export {
   type RoundReport,
   type SendProgress,
   type SendReport,
+  type TrackingReport,
 } from './migration/outcome.ts';
 export type {
   EncodingFacts,

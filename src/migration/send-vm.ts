@@ -26,6 +26,7 @@ import { makePace } from './source/pace.ts';
 import { PageRounds } from './source/page-rounds.ts';
 import { SendSession } from './source/send-session.ts';
 import { openTracking } from './source/tracking.ts';
+import { trackingReport } from './source/tracking-cost.ts';
 import { type Marks, Transfer } from './source/transfer.ts';
 import { folderWitness } from './witness.ts';
 
@@ -208,8 +209,12 @@ async function send(
     });
     throw new MigrationInDoubtError(inDoubt(session, migration), url, transfer.linkError ?? session.failure);
   }
+  const tracker =
+    outcome === 'moved'
+      ? await trackingReport(tracking.report, tracking.tracker, rounds.tracking)
+      : undefined;
   await finish();
-  if (outcome !== 'moved') throw failureOf(outcome, session, transfer.linkError, url);
+  if (tracker === undefined) throw failureOf(outcome, session, transfer.linkError, url);
   return {
     migration,
     url,
@@ -218,7 +223,7 @@ async function send(
     downtime: downtimeOf(transfer.marks),
     postcopy: transfer.served.ms > 0 ? transfer.served : undefined,
     bytesSent: transfer.bytesSent,
-    tracker: tracking.report,
+    tracker,
     throttledShare: transfer.throttledShare,
     reconnects: session.reconnects,
     elapsedMs: performance.now() - begin,

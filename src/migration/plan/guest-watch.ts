@@ -129,15 +129,16 @@ export async function watchSampled(options: WatchOptions): Promise<Watched> {
   const added = ({ pages, bytes }: Sample): Added => ({ pages, bytes: Math.max(bytes - idle.bytes, 0) });
   const wholeBytes = added(early).bytes / Math.max(early.pages, 1);
   const againBytes = Math.max(added(late).bytes - (late.pages - both) * wholeBytes, 0);
-  const parts = pageCount / blocks.count();
   return {
     looks: [
       { ms: earlyMs, pages: scale * early.pages },
       { ms: lateMs, pages: scale * union.pages },
     ],
     ...costs,
-    roundBytes: costs.roundBytes + parts * Math.max(equal.bytes - costs.roundBytes, 0),
-    ...{ sampledPages, compareMs: parts * Math.max(equal.ms - costs.fewMs, equal.ms / 4) },
+    ...{
+      sampledPages,
+      compareMs: (pageCount / blocks.count()) * Math.max(equal.ms - costs.fewMs, equal.ms / 4),
+    },
     hotPages: hotPages === undefined ? undefined : scale * hotPages,
     dirty: early.pages > 0 ? added(early) : late.pages > 0 ? added(late) : undefined,
     again: deltas === undefined || both === 0 ? undefined : { pages: both, bytes: againBytes },
