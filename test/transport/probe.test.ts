@@ -10,7 +10,9 @@ import {
   listen,
   type ProbePurpose,
   type Purpose,
+  type TlsOptions,
 } from '../../src/transport/index.ts';
+import { Authority, hasOpenssl } from './support/pki.ts';
 
 const folder = mkdtempSync(`${tmpdir()}/chkpt-probe-`);
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -67,3 +69,30 @@ test('a probe needs the one-time key and leaves it for the migration; when that 
     code: 'CHKPT_UNAUTHENTICATED',
   });
 });
+
+test.skipIf(!hasOpenssl)(
+  'who may not bring the guest may not measure either, and nobody is asked about that',
+  async () => {
+    const authority = new Authority('CA');
+    const asked: Purpose[] = [];
+    const tls = { ...authority.issue('host'), ca: authority.cert };
+    const authorise: TlsOptions['authorise'] = (_peer, purpose) => {
+      asked.push(purpose);
+      return purpose.kind === 'probe' && purpose.guest === 'a guest';
+    };
+    let probes = 0;
+    await using listener = await listen('tls://127.0.0.1:0', {
+      tls: { ...tls, authorise },
+      probe: () => {
+        probes += 1;
+        return undefined;
+      },
+    });
+    const other: ProbePurpose = { ...probe, guest: 'another guest' };
+    await expect(connect(listener.address, other, { tls })).rejects.toMatchObject(refused);
+    expect([probes, asked]).toEqual([0, [other]]);
+    const [near] = await Promise.all([connect(listener.address, probe, { tls }), listener.accept()]);
+    expect(probes).toBe(1);
+    near.destroy();
+  },
+);

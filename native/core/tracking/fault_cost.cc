@@ -12,7 +12,7 @@
 namespace chkpt {
 namespace {
 
-constexpr std::uint64_t kPages = 128;
+constexpr std::uint64_t kPages = 32;
 constexpr int kTimes = 5;
 
 // Nanoseconds of one write to each page.

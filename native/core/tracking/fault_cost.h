@@ -8,8 +8,8 @@
 
 namespace chkpt {
 
-// Measured on pages of this function's own, of the same kind of memory; takes less than some
-// milliseconds. Nanoseconds; nothing when the pages cannot be had or protected. `shared`: of a
+// Measured on pages of this function's own, of the same kind of memory; takes as long as some
+// hundred faults. Nanoseconds; nothing when the pages cannot be had or protected. `shared`: of a
 // memfd, else private.
 // REQUIRES: `protector` is asynchronous; for a `shared` one somebody hears of removals.
 std::optional<double> MeasureFaultCost(WriteProtector* protector, bool shared);
