@@ -6,12 +6,12 @@ import { Operation } from '../checkpoint/operation.ts';
 import { inTurn } from '../checkpoint/turns.ts';
 import type { VirtualMachine } from '../checkpoint/virtual-machine.ts';
 import { CheckpointError } from '../errors/index.ts';
-import { migrationControlBytesMax, pageBytes } from '../limits.ts';
+import { pageBytes } from '../limits.ts';
 import type { EncodeOptions, GuestMemory } from '../memory/index.ts';
 import { absoluteAddress, connect, type LinkOptions } from '../transport/index.ts';
-import { describeMachine } from './description.ts';
 import { Journal, journalFolder } from './journal.ts';
 import { isMigrationId } from './journal-text.ts';
+import { offerOf } from './offer.ts';
 import {
   type Downtime,
   type InDoubt,
@@ -139,10 +139,7 @@ async function send(
   const migration = (options.migration ?? randomUUID()).toLowerCase();
   if (!isMigrationId(migration)) throw new TypeError(`a migration is named by a UUID, not ${migration}`);
   const digest = await checkpointDigest();
-  const description = await describeMachine(vm, digest);
-  if (description.length > migrationControlBytesMax - 64) {
-    throw new CheckpointError('CHKPT_UNSUPPORTED', 'the device table is too long for an offer');
-  }
+  const description = await offerOf(vm, digest);
   const folder = options.journal ?? journalFolder();
   const journal = await Journal.open(folder, {
     migration,

@@ -8,7 +8,7 @@ import type { Digest64 } from '../../format/digest.ts';
 import { pageBytes } from '../../limits.ts';
 import type { EncodeOptions, GuestMemory } from '../../memory/index.ts';
 import { connect, type LinkOptions } from '../../transport/index.ts';
-import { describeMachine } from '../description.ts';
+import { offerOf } from '../offer.ts';
 import type { SendProgress } from '../outcome.ts';
 import { makePace } from '../source/pace.ts';
 import { chooseTracker } from '../source/tracking.ts';
@@ -109,7 +109,7 @@ async function measureLink(
       ),
     ...{ digest, streams, bandwidth, signal, pace: makePace(bandwidth) },
     ms: Math.min(windowMs, linkMsMost),
-    description: await describeMachine(vm, digest),
+    description: await offerOf(vm, digest),
   });
 }
 
