@@ -67,7 +67,6 @@ export interface NativePageSet {
 export interface NativeDirtyTracker {
   arm(): Promise<void>;
   harvest(): Promise<NativePageSet>;
-  /** Nanoseconds; undefined: not known. */
   firstWriteCost(): Promise<number | undefined>;
   mark(first: number, count: number): void;
   close(): Promise<void>;
