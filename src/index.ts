@@ -142,7 +142,17 @@ export {
   type RoundReport,
   type SendProgress,
   type SendReport,
+  type TrackingReport,
 } from './migration/outcome.ts';
+export type {
+  EncodingFacts,
+  LinkFacts,
+  Look,
+  MigrationForecast,
+  MigrationPlan,
+  RoundForecast,
+  WriteFacts,
+} from './migration/plan/report.ts';
 export { type ReceiveProgress, type ReceiveVmOptions, receiveVm } from './migration/receive-vm.ts';
 export {
   type ResumeMigrationOptions,
@@ -150,7 +160,7 @@ export {
   type ResumeReport,
   resumeMigration,
 } from './migration/resume-migration.ts';
-export { type SendVmOptions, sendVm } from './migration/send-vm.ts';
+export { type PlanVmOptions, type SendVmOptions, sendVm } from './migration/send-vm.ts';
 export type { SafetyOptions, SafetyReport } from './migration/source/safety-checkpoint.ts';
 export { hasNativeAddon } from './native/index.ts';
 export {

@@ -72,3 +72,7 @@ export const unauthenticatedPerAddressMax = 8;
 export const migrationControlBytesMax = 256 * 1024;
 /** Bytes of one piece of a stream of a migration; nothing is allocated for it. */
 export const migrationDataBytesMax = 16 * 1024 * 1024;
+/** What one probe of a link may take of the destination: bytes, which are thrown away; milliseconds; connections. */
+export const probeBytesMax = 4 * 1024 ** 3;
+export const probeMsMax = 10_000;
+export const probeStreamsMax = 16;

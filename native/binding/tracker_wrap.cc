@@ -1,5 +1,6 @@
 #include "binding/tracker_wrap.h"
 
+#include <optional>
 #include <utility>
 
 #include "binding/addon_data.h"
@@ -13,6 +14,7 @@ namespace chkpt::binding {
 namespace {
 
 using SetPointer = std::shared_ptr<DirtyBitmap>;
+using Cost = std::optional<double>;
 
 }  // namespace
 
@@ -22,6 +24,7 @@ void TrackerWrap::Define(Napi::Env env, Napi::Object exports) {
                   {
                       InstanceMethod<&TrackerWrap::Arm>("arm"),
                       InstanceMethod<&TrackerWrap::Harvest>("harvest"),
+                      InstanceMethod<&TrackerWrap::FirstWriteCost>("firstWriteCost"),
                       InstanceMethod<&TrackerWrap::Mark>("mark"),
                       InstanceMethod<&TrackerWrap::Close>("close"),
                   });
@@ -94,6 +97,18 @@ Napi::Value TrackerWrap::Harvest(const Napi::CallbackInfo& info) {
         return set;
       },
       [](Napi::Env env, const SetPointer& set) { return PageSetWrap::Wrap(env, set); });
+}
+
+Napi::Value TrackerWrap::FirstWriteCost(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<DirtyTracker> tracker = Open(info.Env());
+  if (tracker == nullptr) return {};
+  return Task<Cost>::Run(
+      info.Env(),
+      [tracker](const std::atomic<bool>&) -> Result<Cost> { return tracker->FirstWriteCost(); },
+      [](Napi::Env env, const Cost& cost) -> Napi::Value {
+        if (!cost) return env.Undefined();
+        return Napi::Number::New(env, *cost);
+      });
 }
 
 // mark(first, count)

@@ -2,7 +2,7 @@
 //
 //   new DirtyTracker(memory, kind, {threads, process})   kind: index of TrackerKind
 //   arm(): Promise<void> · harvest(): Promise<PageSet> · mark(first, count) · close():
-//   Promise<void>
+//   Promise<void> · firstWriteCost(): Promise<number | undefined>, nanoseconds
 //
 // The constructor throws why this kind cannot be had. close() lets go of the tracker, which work
 // under way still holds.
@@ -28,6 +28,7 @@ class TrackerWrap : public Napi::ObjectWrap<TrackerWrap> {
  private:
   Napi::Value Arm(const Napi::CallbackInfo& info);
   Napi::Value Harvest(const Napi::CallbackInfo& info);
+  Napi::Value FirstWriteCost(const Napi::CallbackInfo& info);
   Napi::Value Mark(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
   // Null and a pending exception when closed.

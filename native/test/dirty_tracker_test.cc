@@ -259,6 +259,24 @@ TEST_P(DirtyTrackerTest, WhatTheMemoryItselfWritesAndZeroesIsTold) {
   ExpectTold({{4, 2}, {100, 1}, {2048, 512}});
 }
 
+TEST_P(DirtyTrackerTest, TheCostOfAFirstWriteIsSmallWhereItIsKnownAndMeasuringItTellsNothing) {
+  Arm();
+  WriteTo(3, 1);
+  const std::optional<double> cost = tracker_->FirstWriteCost();
+  if (kind() == TrackerKind::kDigest) {
+    EXPECT_EQ(cost, 0);
+  } else if (kind() == TrackerKind::kWriteProtect && place() != Place::kHugetlb) {
+    ASSERT_TRUE(cost.has_value());
+    EXPECT_GT(*cost, 0);
+    EXPECT_LT(*cost, 1e6);
+  } else {
+    EXPECT_FALSE(cost.has_value());
+  }
+  ExpectTold({{3, 1}});
+  WriteTo(4, 1);
+  ExpectTold({{4, 1}});
+}
+
 TEST_P(DirtyTrackerTest, UntouchedMemoryIsNotMadePresent) {
   WriteTo(3, 1);
   PresenceFinder finder;

@@ -70,6 +70,10 @@ export class MachineTracker implements DirtyTracker {
     });
   }
 
+  firstWriteCost(): Promise<number | undefined> {
+    return this.#run(() => this.#tracker.firstWriteCost());
+  }
+
   /** As that of `MemoryTracker`: pages that were written past the tracker. Throws `RangeError`, `CHKPT_CLOSED`. */
   mark(first: number, count: number): void {
     this.#tracker.mark(first, count);

@@ -2,7 +2,7 @@
  * What a machine's dirty tracker has told since its last checkpoint. Nothing that it told is lost: what a failed save took is
  * kept for the next one.
  */
-import type { DirtyTracker, PageDigests, PageSet } from '../memory/index.ts';
+import { type DirtyTracker, type PageDigests, PageSet } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
 import { type CheckpointName, standsFor } from './parent.ts';
 
@@ -50,6 +50,27 @@ export class ChangeLog {
     return this.#armed ? this.#baseline : undefined;
   }
 
+  /**
+   * Begins to watch what is written, for whoever only wants to know: then `observe`. What the next `take` gives is not less for it, and nothing
+   * counts as known that was not.
+   */
+  async beginObserving(): Promise<void> {
+    if (this.#armed) await this.observe();
+    else await this.tracker.arm();
+  }
+
+  /** The pages that were written since the last look. They stay in what the next `take` gives. */
+  async observe(): Promise<PageSet> {
+    const found = await this.#harvest();
+    // One that nobody has armed before counts for nobody.
+    if (this.#armed && this.#carried !== undefined) this.#carried.merge(found);
+    else if (this.#armed) {
+      this.#carried = new PageSet(found.pageCount);
+      this.#carried.merge(found);
+    }
+    return found;
+  }
+
   /** Has the tracker look while the machine runs, so that `take` has less to find. */
   async lookAhead(): Promise<void> {
     await this.take();
@@ -67,11 +88,15 @@ export class ChangeLog {
       this.#carried = undefined;
       return undefined;
     }
+    const changed = await this.#harvest();
+    if (this.#carried !== undefined) changed.merge(this.#carried);
+    this.#carried = changed;
+    return this.#baseline === undefined ? undefined : changed;
+  }
+
+  async #harvest(): Promise<PageSet> {
     try {
-      const changed = await this.tracker.harvest();
-      if (this.#carried !== undefined) changed.merge(this.#carried);
-      this.#carried = changed;
-      return this.#baseline === undefined ? undefined : changed;
+      return await this.tracker.harvest();
     } catch (error) {
       this.#armed = false;
       this.#baseline = undefined;

@@ -82,6 +82,7 @@ export const linkCommands: readonly CommandSpec[] = [
     summary: 'move the running guest of a QEMU, or RAM images, to a chkpt receive elsewhere',
     usages: [
       '--qemu SOCKET ADDRESS [--streams N] [--downtime MS] [--bandwidth RATE] [OPTION]…',
+      '--qemu SOCKET ADDRESS --plan [--window MS] [OPTION]…',
       '--memory RAMFILE[@BASE]… [--state CONTEXT.TAG=FILE]… [--id ID] ADDRESS [OPTION]…',
     ],
     operands: ['ADDRESS'],
@@ -130,11 +131,22 @@ export const linkCommands: readonly CommandSpec[] = [
         summary:
           'a guest that does not converge until then stands still as long as it takes; default: it stays',
       },
+      {
+        name: 'plan',
+        summary:
+          'change nothing: measure link, writes and encoding, and say what the other options would come to',
+      },
+      {
+        name: 'window',
+        value: 'MS',
+        summary: 'with --plan: how long the guest is watched, 50 to 60000 milliseconds; default 1000',
+      },
       ...migrationOptions,
       ...linkOptions,
     ],
     common: ['threads', 'codec', 'json', 'quiet', 'insecure'],
     notes: [
+      'With --plan the exit code is 0 also when the guest would stay: the answer says so. The destination must be waiting: it is measured how fast it gets bytes.',
       'Until the destination has everything the guest can stay: Ctrl-C cancels, and it runs on here.',
       'A RAM image may be written meanwhile: what differs is sent again. Whoever writes must stand still for the last round, or the image stays (CHKPT_VM_RUNNING).',
       'Exit code 4: the destination was told to run it and has not answered. Do not continue the guest here before that host is known to be down.',
@@ -142,6 +154,7 @@ export const linkCommands: readonly CommandSpec[] = [
     examples: [
       ['chkpt send --qemu vm.qmp tls://host:7000 --psk-file key', 'to a host with the same one-time key'],
       ['chkpt send --memory ram.img tcp://host:7000 --psk-file key', 'a RAM image'],
+      ['chkpt send --qemu vm.qmp tls://host:7000 --psk-file key --plan', 'how long would that take?'],
     ],
     isInterruptible: true,
     load: () => import('./commands/send.ts'),

@@ -18,6 +18,11 @@ export interface DirtyTracker {
    * Rejects as `arm`, and with `CHKPT_CLOSED` before `arm`; what it had found by then is in the next set.
    */
   harvest(): Promise<PageSet>;
+  /**
+   * What the first write of a page since the last look costs the guest because it is tracked, nanoseconds; undefined: nobody knows. Measured
+   * on other pages. Optional: without it nobody does.
+   */
+  firstWriteCost?(): Promise<number | undefined>;
   /** Waits for what is under way and ends tracking. Harmless when called twice. */
   close(): Promise<void>;
 }

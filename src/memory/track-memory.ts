@@ -52,6 +52,10 @@ export class MemoryTracker implements DirtyTracker, AsyncDisposable {
     return new PageSet(this.memory.pageCount, native);
   }
 
+  async firstWriteCost(): Promise<number | undefined> {
+    return await this.#run((native) => native.firstWriteCost());
+  }
+
   /**
    * Pages that were written past the tracker: all that `reported` knows, an addition for the other kinds. They are in the next
    * harvest. Throws `RangeError` for pages that the memory does not have, `CHKPT_CLOSED`.

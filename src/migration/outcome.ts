@@ -7,7 +7,8 @@ import type { SafetyReport } from './source/safety-checkpoint.ts';
 
 /** How far a migration is. Byte counts are of the wire. */
 export interface SendProgress extends PhaseProgress {
-  readonly phase: 'connect' | 'memory' | 'stopped' | 'commit' | 'serve';
+  /** `watch`: of a plan. */
+  readonly phase: 'connect' | 'watch' | 'memory' | 'stopped' | 'commit' | 'serve';
   readonly round: number;
   /** Pages that are still to be sent, as far as it is known. */
   readonly pagesLeft: number;
@@ -48,6 +49,20 @@ export interface Downtime {
   readonly commitMs: number;
 }
 
+/** Who said what the guest has written, and what that has cost it. */
+export interface TrackingReport extends TrackerReport {
+  /** Until everything counted as clean, and for all looks together, the last one, while the guest stood still, included; milliseconds. */
+  readonly armMs: number;
+  readonly harvestMs: number;
+  /** First writes of pages since the last look: at most so many, because what is told of a huge page is one. */
+  readonly faults?: number | undefined;
+  /** What one of them takes longer than another write, measured on other pages of this host; nanoseconds. */
+  readonly faultNs?: number | undefined;
+  /** How long threads of the guest have waited for that, all together and at most, milliseconds; undefined: `unknown` says why. */
+  readonly stallMs?: number | undefined;
+  readonly unknown?: string | undefined;
+}
+
 /** What `sendVm` did. The guest runs on the destination. */
 export interface SendReport {
   /** UUID. */
@@ -62,7 +77,7 @@ export interface SendReport {
   readonly safety: SafetyReport | undefined;
   /** Bytes on all connections. */
   readonly bytesSent: number;
-  readonly tracker: TrackerReport;
+  readonly tracker: TrackingReport;
   /** How much the guest was throttled at most, 0 to 1. */
   readonly throttledShare: number;
   /** How often the link was made anew. */

@@ -14,9 +14,11 @@ import {
   type ListenOptions,
   listen,
   type MigrationPurpose,
+  type ProbePurpose,
 } from '../transport/index.ts';
 import { checkDescription, describeMachine, type MachineOffer, readOffer } from './description.ts';
 import { Intake } from './destination/intake.ts';
+import { ProbeSink } from './destination/probe-sink.ts';
 import { ReceiveSession } from './destination/receive-session.ts';
 import { Journal, journalFolder } from './journal.ts';
 import type { ArrivingGuest, ReceiveReport } from './outcome.ts';
@@ -99,8 +101,11 @@ async function receive(
   // What cannot be described cannot be received either.
   await describeMachine(vm, digest);
   const { tls, psk, insecure, handshakeMs, onRefusal } = options;
-  const listener = await listen(url, { tls, psk, insecure, handshakeMs, onRefusal, idleMs: joinMs });
-  const reception = new Reception(vm, listener, options, digest, report);
+  let reception: Reception | undefined;
+  const probe = (purpose: ProbePurpose): string | undefined =>
+    reception === undefined ? 'not ready yet' : reception.admitProbe(purpose);
+  const listener = await listen(url, { tls, psk, insecure, handshakeMs, onRefusal, probe, idleMs: joinMs });
+  reception = new Reception(vm, listener, options, digest, report);
   options.onListening?.(listener.address);
   report({ phase: 'listen', streams: 0 });
   return await reception.run();
@@ -130,6 +135,7 @@ class Reception {
   /** Who began it: nobody else goes on with it. */
   #owner = '';
   #remote = '';
+  readonly #probes: ProbeSink;
   /** The journal that was open before. */
   #closing: Promise<void> = Promise.resolve();
   #fatal: (error: unknown) => void = () => undefined;
@@ -146,6 +152,17 @@ class Reception {
     this.#options = options;
     this.#digest = digest;
     this.#report = report;
+    // One that is made to measure when a guest comes takes any.
+    const checkOffer = async (bytes: Uint8Array): Promise<void> => {
+      if (vm.memory !== undefined) await checkDescription(bytes, vm, options.ignore ?? [], digest);
+    };
+    this.#probes = new ProbeSink({ digest, checkOffer });
+  }
+
+  /** A measurement of the link, while no guest comes: why not. */
+  admitProbe(purpose: ProbePurpose): string | undefined {
+    const isBusy = this.#migration !== undefined || this.#stop.signal.aborted;
+    return isBusy ? 'a guest is on its way here' : this.#probes.admit(purpose);
   }
 
   async run(): Promise<ReceiveReport> {
@@ -182,6 +199,7 @@ class Reception {
   /** Nothing has begun, and nothing will. */
   async #end(): Promise<void> {
     this.#stop.abort();
+    this.#probes.end();
     for (const channel of this.#early.keys()) channel.destroy();
     for (const opened of this.#aside.values()) await (await opened).session.close();
     await this.#listener.close();
@@ -261,6 +279,7 @@ class Reception {
 
   async #admit(connection: Connection, onSession: (session: Opened) => void): Promise<void> {
     const { purpose, peer } = connection;
+    if (purpose.kind === 'probe') return await this.#probes.serve(connection);
     if (purpose.kind !== 'migration') return connection.destroy();
     const owner = `${purpose.guest} ${peer.identity?.fingerprint256 ?? peer.security}`;
     const isOther = this.#migration !== undefined && this.#migration !== purpose.migration;
@@ -277,6 +296,8 @@ class Reception {
     if (!isWanted) return connection.destroy();
     const link = Buffer.from(join.link).toString('hex');
     if (join.index > 0) return await this.#admitData(channel, connection, link, join.index);
+    // What only measures makes way.
+    this.#probes.end();
     connection.idleMs = controlIdleMs;
     const opened = await this.#sessionOf(purpose, owner);
     this.#newestLink = link;

@@ -1,19 +1,17 @@
 /** Sends a running machine to another host. */
 import { randomUUID } from 'node:crypto';
 import { tracingChannel } from 'node:diagnostics_channel';
-import { ChangeLog } from '../checkpoint/change-log.ts';
 import { checkpointDigest } from '../checkpoint/digest.ts';
-import type { TrackerReport } from '../checkpoint/increment.ts';
 import { Operation } from '../checkpoint/operation.ts';
 import { inTurn } from '../checkpoint/turns.ts';
 import type { VirtualMachine } from '../checkpoint/virtual-machine.ts';
 import { CheckpointError } from '../errors/index.ts';
-import { migrationControlBytesMax, pageBytes } from '../limits.ts';
-import { type DirtyTracker, type EncodeOptions, type GuestMemory, trackMemory } from '../memory/index.ts';
+import { pageBytes } from '../limits.ts';
+import type { EncodeOptions, GuestMemory } from '../memory/index.ts';
 import { absoluteAddress, connect, type LinkOptions } from '../transport/index.ts';
-import { describeMachine } from './description.ts';
 import { Journal, journalFolder } from './journal.ts';
 import { isMigrationId } from './journal-text.ts';
+import { offerOf } from './offer.ts';
 import {
   type Downtime,
   type InDoubt,
@@ -21,11 +19,15 @@ import {
   type SendProgress,
   type SendReport,
 } from './outcome.ts';
+import { planVm } from './plan/plan-vm.ts';
+import type { MigrationPlan } from './plan/report.ts';
 import type { Outcome } from './protocol/terms.ts';
 import { makePace } from './source/pace.ts';
 import { PageRounds } from './source/page-rounds.ts';
 import { SafetyCheckpoint, type SafetyFacts, type SafetyOptions } from './source/safety-checkpoint.ts';
 import { SendSession } from './source/send-session.ts';
+import { openTracking } from './source/tracking.ts';
+import { trackingReport } from './source/tracking-cost.ts';
 import { type Marks, Transfer } from './source/transfer.ts';
 import { folderWitness } from './witness.ts';
 
@@ -80,6 +82,14 @@ export interface SendVmOptions
   readonly onProgress?: ((progress: SendProgress) => void) | undefined;
 }
 
+/** A migration that is only foretold. */
+export interface PlanVmOptions extends SendVmOptions {
+  /** Nothing is sent: link, writes and encoding are measured, and what would come of it is told. */
+  readonly plan: true;
+  /** How long the guest's writes are watched, and the link is measured (3 s at most), milliseconds, 50 to 60 000; default 1000. */
+  readonly windowMs?: number | undefined;
+}
+
 const channel = tracingChannel('chkpt:send');
 
 const deltaCacheDefault = 64 * 2 ** 20;
@@ -94,14 +104,29 @@ const fixedMsGuess = 4;
  * Rejects with the guest running here as before with `CHKPT_ABORTED`, `CHKPT_NO_CONVERGENCE`, `CHKPT_TIMEOUT`, `CHKPT_LINK_LOST`,
  * `CHKPT_PEER_REFUSED` and its reason, and the errors of connections; and with `MigrationInDoubtError` when nobody knows. See
  * docs/migration.md.
+ *
+ * With `plan` nothing is sent and nothing changes: it resolves to what would come of it, and rejects where the destination would refuse.
  */
 export function sendVm(
   vm: VirtualMachine,
   url: string,
-  options: SendVmOptions = {},
-): Operation<SendReport, SendProgress> {
-  return new Operation<SendReport, SendProgress>((report) => {
-    const work = (): Promise<SendReport> => inTurn(vm, options.signal, () => send(vm, url, options, report));
+  options: PlanVmOptions,
+): Operation<MigrationPlan, SendProgress>;
+export function sendVm(
+  vm: VirtualMachine,
+  url: string,
+  options?: SendVmOptions & { readonly plan?: false | undefined },
+): Operation<SendReport, SendProgress>;
+export function sendVm(
+  vm: VirtualMachine,
+  url: string,
+  options: SendVmOptions &
+    Partial<Pick<PlanVmOptions, 'windowMs'>> & { readonly plan?: boolean | undefined } = {},
+): Operation<SendReport | MigrationPlan, SendProgress> {
+  const does = options.plan === true ? plan : send;
+  return new Operation<SendReport | MigrationPlan, SendProgress>((report) => {
+    const work = (): Promise<SendReport | MigrationPlan> =>
+      inTurn<SendReport | MigrationPlan>(vm, options.signal, () => does(vm, url, options, report));
     return channel.tracePromise(work, { url, vm: vm.id });
   }, options.onProgress);
 }
@@ -116,20 +141,11 @@ async function send(
 ): Promise<SendReport> {
   const begin = performance.now();
   const settings = settingsOf(options);
-  const { memory } = vm;
-  if (memory === undefined) throw new TypeError('a machine without memory is not migrated: save and load it');
-  // Its pages could not be read by the thread that has to fetch them.
-  memory.missingPages?.checkTouch?.();
-  if (vm.failure !== undefined) {
-    throw new CheckpointError('CHKPT_VM_FAILED', 'the machine must not run', { cause: vm.failure });
-  }
+  const memory = memoryOf(vm);
   const migration = (options.migration ?? randomUUID()).toLowerCase();
   if (!isMigrationId(migration)) throw new TypeError(`a migration is named by a UUID, not ${migration}`);
   const digest = await checkpointDigest();
-  const description = await describeMachine(vm, digest);
-  if (description.length > migrationControlBytesMax - 64) {
-    throw new CheckpointError('CHKPT_UNSUPPORTED', 'the device table is too long for an offer');
-  }
+  const description = await offerOf(vm, digest);
   const folder = options.journal ?? journalFolder();
   const journal = await Journal.open(folder, {
     migration,
@@ -203,9 +219,13 @@ async function send(
     });
     throw new MigrationInDoubtError(inDoubt(session, migration), url, transfer.linkError ?? session.failure);
   }
+  const tracker =
+    outcome === 'moved'
+      ? await trackingReport(tracking.report, tracking.tracker, rounds.tracking)
+      : undefined;
   await finish();
   if (outcome === 'stayed') await safety?.drop();
-  if (outcome !== 'moved') throw failureOf(outcome, session, transfer.linkError, url);
+  if (tracker === undefined) throw failureOf(outcome, session, transfer.linkError, url);
   return {
     migration,
     url,
@@ -215,7 +235,7 @@ async function send(
     postcopy: transfer.served.ms > 0 ? transfer.served : undefined,
     safety: safety?.report,
     bytesSent: transfer.bytesSent,
-    tracker: tracking.report,
+    tracker,
     throttledShare: transfer.throttledShare,
     reconnects: session.reconnects,
     elapsedMs: performance.now() - begin,
@@ -230,39 +250,32 @@ async function prepareSafety(
   return safety === undefined ? undefined : await SafetyCheckpoint.prepare(vm, safety, facts, signal);
 }
 
-/** Who says what the guest has written. */
-interface Tracking {
-  readonly tracker: DirtyTracker | undefined;
-  readonly report: TrackerReport;
-  close(): Promise<void>;
+async function plan(
+  vm: VirtualMachine,
+  url: string,
+  options: SendVmOptions & Partial<Pick<PlanVmOptions, 'windowMs'>>,
+  report: Report,
+): Promise<MigrationPlan> {
+  const { session, transfer, deltaCache } = settingsOf(options);
+  const { windowMs = 1000, codec = 'auto', acceleration, dedup, threads, bandwidth, signal } = options;
+  if (!(windowMs >= 50 && windowMs <= 60_000)) throw new RangeError('windowMs must be 50 to 60 000');
+  const settings = {
+    ...{ ...transfer, downtimeMaxMs: session.downtimeMaxMs, link: linkOptionsOf(options) },
+    ...{ streams: transfer.lanes, bandwidth, deltaCache, windowMs, signal },
+    encode: { codec: codec === 'auto' ? 'lz4' : codec, acceleration, dedup, threads },
+  } as const;
+  return await planVm(vm, memoryOf(vm), url, settings, report);
 }
 
-/**
- * Trackers that may be asked while the guest runs. Those that cannot (digests of what memory was when it was looked at, not when it was
- * sent; soft-dirty bits, which a running process sets while they are cleared) make way for digests of what was sent.
- */
-function openTracking(vm: VirtualMachine, memory: GuestMemory, shared: DirtyTracker | undefined): Tracking {
-  const { dirtyTracker } = vm;
-  if (dirtyTracker !== undefined) ChangeLog.of(dirtyTracker).reset();
-  const own = dirtyTracker === undefined && !memory.isAttached ? trackMemory(memory) : undefined;
-  const tracker = dirtyTracker ?? own;
-  const close = async (): Promise<void> => {
-    await own?.close();
-    if (dirtyTracker !== undefined) ChangeLog.of(dirtyTracker).reset();
-  };
-  if (tracker !== undefined && tracker.kind !== 'digest' && tracker.kind !== 'soft-dirty') {
-    return { tracker: shared ?? tracker, report: { kind: tracker.kind, reason: tracker.reason }, close };
+/** Of a machine that can be sent. */
+function memoryOf({ memory, failure }: VirtualMachine): GuestMemory {
+  if (memory === undefined) throw new TypeError('a machine without memory is not migrated: save and load it');
+  // Its pages could not be read by the thread that has to fetch them.
+  memory.missingPages?.checkTouch?.();
+  if (failure !== undefined) {
+    throw new CheckpointError('CHKPT_VM_FAILED', 'the machine must not run', { cause: failure });
   }
-  const why = {
-    digest: tracker?.reason,
-    'soft-dirty': 'soft-dirty bits cannot be read while their process runs',
-  };
-  const reason = `compares pages with what was sent: ${
-    tracker === undefined
-      ? 'memory may move, and the machine has no tracker'
-      : why[tracker.kind as keyof typeof why]
-  }`;
-  return { tracker: undefined, report: { kind: 'digest', reason }, close };
+  return memory;
 }
 
 /** The other end says every second that it is there. */

@@ -74,6 +74,7 @@ export interface NativePageSet {
 export interface NativeDirtyTracker {
   arm(): Promise<void>;
   harvest(): Promise<NativePageSet>;
+  firstWriteCost(): Promise<number | undefined>;
   mark(first: number, count: number): void;
   close(): Promise<void>;
 }

@@ -67,7 +67,7 @@ export interface Reception {
   /** Why this purpose is not for this peer. */
   authorise(purpose: Purpose): Promise<string | undefined>;
   /** Takes the place of the connection, at once or never: why not. */
-  admit(): string | undefined;
+  admit(purpose: Purpose): string | undefined;
 }
 
 /**
@@ -95,9 +95,10 @@ export async function receiveGuest(channel: ByteChannel, reception: Reception): 
   const no = await reception.authorise(purpose);
   if (no !== undefined) throw refused(no);
   // From here on in one go: of two that come at once one is first. The key is spent before anything exists for the connection.
-  const spent = key?.spend(encodePurpose(purpose));
+  // What measures the way leaves the key for what is to go there.
+  const spent = purpose.kind === 'probe' ? key?.fault : key?.spend(encodePurpose(purpose));
   if (spent !== undefined) throw unauthenticated(spent);
-  const full = reception.admit();
+  const full = reception.admit(purpose);
   if (full !== undefined) throw refused(full);
   await channel.write(encodeMessage('welcome'));
   return purpose;

@@ -5,6 +5,6 @@ export type { Connection, Peer, PeerIdentity } from './connection.ts';
 export { decodeRefusal, encodeRefusal } from './handshake-message.ts';
 export { type Listener, listen } from './listen.ts';
 export type { LinkOptions, ListenOptions } from './options.ts';
-export type { CheckpointPurpose, MigrationPurpose, Purpose } from './purpose.ts';
+export type { CheckpointPurpose, MigrationPurpose, ProbePurpose, Purpose } from './purpose.ts';
 export { readExactly } from './read-exactly.ts';
 export type { PskOptions, SecurityOptions, TlsOptions } from './security.ts';

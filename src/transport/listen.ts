@@ -228,8 +228,8 @@ class SocketListener implements Listener {
       const purpose = await receiveGuest(channel, {
         ...{ key: this.#key, material },
         authorise: (asked) => this.#authorise(identity, asked),
-        admit: () => {
-          const no = this.#admit();
+        admit: (asked) => {
+          const no = this.#admit(asked);
           isAdmitted = no === undefined;
           return no;
         },
@@ -255,11 +255,16 @@ class SocketListener implements Listener {
   }
 
   /** In one go: of two that come at once one is first. */
-  #admit(): string | undefined {
+  #admit(purpose: Purpose): string | undefined {
     if (this.#ended !== undefined) return 'the listener is closing';
     if (this.#taken >= (this.#options.accepts ?? Number.POSITIVE_INFINITY)) return 'somebody else was first';
     const { backlog = backlogDefault } = this.#options;
     if (this.#coming + this.#ready.length >= this.#waiting.length + backlog) return 'busy with another one';
+    if (purpose.kind === 'probe') {
+      const { probe = () => 'nothing is measured here' } = this.#options;
+      const no = probe(purpose);
+      if (no !== undefined) return no;
+    }
     this.#taken += 1;
     this.#coming += 1;
     return undefined;

@@ -70,14 +70,21 @@ export class OneTimeKey {
     return this.#used.size >= this.#uses;
   }
 
+  /** Why it is good for nothing any more. */
+  get fault(): string | undefined {
+    if (this.hasExpired) return 'the one-time key has expired';
+    return this.isSpent ? 'the one-time key has been used' : undefined;
+  }
+
   /**
    * Uses the key up for what `purpose` says, each purpose once. Whoever has proved the key calls this before anything else exists for the
    * connection; why not, when it is too late.
    */
   spend(purpose: Uint8Array): string | undefined {
-    if (this.hasExpired) return 'the one-time key has expired';
+    const { fault } = this;
+    if (fault !== undefined) return fault;
     const name = Buffer.from(purpose).toString('hex');
-    if (this.isSpent || this.#used.has(name)) return 'the one-time key has been used';
+    if (this.#used.has(name)) return 'the one-time key has been used';
     this.#used.add(name);
     return undefined;
   }

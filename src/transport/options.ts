@@ -1,4 +1,5 @@
 import type { CheckpointError } from '../errors/index.ts';
+import type { ProbePurpose } from './purpose.ts';
 import type { SecurityOptions } from './security.ts';
 
 export const handshakeMsDefault = 5000;
@@ -23,6 +24,8 @@ export interface ListenOptions extends LinkOptions {
   readonly accepts?: number | undefined;
   /** How many connections may wait for an `accept`; whoever comes then is refused. Default 64; 0: only who is waited for. */
   readonly backlog?: number | undefined;
+  /** Asked about each probe that authenticated: why it is not taken, or undefined. Default: none is. */
+  readonly probe?: ((purpose: ProbePurpose) => string | undefined) | undefined;
   /** Told of every connection that came to nothing, and why: for logs. It must not throw. */
   readonly onRefusal?: ((error: CheckpointError, remote: string) => void) | undefined;
 }

@@ -4,7 +4,7 @@
  */
 import { guestBytesMax, streamCountMax } from '../limits.ts';
 
-export type Purpose = CheckpointPurpose | MigrationPurpose;
+export type Purpose = CheckpointPurpose | MigrationPurpose | ProbePurpose;
 
 /** The native stream of one checkpoint. */
 export interface CheckpointPurpose {
@@ -24,10 +24,18 @@ export interface MigrationPurpose {
   readonly streams: number;
 }
 
+/**
+ * One of the connections that measure the way to a listener for a migration that may come. What goes over it is thrown away, and it uses up no
+ * one-time key.
+ */
+export interface ProbePurpose extends Omit<MigrationPurpose, 'kind'> {
+  readonly kind: 'probe';
+}
+
 const uuidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const uuidBytes = 16;
 const prefixBytes = 8 + uuidBytes;
-const kinds = { checkpoint: 1, migration: 2 } as const;
+const kinds = { checkpoint: 1, migration: 2, probe: 3 } as const;
 
 /** Most bytes of an encoded purpose. */
 export const purposeBytesMax = prefixBytes + guestBytesMax;
@@ -35,7 +43,8 @@ export const purposeBytesMax = prefixBytes + guestBytesMax;
 /** Throws `TypeError`, `RangeError` for what no purpose can be. */
 export function checkPurpose(purpose: Purpose): void {
   if (purpose?.kind === 'checkpoint') return;
-  if (purpose?.kind !== 'migration') throw new TypeError('the purpose of a connection is not one');
+  if (purpose?.kind !== 'migration' && purpose?.kind !== 'probe')
+    throw new TypeError('the purpose of a connection is not one');
   const { migration, guest, stream, streams } = purpose;
   if (typeof migration !== 'string' || !uuidPattern.test(migration.toLowerCase())) {
     throw new TypeError('purpose.migration is not the text form of a UUID');
@@ -66,11 +75,10 @@ function faultOfStreams(stream: number, streams: number): string | undefined {
  * REQUIRES: `checkPurpose` took it.
  */
 export function encodePurpose(purpose: Purpose): Buffer {
-  const isMigration = purpose.kind === 'migration';
-  const guest = Buffer.from(isMigration ? purpose.guest : '');
+  const guest = Buffer.from(purpose.kind === 'checkpoint' ? '' : purpose.guest);
   const bytes = Buffer.alloc(prefixBytes + guest.length);
   bytes.writeUInt16LE(kinds[purpose.kind], 0);
-  if (!isMigration) return bytes;
+  if (purpose.kind === 'checkpoint') return bytes;
   bytes.writeUInt16LE(purpose.stream, 2);
   bytes.writeUInt16LE(purpose.streams, 4);
   bytes.writeUInt16LE(guest.length, 6);
@@ -91,16 +99,16 @@ export function decodePurpose(bytes: Buffer): Purpose | string {
       [stream, streams, guestBytes].every((value) => value === 0) && uuid.every((byte) => byte === 0);
     return rest ? { kind: 'checkpoint' } : 'a checkpoint with fields of a migration';
   }
-  if (kind !== kinds.migration) return 'an unknown purpose';
+  if (kind !== kinds.migration && kind !== kinds.probe) return 'an unknown purpose';
   const guest = decodeGuest(bytes.subarray(prefixBytes));
   if (guest === undefined) return 'a guest that is not UTF-8';
   const purpose = {
-    kind: 'migration',
+    kind: kind === kinds.probe ? 'probe' : 'migration',
     migration: uuidText(uuid),
     guest,
     stream,
     streams,
-  } as MigrationPurpose;
+  } as MigrationPurpose | ProbePurpose;
   return faultOfGuest(guest) ?? faultOfStreams(purpose.stream, purpose.streams) ?? purpose;
 }
 

@@ -145,7 +145,21 @@ describe.skipIf(missing !== undefined)('a Linux guest in QEMU', () => {
     const [to, from] = ['receive', 'send'].map((side) => [command, side, '--journal', `${folder}/${side}`]);
     const receiving = run(process.execPath, [...(to ?? []), address, '--qemu', third.qmpPath]);
     await expect.poll(() => existsSync(`${folder}/migration`), { timeout: 20_000 }).toBe(true);
-    const sending = run(process.execPath, [...(from ?? []), '--qemu', second.qmpPath, '--json', address]);
+    const guest = ['--qemu', second.qmpPath, address];
+    const planned = await run(process.execPath, [
+      ...(from ?? []),
+      ...guest,
+      '--plan',
+      '--json',
+      '--downtime',
+      '9000',
+    ]);
+    expect(JSON.parse(planned.stdout)).toMatchObject({
+      ...{ command: 'send', plan: true, memoryBytes, running: true },
+      dirty: { kind: 'digest', sampledPages: 16_384 },
+      forecast: { outcome: 'moves', converges: true },
+    });
+    const sending = run(process.execPath, [...(from ?? []), ...guest, '--json']);
     const sent = JSON.parse((await sending).stdout);
     expect(sent).toMatchObject({ command: 'send', memoryBytes, tracker: { kind: 'digest' } });
     expect((await receiving).stderr).toMatch(/received 512(\.0)? MiB from unix in .*, the guest runs\n$/);

@@ -31,6 +31,11 @@ Status DirtyTracker::Harvest(DirtyBitmap* set, const Cancelled& cancelled) {
   return collected;
 }
 
+std::optional<double> DirtyTracker::FirstWriteCost() {
+  const std::lock_guard lock(mutex_);
+  return MeasureFirstWrite();
+}
+
 Result<std::shared_ptr<WriteGuard>> DirtyTracker::ShareGuard() {
   const std::lock_guard lock(mutex_);
   if (!armed_) {

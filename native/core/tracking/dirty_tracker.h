@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 
 #include "core/base/result.h"
 #include "core/bitmap/dirty_bitmap.h"
@@ -61,6 +62,10 @@ class DirtyTracker {
   // REQUIRES: the guest stands still, and Harvest was called since it does.
   Result<std::shared_ptr<WriteGuard>> ShareGuard();
 
+  // Nanoseconds that the first write of a page costs the guest because it is tracked; nothing when
+  // that is not known. Any thread, as Harvest.
+  std::optional<double> FirstWriteCost();
+
   // What the embedder knows to be written, whatever the kind.
   void Mark(PageRun run) { found_->MarkRun(run); }
 
@@ -71,6 +76,7 @@ class DirtyTracker {
   DirtyTracker(std::shared_ptr<GuestMemory> memory, bool own_writes);
 
   virtual Result<std::shared_ptr<WriteGuard>> MakeGuard() { return std::shared_ptr<WriteGuard>(); }
+  virtual std::optional<double> MeasureFirstWrite() { return std::nullopt; }
   // Makes everything clean.
   virtual Status Reset(const Cancelled& cancelled) = 0;
   // Marks what was written in `found` and makes it clean again. What was made clean must be marked

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/memory/mapping.h"
+#include "core/tracking/fault_cost.h"
 
 namespace chkpt {
 namespace {
@@ -125,6 +126,17 @@ Result<std::shared_ptr<WriteGuard>> WriteProtectTracker::MakeGuard() {
   is_registered_ = true;
   for (const auto& range : ranges_) range->HandOver(guard_->protector());
   return guard_;
+}
+
+std::optional<double> WriteProtectTracker::MeasureFirstWrite() {
+  // With a guard a thread of it hears of each first write, which takes as long as that thread takes
+  // to wake.
+  if (guard_ != nullptr) return std::nullopt;
+  const bool is_huge = std::ranges::any_of(
+      ranges_, [](const auto& range) { return range->kind() == Kind::kHugetlb; });
+  if (is_huge || ranges_.empty()) return std::nullopt;
+  const bool is_shared = ranges_.front()->kind() == Kind::kShared;
+  return MeasureFaultCost(is_shared ? &*telling_protector_ : &*private_protector_, is_shared);
 }
 
 Status WriteProtectTracker::Reset(const Cancelled& cancelled) {

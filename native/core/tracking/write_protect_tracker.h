@@ -34,6 +34,7 @@ class WriteProtectTracker final : public DirtyTracker {
   Status Prepare(bool trust_holes);
   Status RegisterAll();
   Result<std::shared_ptr<WriteGuard>> MakeGuard() override;
+  std::optional<double> MeasureFirstWrite() override;
   Status Reset(const Cancelled& cancelled) override;
   Status Collect(DirtyBitmap* found, const Cancelled& cancelled) override;
 

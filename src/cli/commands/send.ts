@@ -13,6 +13,8 @@ import type { Invocation } from '../invocation.ts';
 import { isLink, securityOf } from '../link-argument.ts';
 import { parseMemoryArguments } from '../memory-argument.ts';
 import { bandwidthOf, deltaCacheOf, migrationFoldersOf, streamsOf } from '../migration-argument.ts';
+import { showPlan } from '../migration-plan.ts';
+import type { ParsedLine } from '../parse-line.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
 import { qemuSocketOf } from '../qemu-guest.ts';
@@ -31,6 +33,8 @@ export async function run(invocation: Invocation): Promise<void> {
   const socket = qemuSocketOf(line, ['memory', 'state', 'id']);
   if (!isLink(address))
     throw usageError(`${address}: tcp://HOST:PORT, tls://HOST:PORT or unix:PATH is expected`);
+  if (line.has('plan')) return await plan(invocation, address, socket);
+  if (line.has('window')) throw usageError('--window goes with --plan');
   const report = await (socket === undefined
     ? sendImages(invocation, address)
     : sendQemu(invocation, address, socket));
@@ -52,18 +56,21 @@ async function sendQemu(invocation: Invocation, address: string, socket: string)
 }
 
 async function sendImages(invocation: Invocation, address: string): Promise<SendReport> {
-  const { line, signal } = invocation;
+  const options = optionsOf(invocation, address);
+  return await withImages(invocation, (vm) => send(invocation, vm, vm.memory.byteLength, address, options));
+}
+
+async function withImages<T>({ line, signal }: Invocation, use: (vm: SentImages) => Promise<T>): Promise<T> {
   const memory = parseMemoryArguments(line.all('memory'));
   const [first] = memory;
   if (first === undefined) throw usageError('--qemu SOCKET or --memory RAMFILE is missing: what is sent');
   const states = fileStatesOf(line.all('state'));
   const id = line.last('id') ?? basename(first.path);
-  const options = optionsOf(invocation, address);
   const images = await RamImages.open(memory);
   try {
     const vm = await SentImages.open(images, { id, states, signal });
     try {
-      return await send(invocation, vm, vm.memory.byteLength, address, options);
+      return await use(vm);
     } finally {
       await vm.close();
     }
@@ -74,6 +81,15 @@ async function sendImages(invocation: Invocation, address: string): Promise<Send
   } finally {
     await images.close();
   }
+}
+
+async function plan(invocation: Invocation, address: string, socket: string | undefined): Promise<void> {
+  const options = { ...optionsOf(invocation, address), windowMs: windowOf(invocation.line) };
+  if (socket === undefined) {
+    return await withImages(invocation, (vm) => showPlan(invocation, vm, address, options));
+  }
+  await using vm = await QemuVm.connect(socket);
+  await showPlan(invocation, vm, address, options);
 }
 
 function optionsOf({ line, common }: Invocation, address: string): SendVmOptions {
@@ -137,6 +153,13 @@ async function askOn(error: MigrationInDoubtError, { output, signal }: Invocatio
   const end = await Promise.race([error.resolve(), enough]);
   if (end !== 'enough')
     output.note(end === 'moved' ? 'the guest runs there' : 'the guest stayed, and runs here');
+}
+
+/** Of a plan, milliseconds. */
+function windowOf(line: ParsedLine): number {
+  const windowMs = numberOf(line.last('window'), 'window', 1000);
+  if (windowMs >= 50 && windowMs <= 60_000) return windowMs;
+  throw usageError(`--window ${windowMs}: 50 to 60000 milliseconds are expected`);
 }
 
 function numberOf(text: string | undefined, name: string, fallback: number): number {

@@ -30,6 +30,7 @@ import { wrong } from '../wire/record.ts';
 import type { RecordChannel } from '../wire/record-channel.ts';
 import { type Pace, StreamSender } from '../wire/stream-stores.ts';
 import { raceAbort } from './race-abort.ts';
+import { CountedTracker } from './tracking-cost.ts';
 import { UrgentPages } from './urgent-pages.ts';
 
 /** Pages of a stream: few enough that a broken link costs little, enough to keep encoder threads busy. */
@@ -106,7 +107,7 @@ export class PageRounds {
   #session: number | undefined;
   /** Pages of the last round. */
   #lastPages = 0;
-  readonly #tracker: DirtyTracker | undefined;
+  readonly #tracker: CountedTracker | undefined;
   /** What was sent of each page, where no tracker can be asked while the guest runs. */
   readonly #digests: PageDigests | undefined;
   /** What was sent of pages, from the round on that is not of all of them. */
@@ -119,7 +120,7 @@ export class PageRounds {
     this.#options = options;
     this.#pageCount = options.memory().pageCount;
     this.#pending = new PageSet(this.#pageCount);
-    this.#tracker = options.tracker;
+    this.#tracker = options.tracker && new CountedTracker(options.tracker);
     this.#digests = options.tracker === undefined ? new PageDigests(this.#pageCount) : undefined;
     const { deltaCache, encode } = options;
     // Differences are as long as their pages where nothing compresses them.
@@ -130,6 +131,11 @@ export class PageRounds {
   /** Pages that are still to be sent, as far as it is known. */
   get pendingPages(): number {
     return this.#tracker === undefined && this.#lastPages > 0 ? this.#lastPages : this.#pending.count();
+  }
+
+  /** What tracking has cost so far. */
+  get tracking(): CountedTracker | undefined {
+    return this.#tracker;
   }
 
   /** Number of the next stream. */

@@ -20,7 +20,8 @@ export class SharedTracker {
       return pages;
     };
     const arm = async (): Promise<void> => void (await harvest());
-    this.rounds = { kind, reason, arm, harvest, close };
+    const firstWriteCost = async (): Promise<number | undefined> => await tracker.firstWriteCost?.();
+    this.rounds = { kind, reason, arm, harvest, firstWriteCost, close };
     this.increment = { kind, reason, arm: close, harvest: async () => since.take(), close };
   }
 

@@ -12,6 +12,7 @@ import type { RecordChannel } from '../wire/record-channel.ts';
 import type { PageRounds } from './page-rounds.ts';
 import type { SafetyCheckpoint } from './safety-checkpoint.ts';
 import type { SourceLink } from './source-link.ts';
+import { nextThrottle } from './throttle-steps.ts';
 
 export interface TransferSettings {
   readonly convergence: ConvergenceOptions;
@@ -35,11 +36,6 @@ export interface Marks {
   prepared?: number;
   running?: number;
 }
-
-/** A guest that does not converge is slowed down in these steps. */
-const throttleFirst = 0.2;
-const throttleStep = 0.15;
-const throttleMost = 0.95;
 
 export class Transfer {
   readonly #vm: VirtualMachine;
@@ -186,9 +182,9 @@ export class Transfer {
   }
 
   async #throttle(): Promise<void> {
-    if (this.#vm.throttle === undefined || this.throttledShare >= throttleMost) return;
-    const share = this.throttledShare === 0 ? throttleFirst : this.throttledShare + throttleStep;
-    this.throttledShare = Math.min(share, throttleMost);
+    const share = nextThrottle(this.throttledShare);
+    if (this.#vm.throttle === undefined || share === this.throttledShare) return;
+    this.throttledShare = share;
     await this.#vm.throttle(this.throttledShare);
     this.#convergence.restart();
   }

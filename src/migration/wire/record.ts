@@ -20,6 +20,7 @@ export const recordTypes = [
   'streamAbort',
   'alive',
   'pages',
+  'probe',
 ] as const;
 export type RecordType = (typeof recordTypes)[number];
 
@@ -32,6 +33,7 @@ const lengthMax: Readonly<Record<RecordType, number>> = {
   streamAbort: 0,
   alive: 0,
   pages: 80 * 1024,
+  probe: 16,
 };
 
 export interface RecordHeader {
