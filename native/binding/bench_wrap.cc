@@ -179,7 +179,7 @@ Napi::Value BlocksWrap::Compress(const Napi::CallbackInfo& info) {
 
 Napi::Value BlocksWrap::Decode(const Napi::CallbackInfo& info) {
   const auto layout =
-      info[1].ToBoolean().Value() ? StoredBlocks::Layout::kPacked : StoredBlocks::Layout::kInPlace;
+      ToBool(info[1]) ? StoredBlocks::Layout::kPacked : StoredBlocks::Layout::kInPlace;
   return RunMeasured(info.Env(), [blocks = blocks_, threads = ToThreads(info[0]), layout] {
     return blocks->Decode(threads, layout);
   });

@@ -29,6 +29,7 @@ Napi::ArrayBuffer BufferViews::Of(Napi::Env env, const std::shared_ptr<Buffer>& 
     if (!view.IsEmpty() && !view.IsDetached()) return view;
     if (!view.IsEmpty()) buffer->Spoil();
   }
+  Trim();
   const Napi::ArrayBuffer view = ArrayBufferOver(env, buffer);
   if (view.IsEmpty()) return view;
   Entry& entry = entries_[buffer.get()];

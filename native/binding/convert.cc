@@ -42,6 +42,11 @@ Napi::Value Number(Napi::Env env, std::uint64_t value) {
   return Napi::Number::New(env, static_cast<double>(value));
 }
 
+bool ToBool(const Napi::Value& value) {
+  bool result = false;
+  return !value.IsEmpty() && napi_get_value_bool(value.Env(), value, &result) == napi_ok && result;
+}
+
 std::optional<std::span<std::uint8_t>> ToBytes(const Napi::Value& value) {
   if (!value.IsTypedArray()) return std::nullopt;
   napi_typedarray_type type;

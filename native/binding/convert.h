@@ -29,6 +29,10 @@ Napi::Value ThrowType(Napi::Env env, const char* message);
 std::optional<std::uint64_t> ToUint64(const Napi::Value& value);
 Napi::Value Number(Napi::Env env, std::uint64_t value);
 
+// False for what is not true, and for what cannot be asked any more: in an environment that is
+// about to end a property is a value without an environment, and asking that ends the process.
+bool ToBool(const Napi::Value& value);
+
 // The bytes of a Uint8Array, valid during this call. Nothing when it is no Uint8Array or detached
 // (length 0 with no data).
 std::optional<std::span<std::uint8_t>> ToBytes(const Napi::Value& value);

@@ -59,7 +59,7 @@ std::optional<KvmOptions> ToOptions(const Napi::Object& object) {
     const auto base = ToUint64(item.As<Napi::Array>().Get(1u));
     const auto bytes = ToUint64(item.As<Napi::Array>().Get(2u));
     if (!base || !bytes) return std::nullopt;
-    options.ranges.push_back({item.As<Napi::Array>().Get(0u).ToBoolean(), *base, *bytes});
+    options.ranges.push_back({ToBool(item.As<Napi::Array>().Get(0u)), *base, *bytes});
   }
   return options;
 }
@@ -256,8 +256,8 @@ class KvmWrap : public Napi::ObjectWrap<KvmWrap>, public Pollable {
   Napi::Value SetIrqLine(const Napi::CallbackInfo& info) {
     const auto irq = Below(info[0], KVM_IOAPIC_NUM_PINS);
     if (!irq) return ThrowType(info.Env(), "interrupt line expected");
-    return ReturnNothing(
-        info.Env(), machine_->SetIrqLine(static_cast<std::uint32_t>(*irq), info[1].ToBoolean()));
+    return ReturnNothing(info.Env(),
+                         machine_->SetIrqLine(static_cast<std::uint32_t>(*irq), ToBool(info[1])));
   }
 
   Napi::Value TakeAccess(const Napi::CallbackInfo& info) {

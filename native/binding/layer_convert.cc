@@ -81,7 +81,7 @@ std::optional<LazyLayer> ToLayer(const Napi::Value& value,
   layer.source = std::move(source.value());
   std::copy(uuid->begin(), uuid->end(), layer.uuid.begin());
   layer.epoch = *epoch;
-  layer.has_parent = object.Get("hasParent").ToBoolean().Value();
+  layer.has_parent = ToBool(object.Get("hasParent"));
   layer.groups = std::move(*groups);
   layer.end_offset = *end;
   return layer;

@@ -76,7 +76,7 @@ LazyWrap::LazyWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
                       .fill_bytes_per_second = *rate,
                       .fill_delay_ms = *delay,
                       .replay = ToBlocks(*replay),
-                      .poison = object.Get("poison").ToBoolean().Value(),
+                      .poison = ToBool(object.Get("poison")),
                       .owner_thread = static_cast<std::uint32_t>(::syscall(SYS_gettid))};
   StartPipeline(env, [&](auto notify, auto) -> Result<std::unique_ptr<LazyWork>> {
     if (regions) {

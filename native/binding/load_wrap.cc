@@ -53,12 +53,12 @@ LoadWrap::LoadWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
                       .read_bytes = static_cast<std::size_t>(*read_bytes)};
   if (const ChainWrap* chain = ChainWrap::Of(object.Get("chain"))) {
     options.chain = chain->chain();
-    if (object.Get("resolve").ToBoolean()) options.resolver = chain->resolver();
+    if (ToBool(object.Get("resolve"))) options.resolver = chain->resolver();
   }
   options.digests = DigestsWrap::Of(object.Get("pageDigests"));
   options.placer = MissingWrap::Of(object.Get("placer"));
   if (env.IsExceptionPending()) return;
-  options.deltas = object.Get("deltas").ToBoolean();
+  options.deltas = ToBool(object.Get("deltas"));
   StartPipeline(env, [&](auto notify, auto buffers) {
     options.buffers = std::move(buffers);
     return LoadPipeline::Start(memory, options, std::move(notify));
@@ -88,6 +88,7 @@ bool LoadWrap::TrySettle(Napi::Env env) {
 
 // Damage that workers find is told when the caller asks for the next buffer, or the end.
 bool LoadWrap::SettleFed(Napi::Env env) {
+  views().Trim();
   std::optional<LoadPipeline::Fed> fed = pipeline()->PollFed();
   if (!fed && pipeline()->cancelled()) {
     return Reject(ToJs(env, {.code = ErrorCode::kAborted, .message = "load cancelled"}));

@@ -103,9 +103,8 @@ Napi::Value MemoryWrap::Allocate(const Napi::CallbackInfo& info) {
   const auto backing = ToUint64(info[1]);
   if (!specs || !backing || *backing > 2)
     return ThrowType(info.Env(), "regions and backing expected");
-  return Wrap(info.Env(),
-              GuestMemory::Allocate(*specs, {.backing = static_cast<Backing>(*backing),
-                                             .huge_pages = info[2].ToBoolean().Value()}));
+  return Wrap(info.Env(), GuestMemory::Allocate(*specs, {.backing = static_cast<Backing>(*backing),
+                                                         .huge_pages = ToBool(info[2])}));
 }
 
 // openFileMemory(regions, fds, offsets, mode: 0 map | 1 file | 2 fresh file, writable)
@@ -120,7 +119,7 @@ Napi::Value MemoryWrap::OpenFiles(const Napi::CallbackInfo& info) {
     const auto fd = ToUint64(info[1].As<Napi::Array>().Get(i));
     const auto offset = ToUint64(info[2].As<Napi::Array>().Get(i));
     if (!fd || *fd > 0x7fffffff || !offset) return ThrowType(info.Env(), "descriptor expected");
-    files.push_back({(*specs)[i], static_cast<int>(*fd), *offset, info[4].ToBoolean().Value()});
+    files.push_back({(*specs)[i], static_cast<int>(*fd), *offset, ToBool(info[4])});
   }
   return Wrap(info.Env(),
               *mode == 0 ? GuestMemory::Map(files) : GuestMemory::OpenFiles(files, *mode == 2));

@@ -54,6 +54,8 @@ class PipelineWrap : public Napi::ObjectWrap<Self>, public Pollable {
   }
 
   Pipeline* pipeline() const { return pipeline_.get(); }
+  // REQUIRES: pipeline().
+  BufferViews& views() { return data_->views(); }
   bool busy() const { return pending_.has_value(); }
 
   // A promise that TrySettle settles, now or after news. REQUIRES: pipeline() and not busy().

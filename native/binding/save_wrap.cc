@@ -47,7 +47,7 @@ SaveWrap::SaveWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
   SaveOptions options{.position = *position,
                       .encode = {.codec = static_cast<BlockCodec>(*codec),
                                  .acceleration = static_cast<int>(*acceleration),
-                                 .dedup = object.Get("dedup").ToBoolean().Value()},
+                                 .dedup = ToBool(object.Get("dedup"))},
                       .threads = static_cast<unsigned>(*threads),
                       .slab_count = static_cast<unsigned>(*slab_count)};
   if (!object.Get("changed").IsUndefined()) {
@@ -83,12 +83,9 @@ bool SaveWrap::TakeOutput(Napi::Env env, const Napi::Value& value, SaveOptions* 
     ThrowType(env, "the output of a save is not valid");
     return false;
   }
+  // Without a descriptor to spare slabs go through JavaScript.
   auto output = SlabOutput::Open(static_cast<int>(file), position);
-  if (!output.ok()) {
-    Throw(env, output.error());
-    return false;
-  }
-  options->output = std::move(output.value());
+  if (output.ok()) options->output = std::move(output.value());
   return true;
 }
 

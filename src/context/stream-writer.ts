@@ -227,7 +227,12 @@ export class StreamWriter {
     const start = this.#output.position.offset;
     const stream = source.open(this.#output.position, signal, this.#output.direct());
     try {
-      for (let batch = await stream.next(); batch !== undefined; batch = await stream.next()) {
+      for (;;) {
+        const batch = await stream.next().catch((error: unknown) => {
+          checkAborted(signal, this.#options.store);
+          throw error;
+        });
+        if (batch === undefined) break;
         try {
           await this.#output.slabs(batch);
           this.#groups.push(...batch.groups);

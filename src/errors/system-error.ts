@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { CheckpointError, type ErrorDetails } from './checkpoint-error.ts';
 import type { ErrorCode } from './error-table.ts';
 
@@ -26,5 +27,7 @@ export function fromSystemError(error: unknown, what: string, details: ErrorDeta
 
 function errnoOf(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
+  // libuv has no name for it: "Unknown system error -122".
+  if ('errno' in error && error.errno === -constants.errno.EDQUOT) return 'EDQUOT';
   return typeof error.code === 'string' ? error.code : undefined;
 }

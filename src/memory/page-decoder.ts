@@ -179,7 +179,12 @@ class Pump {
 
   /** As far as a thread can read by itself: where it stopped, `read` goes on, and says why it cannot. */
   async #feed({ descriptor, position, bytes, took }: DirectInput): Promise<void> {
-    callNative(() => this.#pipeline.feed(descriptor, position, bytes));
+    try {
+      this.#pipeline.feed(descriptor, position, bytes);
+    } catch {
+      // No descriptor to spare: `read` goes on here.
+      return;
+    }
     for (let isOver = false; !isOver; ) {
       const fed = await awaitNative(this.#pipeline.fed());
       this.#signal?.throwIfAborted();

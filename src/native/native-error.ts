@@ -1,4 +1,4 @@
-import { getSystemErrorName } from 'node:util';
+import { constants } from 'node:os';
 import { CheckpointError, type ErrorCode, type ErrorDetails, errorTable } from '../errors/index.ts';
 
 interface NativeError extends Error {
@@ -20,8 +20,10 @@ export function fromNative(error: unknown, details: ErrorDetails = {}): unknown 
 /** The system's error, with its code as `node:fs` gives it, of an output that native threads write; undefined: it is another error. */
 export function outputErrorOf(error: unknown): Error | undefined {
   if (!isNativeError(error) || error.ofOutput !== true) return undefined;
-  const code = error.errno === undefined ? 'EIO' : getSystemErrorName(-error.errno);
-  return Object.assign(new Error(error.message), { code });
+  const { errno, message } = error;
+  // libuv has no name for some of them, EDQUOT among these.
+  const code = Object.entries(constants.errno).find(([, number]) => number === errno)?.[0] ?? 'EIO';
+  return Object.assign(new Error(message), { code });
 }
 
 /** Calls `work` and turns what it throws. */

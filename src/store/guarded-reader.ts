@@ -75,6 +75,14 @@ export class GuardedReader implements StoreReader {
     }
   }
 
+  protected ask<T>(call: string, work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      throw fromStore(error, call, this.#signal, this.#url);
+    }
+  }
+
   async #perform<T>(call: string, work: () => Promise<T>): Promise<T> {
     try {
       throwIfAborted(this.#signal, this.#url);
@@ -104,13 +112,14 @@ export class GuardedRandomReader extends GuardedReader {
   /** Nothing when what the store gives is not the whole stream. */
   extents(): readonly StoreExtent[] | undefined {
     if (this.isClosing) return undefined;
-    const extents = this.inner.extents?.();
+    const extents = this.ask('extents', () => this.inner.extents?.());
     const bytes = extents?.reduce((sum, extent) => sum + extent.bytes, 0);
     return bytes === this.byteLength ? extents : undefined;
   }
 
   /** Present where the store has it. */
   get skip(): ((byteCount: number) => void) | undefined {
-    return this.inner.skip === undefined ? undefined : (byteCount) => this.inner.skip?.(byteCount);
+    if (this.inner.skip === undefined) return undefined;
+    return (byteCount) => this.ask('skip', () => this.inner.skip?.(byteCount));
   }
 }

@@ -1,7 +1,7 @@
 /** The writer's half of the guard: see guard.ts. */
 import { CheckpointError } from '../errors/index.ts';
 import { isDetached } from '../util/detached.ts';
-import { fromStore, throwIfAborted } from './failure.ts';
+import { fromStore, storeFailure, throwIfAborted } from './failure.ts';
 import type {
   CommitSummary,
   DirectOutput,
@@ -74,18 +74,44 @@ export class GuardedWriter implements StoreWriter {
 
   direct(): DirectOutput | undefined {
     this.#enter('direct');
-    const output = this.#inner.direct?.();
+    const output = this.#ask(() => this.#inner.direct?.());
     if (output === undefined) return undefined;
     const { descriptor, position } = output;
+    const isPlace = descriptor === 'discard' || (Number.isInteger(descriptor) && descriptor >= 0);
+    if (!isPlace || !Number.isSafeInteger(position) || position < 0) {
+      throw storeFailure(`direct() gave descriptor ${String(descriptor)}, position ${position}`, this.#url);
+    }
     return {
       descriptor,
       position,
       wrote: (byteCount) => {
-        output.wrote(byteCount);
+        this.#ask(() => output.wrote(byteCount));
         this.#streamBytes += byteCount;
       },
-      failure: (error) => output.failure(error),
+      failure: (error) => {
+        const failure = fromStore(
+          this.#ask(() => output.failure(error)),
+          'direct',
+          undefined,
+          this.#url,
+        );
+        // As with a write: dropped at once, and nothing is committed after a gap.
+        this.#failure = failure;
+        this.#phase = 'failed';
+        this.#running = this.#dropQuietly().finally(() => {
+          this.#running = undefined;
+        });
+        return failure;
+      },
     };
+  }
+
+  #ask<T>(call: () => T): T {
+    try {
+      return call();
+    } catch (error) {
+      throw fromStore(error, 'direct', this.#options.signal, this.#url);
+    }
   }
 
   async #writeInner(pieces: readonly Uint8Array[]): Promise<void> {

@@ -34,7 +34,7 @@ const nullWriter: StoreWriter = {
   write: nothing,
   writeAll: nothing,
   direct: () => ({
-    descriptor: undefined,
+    descriptor: 'discard',
     position: 0,
     wrote: () => undefined,
     failure: (error) => saveFailure(error, 'cannot write', {}),

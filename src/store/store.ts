@@ -78,8 +78,8 @@ export interface StoreWriter {
 
 /** A place in an open file that takes bytes of a stream, or nowhere. */
 export interface DirectOutput {
-  /** It is duplicated before it is used. Undefined: the bytes are thrown away. */
-  readonly descriptor: number | undefined;
+  /** It is duplicated before it is used, and must not append (`O_APPEND`). `discard`: the bytes are thrown away. */
+  readonly descriptor: number | 'discard';
   /** Of the next byte in the file. */
   readonly position: number;
   /** So many bytes more are written, or about to be: all are before anything else is called. */

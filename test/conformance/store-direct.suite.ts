@@ -18,7 +18,7 @@ export function describeDirectOutput(makeSubject: () => StoreSubject | Promise<S
       const others = bytes.subarray(third, 2 * third);
       if (output === undefined) await writer.write(others);
       else {
-        if (output.descriptor !== undefined) writeSync(output.descriptor, others, 0, third, output.position);
+        if (output.descriptor !== 'discard') writeSync(output.descriptor, others, 0, third, output.position);
         output.wrote(third);
       }
       await writer.write(bytes.subarray(2 * third));

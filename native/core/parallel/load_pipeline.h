@@ -174,8 +174,8 @@ class LoadPipeline {
   const std::shared_ptr<ChainLoad> chain_;  // null: every page is this stream's
   const std::vector<bool> fresh_;           // by region, as the load (of the chain) found it
   std::vector<std::uint8_t> carry_;
-  std::vector<std::shared_ptr<Buffer>> buffers_;  // null until first used; the caller's thread
-  std::vector<bool> taken_;                       // with the caller; the caller's thread
+  std::vector<std::shared_ptr<Buffer>> buffers_;  // null until first used; the caller's or feeder's
+  std::vector<bool> taken_;                       // with the caller or feeder, whose it is
   std::atomic<bool> cancelled_{false};
 
   mutable std::mutex mutex_;

@@ -100,7 +100,8 @@ class SavePipeline {
   Polled Poll();
   void Release(std::span<const Slab* const> slabs);
 
-  // Workers stop within one block (about 0.2 ms) or one presence query.
+  // Workers stop within one block (about 0.2 ms), one presence query or, with an output, one write
+  // of a slab.
   void Cancel();
   // No thread touches guest memory any more. When false, `notify` is called once it is so.
   bool AllDone() { return threads_.AllDone(); }

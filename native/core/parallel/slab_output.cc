@@ -20,7 +20,9 @@ std::shared_ptr<SlabOutput> SlabOutput::Discard() {
 
 Status SlabOutput::Write(std::uint64_t offset, std::span<const std::uint8_t> bytes) const {
   if (file_.get() < 0) return Ok();
-  return WriteAll(file_.get(), position_ + offset, bytes);
+  Status written = WriteAll(file_.get(), position_ + offset, bytes);
+  if (written.ok()) return written;
+  return SystemError(written.error().system_errno, "writing guest memory");
 }
 
 }  // namespace chkpt

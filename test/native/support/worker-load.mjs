@@ -55,6 +55,14 @@ async function saveAndLoadFile() {
   await file.close();
 }
 
+/** Constructors ask for many properties: a worker may end between any two. */
+async function construct() {
+  for (let count = 0; count < 50; count += 1) {
+    await new addon.SavePipeline(memory, saveOptions).close();
+    await new addon.LoadPipeline(fileTarget, { ...loadOptions, deltas: true }).close();
+  }
+}
+
 const writer = new addon.StampWriter(memory, {
   threads: 1,
   pagesPerSecond: 100_000,
@@ -100,7 +108,13 @@ parentPort.postMessage('up');
 for (let count = 1; ; count += 1) {
   writer.resume();
   // Several operations in flight at once, so that a termination meets each of them.
-  await Promise.all([saveAndLoad(), saveAndLoadFile(), memory.digest(2), memory.scan(1), memory.presence()]);
+  await Promise.all([
+    saveAndLoad(),
+    saveAndLoadFile().then(construct),
+    memory.digest(2),
+    memory.scan(1),
+    memory.presence(),
+  ]);
   await writer.pause();
   await guest?.pause();
   guest?.resume();
