@@ -79,8 +79,7 @@ export class PageDecoder implements MemoryFrameSink {
         new (nativeAddon().LoadPipeline)(memory.native, {
           ...position,
           threads: this.#threads,
-          bufferCount: 0,
-          readBytes: this.#options.arriving === undefined ? 0 : arrivingReadBytes,
+          ...this.#buffersFor(input),
           chain: this.#options.chain?.native,
           resolve: this.#options.resolve,
           deltas: this.#options.deltas,
@@ -105,7 +104,19 @@ export class PageDecoder implements MemoryFrameSink {
       if (this.#memory === undefined) await memory.close();
     }
   }
+
+  /** A thread that reads by itself needs no large reads; JavaScript is woken for each. */
+  #buffersFor({ direct }: MemoryFrameInput): { bufferCount: number; readBytes: number } {
+    if (this.#options.arriving !== undefined) return { bufferCount: 0, readBytes: arrivingReadBytes };
+    return direct === undefined ? { bufferCount: 0, readBytes: 0 } : directBuffers(this.#threads);
+  }
 }
+
+const directReadBytes = 4 * 2 ** 20;
+const directBuffers = (threads: number): { bufferCount: number; readBytes: number } => ({
+  bufferCount: 3 + Math.floor(threads / 4),
+  readBytes: directReadBytes,
+});
 
 type Finished = Awaited<ReturnType<NativeLoadPipeline['finish']>>;
 

@@ -46,7 +46,9 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
   if (!fits) return Error{.code = ErrorCode::kFormat, .message = "pages of another memory"};
   const bool copies_only =
       chosen.encode.codec == BlockCodec::kRaw && !chosen.encode.dedup && chosen.output == nullptr;
-  const unsigned spare_slabs = copies_only ? kSpareSlabsRaw : kSpareSlabs;
+  const unsigned spare_slabs = chosen.output != nullptr ? kSpareSlabsOutput
+                               : copies_only            ? kSpareSlabsRaw
+                                                        : kSpareSlabs;
   if (chosen.slab_count == 0) chosen.slab_count = chosen.threads + spare_slabs;
   if (chosen.slab_count < chosen.threads + 1) chosen.slab_count = chosen.threads + 1;
   chosen.threads =

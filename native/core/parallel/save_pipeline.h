@@ -45,6 +45,8 @@ namespace chkpt {
 // the table of equal pages that takes no more memory.
 inline constexpr unsigned kSpareSlabs = 4;
 inline constexpr unsigned kSpareSlabsRaw = 12;
+// Nobody but workers takes slabs: these are for chunks that wait for an earlier one.
+inline constexpr unsigned kSpareSlabsOutput = 2;
 
 // Frames of a chunk that may move to another slab: a copy of a few microseconds.
 inline constexpr std::size_t kPackBytesMax = 64u << 10;
