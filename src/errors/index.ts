@@ -1,3 +1,3 @@
 export { CheckpointError, type ErrorDetails, type ErrorOptions, withDetails } from './checkpoint-error.ts';
 export { type ErrorCode, type ErrorEntry, type ErrorKind, errorTable } from './error-table.ts';
-export { fromSystemError } from './system-error.ts';
+export { errnoName, fromSystemError } from './system-error.ts';

@@ -25,9 +25,14 @@ export function fromSystemError(error: unknown, what: string, details: ErrorDeta
   return new CheckpointError(code, `${what}: ${reason}`, { details, cause: error });
 }
 
+/** `EIO` for 5. libuv has no name for some, EDQUOT among them: "Unknown system error -122". */
+export function errnoName(errno: number): string | undefined {
+  return Object.entries(constants.errno).find(([, number]) => number === errno)?.[0];
+}
+
 function errnoOf(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
-  // libuv has no name for it: "Unknown system error -122".
-  if ('errno' in error && error.errno === -constants.errno.EDQUOT) return 'EDQUOT';
+  const named = 'errno' in error && typeof error.errno === 'number' ? errnoName(-error.errno) : undefined;
+  if (named !== undefined) return named;
   return typeof error.code === 'string' ? error.code : undefined;
 }

@@ -38,7 +38,7 @@ export interface EncodeOptions {
   readonly dedup?: boolean | undefined;
   /** Worker threads, 1 to 64; default: number of processors. The output does not depend on it. */
   readonly threads?: number | undefined;
-  /** Slabs of about 2.2 MiB, 2 to 256; default threads + 4 (12 more than threads with `raw`, no `dedup` and no output): the bound on memory. */
+  /** Slabs of about 2.2 MiB, 2 to 256; default threads + 2 with an output, else threads + 4 (+ 12 with `raw` and no `dedup`). */
   readonly slabCount?: number | undefined;
   /**
    * Of a checkpoint with a parent: the pages that may differ from the parent; default: any page may. Read when the stream is

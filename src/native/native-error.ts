@@ -1,5 +1,10 @@
-import { constants } from 'node:os';
-import { CheckpointError, type ErrorCode, type ErrorDetails, errorTable } from '../errors/index.ts';
+import {
+  CheckpointError,
+  type ErrorCode,
+  type ErrorDetails,
+  errnoName,
+  errorTable,
+} from '../errors/index.ts';
 
 interface NativeError extends Error {
   readonly code: ErrorCode;
@@ -21,8 +26,7 @@ export function fromNative(error: unknown, details: ErrorDetails = {}): unknown 
 export function outputErrorOf(error: unknown): Error | undefined {
   if (!isNativeError(error) || error.ofOutput !== true) return undefined;
   const { errno, message } = error;
-  // libuv has no name for some of them, EDQUOT among these.
-  const code = Object.entries(constants.errno).find(([, number]) => number === errno)?.[0] ?? 'EIO';
+  const code = (errno === undefined ? undefined : errnoName(errno)) ?? 'EIO';
   return Object.assign(new Error(message), { code });
 }
 
