@@ -68,10 +68,14 @@ class PageKernelsTest : public testing::TestWithParam<const PageKernels*> {
     std::memcpy(expected.data() + target_shift, page.data(), kPageBytes);
 
     std::uint64_t fill = 0x0BAD'0BAD'0BAD'0BAD;
-    ASSERT_EQ(
-        kernels_->copy_classify(source.data() + source_shift, target.data() + target_shift, &fill),
-        ModelClass(page.data()));
+    const PageClass page_class =
+        kernels_->copy_classify(source.data() + source_shift, target.data() + target_shift, &fill);
+    ASSERT_EQ(page_class, ModelClass(page.data()));
     ASSERT_EQ(fill, FirstWord(page.data()));
+    // Only a stored page has to be copied.
+    if (page_class != PageClass::kStored) {
+      std::memcpy(target.data() + target_shift, page.data(), kPageBytes);
+    }
     ASSERT_EQ(target, expected) << "the copy differs, or bytes around it were written";
 
     fill = 0x0BAD'0BAD'0BAD'0BAD;
@@ -158,9 +162,9 @@ TEST_P(PageKernelsTest, CountZeroCountsPagesWithoutASingleSetBit) {
   EXPECT_EQ(kernels_->count_zero(nullptr, 0), 0U);
 }
 
-// A guest sweeps the page with one word or another while it is copied. The class and the fill must
-// be those of the copy, whatever mixture it is. Under ThreadSanitizer this also shows that reading
-// live guest memory is not reported.
+// A guest sweeps the page with one word or another while it is copied. A page that is called stored
+// must be so in its copy, whatever mixture that is, and the fill its first word. Under
+// ThreadSanitizer this also shows that reading live guest memory is not reported.
 TEST_P(PageKernelsTest, WhatIsClassifiedIsWhatWasCopiedWhileTheGuestWrites) {
   alignas(64) static Page live;
   live = FillPage(0);
@@ -179,9 +183,14 @@ TEST_P(PageKernelsTest, WhatIsClassifiedIsWhatWasCopiedWhileTheGuestWrites) {
   for (int i = 0; i < 1'000'000 && stored < 100; ++i) {
     std::uint64_t fill = 0;
     const PageClass page_class = kernels_->copy_classify(live.data(), copy.data(), &fill);
-    ASSERT_EQ(page_class, ModelClass(copy.data())) << "copy " << i;
-    ASSERT_EQ(fill, FirstWord(copy.data()));
-    stored += page_class == PageClass::kStored ? 1 : 0;
+    if (page_class == PageClass::kStored) {
+      ASSERT_EQ(ModelClass(copy.data()), PageClass::kStored) << "copy " << i;
+      ASSERT_EQ(fill, FirstWord(copy.data()));
+      ++stored;
+    } else {
+      // One of the words that the guest writes, and never seen half-way.
+      ASSERT_EQ(fill, page_class == PageClass::kZero ? 0U : 0x1111'1111'1111'1111U);
+    }
     static_cast<void>(kernels_->count_zero(live.data(), 1));
   }
   EXPECT_GT(stored, 0U) << "the guest never wrote during a copy: this test has shown nothing";
@@ -239,8 +248,10 @@ TEST_P(PageKernelsTest, EveryByteIsLoadedOnce) {
     StopStepping();
     ++seen[static_cast<std::size_t>(page_class)];
     steps += stepped_guest.steps;
-    EXPECT_EQ(page_class, ModelClass(copy.data())) << "word " << word;
-    EXPECT_EQ(fill, FirstWord(copy.data())) << "word " << word;
+    if (page_class == PageClass::kStored) {
+      EXPECT_EQ(ModelClass(copy.data()), PageClass::kStored) << "word " << word;
+      EXPECT_EQ(fill, FirstWord(copy.data())) << "word " << word;
+    }
     EXPECT_GT(stepped_guest.steps, 100U)
         << "the kernel was not stepped: this test has shown nothing";
   }

@@ -16,8 +16,10 @@ export interface MemoryObject {
 
 /** Below it a hop to another thread costs more than the copy. */
 const asyncBytes = 256 * 1024;
-const arenaBytesFirst = 4 * 1024 * 1024;
-const arenaBytesMax = 256 * 1024 * 1024;
+// Few of them, since V8 collects garbage for each; what is not written to is not memory.
+const arenaBytesFirst = 16 * 1024 * 1024;
+const arenaBytesMax = 1024 * 1024 * 1024;
+const arenaGrowth = 8;
 
 export class MemoryChunks {
   readonly #chunks: Uint8Array[] = [];
@@ -50,7 +52,7 @@ export class MemoryChunks {
     if (byteCount > arenaBytesMax) return new Uint8Array(byteCount);
     if (this.#free.length < byteCount) {
       this.#free = nativeAddon().allocateBuffer(Math.max(byteCount, this.#arenaBytes));
-      this.#arenaBytes = Math.min(2 * this.#arenaBytes, arenaBytesMax);
+      this.#arenaBytes = Math.min(arenaGrowth * this.#arenaBytes, arenaBytesMax);
     }
     const chunk = this.#free.subarray(0, byteCount);
     this.#free = this.#free.subarray(byteCount);

@@ -19,7 +19,6 @@ Result<ScanTotals> ScanMemory(const GuestMemory& memory, unsigned threads,
                          std::uint8_t* bytes) {
     std::uint64_t word = 0;
     std::uint64_t counts[3] = {};
-    alignas(64) std::uint8_t copy[kPageBytes];
     const std::uint8_t* source =
         bytes != nullptr
             ? bytes
@@ -28,9 +27,7 @@ Result<ScanTotals> ScanMemory(const GuestMemory& memory, unsigned threads,
       present += run.count;
       for (std::uint64_t page = run.first; page < run.end(); ++page) {
         const std::uint8_t* from = source + (page - chunk.pages.first) * kPageBytes;
-        const PageClass page_class = bytes != nullptr ? kernels.classify(from, &word)
-                                                      : kernels.copy_classify(from, copy, &word);
-        ++counts[static_cast<std::size_t>(page_class)];
+        ++counts[static_cast<std::size_t>(kernels.classify(from, &word))];
       }
     }
     zero += counts[static_cast<std::size_t>(PageClass::kZero)];

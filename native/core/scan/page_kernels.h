@@ -2,8 +2,7 @@
 //
 // One signature, one file per instruction set (page_kernels_*.cc), one dispatcher, one typed test
 // suite; the portable version is the oracle. Source page may be guest memory that changes while it
-// is read: every byte is loaded exactly once, and what is classified is what was stored to
-// `target`.
+// is read: no byte is loaded twice, and what is classified is what was stored to `target`.
 #pragma once
 
 #include <cstddef>
@@ -17,12 +16,11 @@ struct PageKernels {
   const char* name;  // "portable", "avx2"
 
   // Copies one page (4096 bytes) and classifies the copy in the same pass. `fill` gets the first
-  // word in every case. `target` always holds the whole copy afterwards. No alignment is required
-  // of either. Zero pages are fastest when `target` stays in the L1 cache: take the next free slot
-  // of a packed buffer, not the page's own place in a block.
+  // word in every case. `target` holds the copy of a stored page; of others, which their class and
+  // `fill` tell whole, it holds nothing in particular. No alignment is required of either.
   PageClass (*copy_classify)(const std::uint8_t* source, std::uint8_t* target, std::uint64_t* fill);
 
-  // Classifies a page nobody writes to (a private copy). Stops at the first word that decides.
+  // Classifies a page without a copy of it. Stops at the first words that decide.
   PageClass (*classify)(const std::uint8_t* page, std::uint64_t* fill);
 
   // True when both pages hold the same bytes.

@@ -77,24 +77,37 @@ CHKPT_AVX2_HELPER void FillSteps(std::uint8_t* target, std::size_t bytes, __m256
   }
 }
 
-// Two loops: while the page repeats its first word nothing is stored, so a zero page is read at
-// read bandwidth and then written from a register; from the first difference on the class is known
-// and the rest is a plain copy.
+// How far `page` repeats its first word, which `pattern` has; `step` is its first one and then the
+// first that differs. Zeros are most of it, and need no comparison.
+CHKPT_AVX2_HELPER std::size_t RepeatedBytes(const std::uint8_t* page, __m256i pattern, bool is_zero,
+                                            Step* step) {
+  std::size_t offset = 0;
+  if (is_zero) {
+    while (IsZero(AnyBits(*step))) {
+      offset += kStepBytes;
+      if (offset == kPageBytes) break;
+      *step = LoadStep(page + offset);
+    }
+    return offset;
+  }
+  while (IsZero(Difference(*step, pattern))) {
+    offset += kStepBytes;
+    if (offset == kPageBytes) break;
+    *step = LoadStep(page + offset);
+  }
+  return offset;
+}
+
+// While the page repeats its first word nothing is stored, so a zero page is read at read
+// bandwidth; from the first difference on the class is known and the rest is a plain copy.
 CHKPT_AVX2 PageClass CopyClassify(const std::uint8_t* source, std::uint8_t* target,
                                   std::uint64_t* fill) {
   Step step = LoadStep(source);
   const __m256i pattern = FirstWord(step);
   const std::uint64_t word = WordOf(pattern);
   *fill = word;
-  std::size_t offset = 0;
-  while (IsZero(Difference(step, pattern))) {
-    offset += kStepBytes;
-    if (offset == kPageBytes) {
-      FillSteps(target, kPageBytes, pattern);
-      return word == 0 ? PageClass::kZero : PageClass::kFill;
-    }
-    step = LoadStep(source + offset);
-  }
+  std::size_t offset = RepeatedBytes(source, pattern, word == 0, &step);
+  if (offset == kPageBytes) return word == 0 ? PageClass::kZero : PageClass::kFill;
   FillSteps(target, offset, pattern);
   for (;;) {
     StoreStep(target + offset, step);
@@ -105,12 +118,11 @@ CHKPT_AVX2 PageClass CopyClassify(const std::uint8_t* source, std::uint8_t* targ
 }
 
 CHKPT_AVX2 PageClass Classify(const std::uint8_t* page, std::uint64_t* fill) {
-  const __m256i pattern = FirstWord(LoadStep(page));
+  Step step = LoadStep(page);
+  const __m256i pattern = FirstWord(step);
   const std::uint64_t word = WordOf(pattern);
   *fill = word;
-  for (std::size_t offset = 0; offset < kPageBytes; offset += kStepBytes) {
-    if (!IsZero(Difference(LoadStep(page + offset), pattern))) return PageClass::kStored;
-  }
+  if (RepeatedBytes(page, pattern, word == 0, &step) < kPageBytes) return PageClass::kStored;
   return word == 0 ? PageClass::kZero : PageClass::kFill;
 }
 

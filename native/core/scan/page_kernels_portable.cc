@@ -80,13 +80,15 @@ CHKPT_GUEST_READ PageClass CopyClassify(const std::uint8_t* source, std::uint8_t
                                : CopyClassifyAs<false>(source, target, fill);
 }
 
-PageClass Classify(const std::uint8_t* page, std::uint64_t* fill) {
-  const std::uint64_t word = LoadOnce<false>(page);
+CHKPT_GUEST_READ PageClass Classify(const std::uint8_t* page, std::uint64_t* fill) {
+  Step step = LoadStep<false>(page);
+  const std::uint64_t word = step.words[0];
   *fill = word;
-  for (std::size_t offset = 0; offset < kPageBytes; offset += kStepBytes) {
-    if (Difference(LoadStep<false>(page + offset), word) != 0) return PageClass::kStored;
+  for (std::size_t offset = kStepBytes; Difference(step, word) == 0; offset += kStepBytes) {
+    if (offset == kPageBytes) return word == 0 ? PageClass::kZero : PageClass::kFill;
+    step = LoadStep<false>(page + offset);
   }
-  return word == 0 ? PageClass::kZero : PageClass::kFill;
+  return PageClass::kStored;
 }
 
 bool Equal(const std::uint8_t* left, const std::uint8_t* right) {
