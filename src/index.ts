@@ -2,6 +2,7 @@
  * chkpt: checkpoints of virtual machines. See README.md and docs/.
  */
 
+export { type ConvertOptions, type ConvertReport, convertCheckpoint } from './checkpoint/convert.ts';
 export { type DiffOptions, type DiffReport, diffCheckpoints, type RegionDiff } from './checkpoint/diff.ts';
 export { type FlattenOptions, type FlattenReport, flattenCheckpoint } from './checkpoint/flatten.ts';
 export type { IdentityOptions, IdentityReport, LoadAs } from './checkpoint/identity.ts';
@@ -189,5 +190,7 @@ export {
   type StoreWriter,
   type StreamStore,
   type StreamStoreOptions,
+  type TeeOutcome,
+  TeeStore,
 } from './store/index.ts';
 export type { PeerIdentity, PskOptions, Purpose, SecurityOptions, TlsOptions } from './transport/index.ts';

@@ -9,7 +9,7 @@ import {
   PageDigests,
   type TrackerKind,
 } from '../memory/index.ts';
-import type { Store } from '../store/index.ts';
+import { type Store, TeeStore } from '../store/index.ts';
 import { ChangeLog } from './change-log.ts';
 import { digestsOfChain } from './load-chain.ts';
 import {
@@ -139,7 +139,8 @@ export class Increment {
     return { changed: this.parent === undefined ? undefined : changed, pageDigests: log.digests };
   }
 
-  commit({ uuid, root }: CheckpointName, store: Store): void {
+  commit({ uuid, root }: CheckpointName, target: Store): void {
+    const store = target instanceof TeeStore ? (target.kept[0] ?? target) : target;
     if (this.#took) this.#log?.commit({ uuid, root, store });
   }
 

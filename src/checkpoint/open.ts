@@ -7,7 +7,7 @@ import {
 import type { LoadCheckpoint } from '../context/load-checkpoint.ts';
 import type { SaveCheckpoint } from '../context/save-checkpoint.ts';
 import { checkpointDigest } from '../memory/digest.ts';
-import { openStore, type Store } from '../store/index.ts';
+import { openStore, type Store, TeeStore } from '../store/index.ts';
 
 export type OpenForSaveOptions = Omit<ContextSaveOptions, 'digest'>;
 export type OpenForLoadOptions = Omit<ContextLoadOptions, 'digest' | 'allocator'>;
@@ -15,6 +15,13 @@ export type OpenForLoadOptions = Omit<ContextLoadOptions, 'digest' | 'allocator'
 /** The store of a URL; a store stays what it is. */
 export function toStore(target: string | Store): Store {
   return typeof target === 'string' ? openStore(target) : target;
+}
+
+/** One store, or several as one that saves into all of them. */
+export function toStores(target: string | Store | readonly (string | Store)[]): Store {
+  if (typeof target === 'string' || !Array.isArray(target)) return toStore(target as string | Store);
+  const stores = (target as readonly (string | Store)[]).map(toStore);
+  return stores.length === 1 && stores[0] !== undefined ? stores[0] : new TeeStore(stores);
 }
 
 /**

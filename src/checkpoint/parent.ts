@@ -10,7 +10,7 @@ import { defineState, string } from '../context/state.ts';
 import { CheckpointError, type ErrorCode } from '../errors/index.ts';
 import { chainDepthMax } from '../limits.ts';
 import { describeRegions } from '../memory/index.ts';
-import type { Store } from '../store/index.ts';
+import { type Store, TeeStore } from '../store/index.ts';
 import { directoryPath, filePath, parseStoreUrl } from '../store/url.ts';
 import { toStore } from './open.ts';
 import { inspectCheckpoint, type OpenInspection } from './verify.ts';
@@ -212,13 +212,19 @@ function parentError(
 export function parentLink(parent: string, child: string): string {
   const from = realPathOf(child);
   const to = realPathOf(parent);
-  if (from === undefined || to === undefined) return parent;
+  if (to === undefined) return parent;
+  // A child that is no file or folder, or several, may be read from anywhere.
+  if (from === undefined) return `${parseStoreUrl(parent).scheme}:${to}`;
   const path = relative(dirname(from), to);
   return `${parseStoreUrl(parent).scheme}:${path.startsWith('../') ? path : `./${path}`}`;
 }
 
 /** Throws `CHKPT_PARENT_CYCLE` when `target` is where `parent` is, under whatever name: what builds on it would have nothing left. */
 export function checkPlace(parent: ChainMember, target: Store): void {
+  if (target instanceof TeeStore) {
+    for (const store of target.stores) checkPlace(parent, store);
+    return;
+  }
   const { url } = parent.store;
   const isSame = url === target.url || (realPathOf(url) ?? url) === (realPathOf(target.url) ?? target.url);
   if (!isSame) return;

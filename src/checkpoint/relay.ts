@@ -13,7 +13,7 @@ import { checkpointDigest } from '../memory/digest.ts';
 import { PageDecoder } from '../memory/index.ts';
 import { PortableVerifier } from '../memory/portable-verifier.ts';
 import { hasNativeAddon } from '../native/index.ts';
-import type { Store, StoreReader } from '../store/index.ts';
+import type { Integrity, Store, StoreReader, StoreWriter } from '../store/index.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { abortedOr } from './save-vm.ts';
@@ -33,6 +33,12 @@ export interface ReceiveOptions {
 export interface ReceiveCheckpointReport extends StreamSummary {
   /** Of the store that has it. */
   readonly url: string;
+  /** Bytes that it takes there. */
+  readonly storedBytes: number;
+  /** The store keeps it in a format of its own: what is read there is another stream. */
+  readonly translated: boolean;
+  /** What it is worth that no error was found in the source. */
+  readonly integrity: Integrity;
   /** The sender was told. False: the connection was lost after the checkpoint was kept. */
   readonly acknowledged: boolean;
   /** Wall time from the first byte on, milliseconds. */
@@ -85,6 +91,7 @@ async function relay(
   const begin = performance.now();
   const { digest, signal } = work;
   let to: Store | undefined;
+  let writer: StoreWriter | undefined;
   const splitter = new SegmentSplitter(digest, from.url, async (header) => {
     to = toStore(typeof target === 'function' ? target(header) : target);
     if (to.url === from.url) {
@@ -92,7 +99,8 @@ async function relay(
         details: { store: to.url },
       });
     }
-    return await to.openWriter({ uuid: header.uuid, signal });
+    writer = await to.openWriter({ uuid: header.uuid, signal });
+    return writer;
   });
   // The bytes are in the target before the reader sees them, and count for nothing there until it has found them good.
   const passing: StoreReader = {
@@ -110,7 +118,15 @@ async function relay(
     await splitter.commit(summary);
     const { header, root, bytes } = summary;
     const acknowledged = await tell(reader, { uuid: header.uuid, root, bytes });
-    return { ...summary, url: to?.url ?? '', acknowledged, elapsedMs: performance.now() - begin };
+    return {
+      ...summary,
+      url: to?.url ?? '',
+      storedBytes: writer?.storedBytes ?? bytes,
+      translated: writer?.storedBytes !== undefined,
+      integrity: reader.integrity ?? 'detect',
+      acknowledged,
+      elapsedMs: performance.now() - begin,
+    };
   } catch (error) {
     await splitter.abort().catch(() => undefined);
     throw error;

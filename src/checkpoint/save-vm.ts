@@ -7,11 +7,11 @@ import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
 import { checkpointDigest } from '../memory/digest.ts';
 import { type EncodeOptions, type GuestMemory, PageEncoder } from '../memory/index.ts';
-import type { Store } from '../store/index.ts';
+import { type Store, type TeeOutcome, TeeStore } from '../store/index.ts';
 import { Increment, type IncrementOptions, type TrackerReport } from './increment.ts';
 import { saveStates } from './machine-states.ts';
 import { checkLiveOptions, type LiveOptions, type LiveOutcome, MemoryAside } from './memory-aside.ts';
-import { toStore } from './open.ts';
+import { toStores } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { tellTotals } from './tell-totals.ts';
 import { inTurn } from './turns.ts';
@@ -66,6 +66,8 @@ export interface SaveReport {
   readonly live?: LiveOutcome | undefined;
   /** Wall time, milliseconds. */
   readonly elapsedMs: number;
+  /** Of a save into several stores: what became of each, in the order given. */
+  readonly stores?: readonly TeeOutcome[] | undefined;
   /** How long the guest was stopped, milliseconds; 0 when it was stopped before. */
   readonly pausedMs: number;
 }
@@ -73,7 +75,8 @@ export interface SaveReport {
 const channel = tracingChannel('chkpt:save');
 
 /**
- * Saves `vm` into a store. Saves and loads of one machine wait for each other. A running machine is paused for the time of the save (less with `live` or `copyMemory`) and runs again
+ * Saves `vm` into a store, or into several at once: memory is scanned and compressed once, and a store that fails does not spoil the
+ * others (`SaveReport.stores`). Saves and loads of one machine wait for each other. A running machine is paused for the time of the save (less with `live` or `copyMemory`) and runs again
  * afterwards, whatever happens.
  *
  * Rejects with `CHKPT_VM_FAILED`, `CHKPT_ABORTED`, `CHKPT_NO_MEMORY`, `CHKPT_NO_SPACE`, `CHKPT_IO`, with `live` `CHKPT_SNAPSHOT_LOST`, and the other errors of the store; then
@@ -82,15 +85,19 @@ const channel = tracingChannel('chkpt:save');
  */
 export function saveVm(
   vm: VirtualMachine,
-  target: string | Store,
+  target: string | Store | readonly (string | Store)[],
   options: SaveVmOptions = {},
 ): Operation<SaveReport> {
-  const url = typeof target === 'string' ? target : target.url;
+  const url = [target].flat().map(urlOf).join(' ');
   return new Operation<SaveReport>((report) => {
     const work = (): Promise<SaveReport> =>
-      inTurn(vm, options.signal, () => savePaused(vm, toStore(target), options, report));
+      inTurn(vm, options.signal, () => savePaused(vm, toStores(target), options, report));
     return channel.tracePromise(work, { url, vm: vm.id });
   }, options.onProgress);
+}
+
+function urlOf(target: string | Store): string {
+  return typeof target === 'string' ? target : target.url;
 }
 
 type Report = (progress: Omit<Progress, 'elapsedMs'>) => void;
@@ -152,6 +159,7 @@ async function savePaused(
       ...reportOf(store, summary, memoryBytes, performance.now() - begin, stop.pausedMs),
       ...(aside.outcome === undefined ? {} : { live: aside.outcome }),
       ...(totals === undefined ? {} : { totals }),
+      ...(store instanceof TeeStore ? { stores: store.outcomes } : {}),
       ...(parent === undefined ? {} : { parent: parent.uuid, tracker }),
     };
   } catch (error) {

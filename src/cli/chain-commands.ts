@@ -1,4 +1,4 @@
-/** The commands that look after chains of checkpoints; part of the table in command-table.ts. */
+/** The commands that make checkpoints of checkpoints; part of the table in command-table.ts. */
 import type { CommandSpec, OptionSpec } from './command-table.ts';
 
 /** Of every command that reads a chain. */
@@ -27,6 +27,23 @@ export const chainCommands: readonly CommandSpec[] = [
     ],
     isInterruptible: true,
     load: () => import('./commands/flatten.ts'),
+  },
+  {
+    name: 'convert',
+    summary: 'copy a checkpoint into another store, of whatever format',
+    usages: ['FROM TO [--no-check]'],
+    operands: ['FROM', 'TO'],
+    options: [{ name: 'no-check', summary: 'do not read TO back' }],
+    common: ['threads', 'json', 'quiet'],
+    notes: [
+      'Between native stores the bytes stay what they are, and an increment stays an increment. Other formats hold no increments: chkpt flatten first.',
+    ],
+    examples: [
+      ['chkpt convert monday.chkpt dir:monday', 'one file into a folder'],
+      ['chkpt convert dir:monday monday.chkpt', 'and back: the same bytes'],
+    ],
+    isInterruptible: true,
+    load: () => import('./commands/convert.ts'),
   },
   {
     name: 'diff',

@@ -35,6 +35,8 @@ export interface CommandSpec {
   readonly usages: readonly [string, ...string[]];
   /** Names of the arguments. */
   readonly operands: readonly string[];
+  /** The last one may be given several times. */
+  readonly repeatsLast?: boolean;
   /** How many of the last ones may be missing; the command says when. */
   readonly optionalOperands?: number;
   readonly options: readonly OptionSpec[];
@@ -81,11 +83,12 @@ export const commands: readonly CommandSpec[] = [
     name: 'save',
     summary: 'save RAM images and device state, or a QEMU guest, as a checkpoint',
     usages: [
-      '--memory RAMFILE[@BASE]… [--state CONTEXT.TAG=FILE]… [--skip PART]… [--id ID] STORE',
-      '--qemu SOCKET [--copy-memory] [--skip PART]… [--id ID] STORE',
-      '--parent URL (--memory RAMFILE[@BASE]… | --qemu SOCKET) [OPTION]… STORE',
+      '--memory RAMFILE[@BASE]… [--state CONTEXT.TAG=FILE]… [--skip PART]… [--id ID] STORE…',
+      '--qemu SOCKET [--copy-memory] [--skip PART]… [--id ID] STORE…',
+      '--parent URL (--memory RAMFILE[@BASE]… | --qemu SOCKET) [OPTION]… STORE…',
     ],
     operands: ['STORE'],
+    repeatsLast: true,
     options: [
       {
         name: 'memory',
@@ -290,7 +293,7 @@ export const commands: readonly CommandSpec[] = [
 ];
 
 /** Words of the contract that this version answers with a usage error. */
-export const laterCommands: readonly string[] = ['convert', 'bench'];
+export const laterCommands: readonly string[] = ['bench'];
 
 /** Shells that `chkpt completion` knows. */
 export const shells = ['bash', 'zsh', 'fish'] as const;

@@ -94,11 +94,12 @@ function unknownOption(rawName: string, command: CommandSpec, specs: readonly Op
 }
 
 function checkOperands(
-  { name, operands, optionalOperands = 0, usages }: CommandSpec,
+  { name, operands, optionalOperands = 0, repeatsLast, usages }: CommandSpec,
   given: readonly string[],
 ): void {
   const missing = operands.slice(0, operands.length - optionalOperands)[given.length];
   if (missing !== undefined) throw usageError(`${missing} is missing: chkpt ${name} ${usages[0]}`);
   const surplus = given[operands.length];
-  if (surplus !== undefined) throw usageError(`chkpt ${name} takes no further argument: ${surplus}`);
+  if (surplus !== undefined && repeatsLast !== true)
+    throw usageError(`chkpt ${name} takes no further argument: ${surplus}`);
 }

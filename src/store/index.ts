@@ -29,3 +29,4 @@ export {
   type StreamStoreOptions,
   streamStoreFactory,
 } from './stream-store.ts';
+export { type TeeOutcome, TeeStore } from './tee-store.ts';

@@ -31,7 +31,7 @@ const uuid = '3d0a7a0e-5a3f-4e0c-9df1-6f3f5c0e8a11';
 test.each<[words: string[], line: RegExp]>([
   [
     [],
-    /a command is missing: save, load, info, ls, cat, verify, flatten, diff, prune, receive, send, resume, migrations; see chkpt --help/,
+    /a command is missing: save, load, info, ls, cat, verify, flatten, convert, diff, prune, receive, send, resume, migrations; see chkpt --help/,
   ],
   [['sav'], /unknown command sav; did you mean save\?/],
   [['lso'], /did you mean ls\?/],
@@ -40,7 +40,7 @@ test.each<[words: string[], line: RegExp]>([
   [['help', 'nothing'], /unknown command nothing/],
   [['completion'], /completion takes one of bash, zsh, fish/],
   [['completion', 'tcsh'], /completion takes one of bash, zsh, fish/],
-  ...['convert', 'bench'].map((word): [string[], RegExp] => [
+  ...['bench'].map((word): [string[], RegExp] => [
     [word, 'a', 'b'],
     new RegExp(`chkpt ${word} is not available in this version`),
   ]),
@@ -82,7 +82,8 @@ test.each<[words: string[], line: RegExp]>([
   [['migrations', 'x'], /takes no further argument: x/],
   [['save'], /STORE is missing: chkpt save --memory/],
   [['save', 'x'], /--memory RAMFILE or --qemu SOCKET is missing; .* --skip memory/],
-  [[...save, 'x', 'y'], /takes no further argument: y/],
+  [['verify', 'x', 'y'], /takes no further argument: y/],
+  [[...save, 'x', 'x'], /the same store twice: x/],
   [['cat', 'x', 'context'], /TAG is missing/],
   [[...save, '--memroy', 'x', 'y'], /has no option --memroy; did you mean --memory\?/],
   [[...save, '-z', 'y'], /has no option -z/],

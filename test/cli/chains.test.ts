@@ -1,5 +1,5 @@
 /** `chkpt flatten`, `diff` and `prune` over chains that the library made. */
-import { existsSync, renameSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { saveVm } from '../../src/index.ts';
 import { ScribbledVm } from '../checkpoint/support/scribbled-vm.ts';
@@ -90,4 +90,43 @@ test.each([
   const { code, stderr } = await chkpt(args);
   expect(code).toBe(2);
   expect(stderr).toMatch(message);
+});
+
+test('convert copies into another store, reads it back, and says so', async () => {
+  const cwd = await makeChain(1);
+  const document = await chkptJson(['convert', '0', 'dir:copy', '--json'], { cwd });
+  expect(document).toMatchObject({
+    command: 'convert',
+    from: '0',
+    to: 'dir:copy',
+    checked: 'detect',
+    parent: null,
+  });
+  const { stderr } = await chkptOk(['convert', 'dir:copy', 'back', '--no-check'], { cwd });
+  expect(stderr).toMatch(/^converted 16.0 MiB of memory as .* in .*, .*\/s, not read back: back$/m);
+  expect(readFileSync(`${cwd}/back`).equals(readFileSync(`${cwd}/0`))).toBe(true);
+  const damaged = readFileSync(`${cwd}/0`);
+  damaged[5000] = (damaged[5000] ?? 0) ^ 4;
+  writeFileSync(`${cwd}/0`, damaged);
+  const failed = await chkpt(['convert', '0', 'none'], { cwd });
+  expect(failed.code).toBe(3);
+  expect(existsSync(`${cwd}/none`)).toBe(false);
+  expect((await chkpt(['convert', 'tcp://127.0.0.1:1', 'none'], { cwd })).code).toBe(2);
+});
+
+test('save into several stores: one that fails is told, the others have the checkpoint', async () => {
+  const cwd = makeFolder();
+  writeFileSync(`${cwd}/ram`, Buffer.alloc(1 << 20, 'guest'));
+  const document = await chkptJson(['save', '--memory', 'ram', 'one', 'dir:two', '--json'], { cwd });
+  expect(document['stores']).toMatchObject([
+    { store: 'one', error: null },
+    { store: 'dir:two', error: null },
+  ]);
+  expect((await chkptJson(['diff', 'one', 'dir:two', '--json'], { cwd }))['differing']).toBe(0);
+  const failed = await chkpt(['save', '--memory', 'ram', 'missing/one', 'good'], { cwd });
+  expect(failed.code).toBe(1);
+  expect(failed.stderr).toMatch(/^saved 1.00 MiB .*\nchkpt: CHKPT_NOT_FOUND: .*missing/m);
+  await chkptOk(['verify', 'good'], { cwd });
+  expect((await chkpt(['save', '--memory', 'ram', 'one', 'one'], { cwd })).code).toBe(2);
+  expect((await chkpt(['save', '--memory', 'ram', 'new', 'ram'], { cwd })).code).toBe(2);
 });

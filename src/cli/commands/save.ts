@@ -2,7 +2,7 @@
 import { basename } from 'node:path';
 import type { TrackerReport } from '../../checkpoint/increment.ts';
 import { noPages } from '../../format/page-sequence.ts';
-import type { MemoryTotals, SkipPart } from '../../index.ts';
+import { type MemoryTotals, type SkipPart, type Store, type TeeOutcome, TeeStore } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
 import { linkedStoreOf } from '../link-argument.ts';
 import { type MemoryArgument, parseMemoryArguments } from '../memory-argument.ts';
@@ -33,8 +33,7 @@ export async function run(invocation: Invocation): Promise<void> {
 async function runQemu(invocation: Invocation, socket: string): Promise<void> {
   const { line, common, output, signal } = invocation;
   const skip = skipOf(line);
-  const store = linkedStoreOf(line.operand(0), invocation, 'connect');
-  refuseSharedOutput(store, common);
+  const store = targetOf(invocation);
   const parents = parentsOf(line);
   const progress = createProgress('saving', common);
   try {
@@ -43,12 +42,13 @@ async function runQemu(invocation: Invocation, socket: string): Promise<void> {
     const saved = await saveQemu(work, { id: line.last('id'), copyMemory: line.has('copy-memory') });
     progress.stop();
     const { elapsedMs, pausedMs, totals = noPages } = saved;
-    const told = { ...saved, totals, store: store.url };
+    const told = { ...saved, totals, store: store.url, stores: outcomesOf(store) };
     if (common.json) await output.json({ ...documentOf(told), elapsedMs, pausedMs });
     else if (!common.quiet) {
       const stood = `, the guest stood still for ${formatDuration(pausedMs)}`;
       output.note(`${summaryOf(told, elapsedMs)}${pausedMs > 0 ? stood : ''}`);
     }
+    checkAll(told.stores);
   } finally {
     progress.stop();
   }
@@ -59,13 +59,10 @@ async function runImages(invocation: Invocation): Promise<void> {
   const skip = skipOf(line);
   const memory = memoryOf(line, skip);
   const stateInputs = placeStates(parseStateArguments(line.all('state')));
-  const store = linkedStoreOf(line.operand(0), invocation, 'connect');
-  refuseSharedOutput(store, common);
+  const store = targetOf(invocation);
   const parents = parentsOf(line);
-  refuseStoreFile(
-    store.url,
-    memory.map(({ path }) => path),
-  );
+  const paths = memory.map(({ path }) => path);
+  for (const { url } of store instanceof TeeStore ? store.stores : [store]) refuseStoreFile(url, paths);
   const id = line.last('id') ?? basename(memory[0]?.path ?? defaultId);
   if (line.has('copy-memory')) throw usageError('--copy-memory goes with --qemu');
   const images = await RamImages.open(memory);
@@ -79,13 +76,37 @@ async function runImages(invocation: Invocation): Promise<void> {
     progress.stop();
     const elapsedMs = performance.now() - begin;
     const { uuid, root, storedBytes: checkpointBytes } = saved.summary;
-    const told = { ...saved, store: store.url, id, uuid, root, checkpointBytes };
+    const told = { ...saved, store: store.url, stores: outcomesOf(store), id, uuid, root, checkpointBytes };
     if (common.json) await output.json({ ...documentOf(told), elapsedMs });
     else if (!common.quiet) output.note(summaryOf(told, elapsedMs));
+    checkAll(told.stores);
   } finally {
     progress.stop();
     await images.close();
   }
+}
+
+/** The STORE of the line, or several as one. */
+function targetOf(invocation: Invocation): Store {
+  const stores = invocation.line.operands.map((url) => linkedStoreOf(url, invocation, 'connect'));
+  for (const store of stores) refuseSharedOutput(store, invocation.common);
+  const [only] = stores;
+  if (stores.length === 1 && only !== undefined) return only;
+  try {
+    return new TeeStore(stores);
+  } catch (error) {
+    throw usageError(error instanceof Error ? error.message : String(error));
+  }
+}
+
+function outcomesOf(store: Store): readonly TeeOutcome[] | undefined {
+  return store instanceof TeeStore ? store.outcomes : undefined;
+}
+
+/** Throws why a store has nothing, when others have the checkpoint. */
+function checkAll(outcomes: readonly TeeOutcome[] | undefined): void {
+  const failed = outcomes?.find(({ error }) => error !== undefined);
+  if (failed?.error !== undefined) throw failed.error;
 }
 
 function memoryOf(line: ParsedLine, skip: readonly SkipPart[]): MemoryArgument[] {
@@ -105,15 +126,17 @@ interface Saved {
   readonly memoryBytes: number;
   readonly checkpointBytes: number;
   readonly totals: MemoryTotals | undefined;
+  readonly stores?: readonly TeeOutcome[] | undefined;
   readonly parent?: string | undefined;
   readonly tracker?: TrackerReport | undefined;
 }
 
 function documentOf(saved: Saved): object {
-  const { store, uuid, root, id, memoryBytes, checkpointBytes, totals, parent, tracker } = saved;
+  const { store, stores, uuid, root, id, memoryBytes, checkpointBytes, totals, parent, tracker } = saved;
   return {
     command: 'save',
     store,
+    ...(stores === undefined ? {} : { stores: stores.map(outcomeDocument) }),
     uuid,
     root,
     id,
@@ -125,6 +148,10 @@ function documentOf(saved: Saved): object {
     parent: parent ?? null,
     tracker: tracker ?? null,
   };
+}
+
+function outcomeDocument({ url, storedBytes, error }: TeeOutcome): object {
+  return { store: url, checkpointBytes: storedBytes ?? null, error: error === undefined ? null : error.code };
 }
 
 function pagesOf(totals: MemoryTotals): object {

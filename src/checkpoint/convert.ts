@@ -1,0 +1,92 @@
+/** A checkpoint from one store into another, verified on both sides. */
+import { CheckpointError } from '../errors/index.ts';
+import { pageBytes } from '../limits.ts';
+import type { Integrity, Store } from '../store/index.ts';
+import { parseStoreUrl } from '../store/url.ts';
+import { toStore } from './open.ts';
+import { Operation, type Progress } from './operation.ts';
+import { type ReceiveCheckpointReport, receiveCheckpoint } from './relay.ts';
+import { verifyCheckpoint } from './verify.ts';
+
+export interface ConvertOptions {
+  /** Reads the new checkpoint back and compares. Default: true where what was written can be read. */
+  readonly check?: boolean | undefined;
+  /** Worker threads, 1 to 64; default: number of processors. */
+  readonly threads?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+}
+
+export interface ConvertReport {
+  /** Where it was. */
+  readonly from: string;
+  /** Where it is too. */
+  readonly url: string;
+  readonly uuid: string;
+  /** Root digest of the stream that went over, hexadecimal. */
+  readonly root: string;
+  /** Of an increment, which stays one. */
+  readonly parent: string | undefined;
+  readonly memoryBytes: number;
+  /** Bytes of the new checkpoint. */
+  readonly checkpointBytes: number;
+  /** What it is worth that no error was found in the old one. */
+  readonly integrity: Integrity;
+  /** The new one was read back, and holds the same; what that is worth. Undefined: it was not read. */
+  readonly checked: Integrity | undefined;
+  readonly elapsedMs: number;
+}
+
+/** Where a read would be for the next sender, or cannot be at all. */
+const writeOnly: ReadonlySet<string> = new Set(['tcp', 'tls', 'unix', 'fd', 'null']);
+
+/**
+ * Copies a checkpoint from one store into another, of whatever formats. Between native stores the bytes stay what they are, and an
+ * increment stays one; where a format of others is at one end the stream is made or taken apart on the way. Every digest is checked and
+ * every page decoded before anything is visible; then the new one is read back.
+ *
+ * Rejects with errors of kind `damaged`, `CHKPT_UNSUPPORTED` (what the new format cannot hold), and those of the stores; then `target` is
+ * what it was, unless what was written reads back differently: that error names it.
+ */
+export function convertCheckpoint(
+  source: string | Store,
+  target: string | Store,
+  options: ConvertOptions = {},
+): Operation<ConvertReport> {
+  return new Operation<ConvertReport>(async (report) => {
+    const begin = performance.now();
+    const { signal, threads } = options;
+    const [from, to] = [toStore(source), toStore(target)];
+    const { check = !writeOnly.has(parseStoreUrl(to.url).scheme) } = options;
+    const kept = await receiveCheckpoint(from, to, { signal, threads, onProgress: report });
+    const checked = check ? await checkCopy(kept, to, { signal, threads, onProgress: report }) : undefined;
+    return {
+      from: from.url,
+      url: to.url,
+      uuid: kept.header.uuid,
+      root: kept.root,
+      parent: kept.header.parent?.uuid,
+      memoryBytes: kept.counts.pages * pageBytes,
+      checkpointBytes: kept.storedBytes,
+      integrity: kept.integrity,
+      checked,
+      elapsedMs: performance.now() - begin,
+    };
+  }, options.onProgress);
+}
+
+async function checkCopy(
+  kept: ReceiveCheckpointReport,
+  store: Store,
+  options: Pick<ConvertOptions, 'signal' | 'threads' | 'onProgress'>,
+): Promise<Integrity> {
+  const copy = await verifyCheckpoint(store, options);
+  const names = ['contexts', 'tags', 'pages'] as const;
+  const isSame = kept.translated
+    ? names.every((name) => copy.counts[name] === kept.counts[name])
+    : copy.root === kept.root;
+  if (isSame) return copy.integrity;
+  throw new CheckpointError('CHKPT_FORMAT', 'what was written reads back as another checkpoint', {
+    details: { store: store.url, expected: kept.root, actual: copy.root },
+  });
+}
