@@ -77,38 +77,53 @@ CHKPT_AVX2_HELPER void FillSteps(std::uint8_t* target, std::size_t bytes, __m256
   }
 }
 
-// How far `page` repeats its first word, which `pattern` has; `step` is its first one and then the
-// first that differs. Zeros are most of it, and need no comparison.
-CHKPT_AVX2_HELPER std::size_t RepeatedBytes(const std::uint8_t* page, __m256i pattern, bool is_zero,
-                                            Step* step) {
+// What a page begins with, as far as that decides its class.
+struct Start {
+  std::uint64_t word = 0;    // the first one
+  __m256i pattern;           // the same in every lane
+  std::size_t repeated = 0;  // bytes that repeat it, a multiple of kStepBytes
+  Step different;            // what follows them, unless they are the whole page
+};
+
+// Zeros first, before the first word is looked at: a zero page is read at read bandwidth, which
+// even one comparison more for each page would not reach.
+CHKPT_AVX2_HELPER Start LoadStart(const std::uint8_t* page) {
+  Start start;
+  start.pattern = _mm256_setzero_si256();
+  Step step;
   std::size_t offset = 0;
-  if (is_zero) {
-    while (IsZero(AnyBits(*step))) {
+  for (; offset < kPageBytes; offset += kStepBytes) {
+    step = LoadStep(page + offset);
+    if (!IsZero(AnyBits(step))) break;
+  }
+  if (offset == 0) {
+    start.pattern = FirstWord(step);
+    start.word = WordOf(start.pattern);
+    while (IsZero(Difference(step, start.pattern))) {
       offset += kStepBytes;
       if (offset == kPageBytes) break;
-      *step = LoadStep(page + offset);
+      step = LoadStep(page + offset);
     }
-    return offset;
   }
-  while (IsZero(Difference(*step, pattern))) {
-    offset += kStepBytes;
-    if (offset == kPageBytes) break;
-    *step = LoadStep(page + offset);
-  }
-  return offset;
+  start.repeated = offset;
+  start.different = step;
+  return start;
 }
 
-// While the page repeats its first word nothing is stored, so a zero page is read at read
-// bandwidth; from the first difference on the class is known and the rest is a plain copy.
+CHKPT_AVX2_HELPER PageClass UniformClass(const Start& start) {
+  return start.word == 0 ? PageClass::kZero : PageClass::kFill;
+}
+
+// While the page repeats its first word nothing is stored; from the first difference on the class
+// is known and the rest is a plain copy.
 CHKPT_AVX2 PageClass CopyClassify(const std::uint8_t* source, std::uint8_t* target,
                                   std::uint64_t* fill) {
-  Step step = LoadStep(source);
-  const __m256i pattern = FirstWord(step);
-  const std::uint64_t word = WordOf(pattern);
-  *fill = word;
-  std::size_t offset = RepeatedBytes(source, pattern, word == 0, &step);
-  if (offset == kPageBytes) return word == 0 ? PageClass::kZero : PageClass::kFill;
-  FillSteps(target, offset, pattern);
+  const Start start = LoadStart(source);
+  *fill = start.word;
+  std::size_t offset = start.repeated;
+  if (offset == kPageBytes) return UniformClass(start);
+  FillSteps(target, offset, start.pattern);
+  Step step = start.different;
   for (;;) {
     StoreStep(target + offset, step);
     offset += kStepBytes;
@@ -118,12 +133,9 @@ CHKPT_AVX2 PageClass CopyClassify(const std::uint8_t* source, std::uint8_t* targ
 }
 
 CHKPT_AVX2 PageClass Classify(const std::uint8_t* page, std::uint64_t* fill) {
-  Step step = LoadStep(page);
-  const __m256i pattern = FirstWord(step);
-  const std::uint64_t word = WordOf(pattern);
-  *fill = word;
-  if (RepeatedBytes(page, pattern, word == 0, &step) < kPageBytes) return PageClass::kStored;
-  return word == 0 ? PageClass::kZero : PageClass::kFill;
+  const Start start = LoadStart(page);
+  *fill = start.word;
+  return start.repeated == kPageBytes ? UniformClass(start) : PageClass::kStored;
 }
 
 CHKPT_AVX2 bool Equal(const std::uint8_t* left, const std::uint8_t* right) {
