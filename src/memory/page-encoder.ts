@@ -33,7 +33,7 @@ export interface EncodeOptions {
   readonly acceleration?: number | undefined;
   /**
    * Store equal pages once. Default: true with `lz4`, false with `raw`, where hashing would cost more than copying. The page
-   * table takes at most 12 MiB whatever the guest's size.
+   * table takes at most 10 MiB whatever the guest's size.
    */
   readonly dedup?: boolean | undefined;
   /** Worker threads, 1 to 64; default: number of processors. The output does not depend on it. */

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "core/base/bytes.h"
@@ -54,9 +55,11 @@ std::uint64_t PageDedup::FindOrInsert(const PageDigest& digest, std::uint64_t pa
       return set[way].page_plus_one - 1;
     }
   }
+  // The last page of the largest memory has no number here: no later one can equal it.
+  if (page >= std::numeric_limits<std::uint32_t>::max()) return kUnknown;
   // Newest first: the last way holds the oldest entry and falls out.
   for (std::size_t way = kWays - 1; way > 0; --way) set[way] = set[way - 1];
-  set[0] = {digest.low, digest.high, page + 1};
+  set[0] = {digest.low, digest.high, static_cast<std::uint32_t>(page + 1)};
   return kUnknown;
 }
 
