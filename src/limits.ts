@@ -81,3 +81,6 @@ export const probeStreamsMax = 16;
 export const gem5TextBytesMax = 512 * 1024 * 1024;
 export const gem5LineBytesMax = 16 * 1024 * 1024;
 export const gem5SectionCountMax = 1_048_576;
+
+/** Of the manifest beside it: 16 bytes a member of a memory store. */
+export const gem5ManifestBytesMax = 128 * 1024 * 1024;

@@ -47,7 +47,7 @@ Status Load(GuestMemory& memory, const TestFile& file, std::span<const Member> m
 
 Status LoadAll(GuestMemory& memory, const TestFile& file) {
   return LoadStream(memory, memory.regions()[0], file.fd(),
-                        static_cast<std::uint64_t>(file.Stat().st_size), kNever);
+                        static_cast<std::uint64_t>(file.Stat().st_size), {}, kNever);
 }
 
 // The members as zlib reads them, one by one.
@@ -242,7 +242,7 @@ TEST(GzipMemoryTest, AFullDeviceAndACancelEndASave) {
   auto cancelled = SaveRegion(*memory, memory->regions()[0], *output.value(), {.threads = 3},
                             [&] { return ++asked > 5; });
   EXPECT_EQ(CodeOf(std::move(cancelled)), ErrorCode::kAborted);
-  EXPECT_EQ(CodeOf(LoadStream(*memory, memory->regions()[0], file.fd(), 100, [] { return true; })),
+  EXPECT_EQ(CodeOf(LoadStream(*memory, memory->regions()[0], file.fd(), 100, {}, [] { return true; })),
             ErrorCode::kAborted);
 }
 

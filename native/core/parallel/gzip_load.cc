@@ -25,8 +25,8 @@ Error At(Error error, std::uint64_t offset) {
 // Bytes of a stretch of the region, in order, into its pages.
 class PageStore {
  public:
-  PageStore(GuestMemory& memory, const Region& region)
-      : memory_(memory), region_(region), piece_(kPieceBytes) {}
+  PageStore(GuestMemory& memory, const Region& region, std::atomic<std::uint64_t>* pages_done)
+      : memory_(memory), region_(region), pages_done_(pages_done), piece_(kPieceBytes) {}
 
   // Units: bytes from the start of the region, whole pages.
   void Begin(std::uint64_t start, std::uint64_t bytes) {
@@ -61,6 +61,7 @@ class PageStore {
   }
 
   Status SetZero(std::uint64_t start, std::uint64_t bytes) {
+    Count(bytes / kPageBytes);
     if (region_.fresh) return Ok();
     return memory_.Zero({region_.first_page + start / kPageBytes, bytes / kPageBytes});
   }
@@ -85,7 +86,11 @@ class PageStore {
     }
     page_ += count;
     used_ = 0;
+    Count(count);
     return Ok();
+  }
+  void Count(std::uint64_t pages) {
+    if (pages_done_ != nullptr) *pages_done_ += pages;
   }
   bool IsZero(std::size_t page) const {
     std::uint64_t word = 0;
@@ -94,6 +99,7 @@ class PageStore {
 
   GuestMemory& memory_;
   const Region& region_;
+  std::atomic<std::uint64_t>* const pages_done_;
   std::vector<std::uint8_t> piece_;
   std::size_t used_ = 0;
   std::uint64_t page_ = 0;  // of the first byte of piece_
@@ -111,6 +117,7 @@ class MemberLoad {
         members_(members),
         member_bytes_(options.member_bytes),
         layout_(region.bytes, options.member_bytes),
+        pages_done_(options.pages_done),
         cancelled_(cancelled) {
     deflate::Encoder encoder;
     const std::vector<std::uint8_t> zeros(member_bytes_);
@@ -135,7 +142,7 @@ class MemberLoad {
 
   void Work() {
     Reader reader;
-    PageStore store(memory_, region_);
+    PageStore store(memory_, region_, pages_done_);
     std::vector<std::uint8_t> buffer(MemberBound(member_bytes_));
     while (const std::optional<Claim> claim = Next()) {
       const Member& member = members_[claim->index];
@@ -202,6 +209,7 @@ class MemberLoad {
   const std::span<const Member> members_;
   const std::size_t member_bytes_;
   const MemberLayout layout_;
+  std::atomic<std::uint64_t>* const pages_done_;
   const std::function<bool()>& cancelled_;
   std::vector<std::uint8_t> zero_member_;
 
@@ -220,7 +228,7 @@ Status LoadMembers(GuestMemory& memory, const Region& region, int fd,
 }
 
 Status LoadStream(GuestMemory& memory, const Region& region, int fd, std::uint64_t file_bytes,
-                      const std::function<bool()>& cancelled) {
+                  const LoadOptions& options, const std::function<bool()>& cancelled) {
   std::uint64_t offset = 0;
   BitReader input([&](std::span<std::uint8_t> target) -> Result<std::size_t> {
     if (cancelled()) return Error{.code = ErrorCode::kAborted, .message = "load cancelled"};
@@ -235,7 +243,7 @@ Status LoadStream(GuestMemory& memory, const Region& region, int fd, std::uint64
     return part.size();
   });
   Reader reader;
-  PageStore store(memory, region);
+  PageStore store(memory, region, options.pages_done);
   store.Begin(0, region.bytes);
   while (!input.AtEnd()) {
     Result<std::uint64_t> decoded = reader.ReadMember(

@@ -9,6 +9,7 @@
 // thread.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -21,8 +22,10 @@
 namespace chkpt::gzip {
 
 struct LoadOptions {
-  unsigned threads = 1;
+  unsigned threads = 1;  // of LoadMembers
   std::size_t member_bytes = kMemberBytes;
+  // Pages of the region that are done, when wanted.
+  std::atomic<std::uint64_t>* pages_done = nullptr;
 };
 
 // Both block until they are done; `cancelled` is asked for each member or piece, by any thread. After
@@ -36,6 +39,6 @@ Status LoadMembers(GuestMemory& memory, const Region& region, int fd,
 
 // `file_bytes`: what is there to read.
 Status LoadStream(GuestMemory& memory, const Region& region, int fd, std::uint64_t file_bytes,
-                      const std::function<bool()>& cancelled);
+                  const LoadOptions& options, const std::function<bool()>& cancelled);
 
 }  // namespace chkpt::gzip

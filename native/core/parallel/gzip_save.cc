@@ -33,6 +33,7 @@ class RegionSave {
         cancelled_(cancelled),
         finder_(options.presence),
         member_bytes_(options.member_bytes),
+        pages_done_(options.pages_done),
         buffers_(2 * threads_ + kSpareBuffers) {}
 
   Result<std::vector<Member>> Run() {
@@ -80,6 +81,7 @@ class RegionSave {
         Encode(encoder, {copy.data(), bytes}, buffer);
       }
       Submit(claim->index, buffer);
+      if (pages_done_ != nullptr) *pages_done_ += bytes / kPageBytes;
     }
   }
 
@@ -183,6 +185,7 @@ class RegionSave {
   const std::function<bool()>& cancelled_;
   const PresenceFinder finder_;
   const std::size_t member_bytes_;
+  std::atomic<std::uint64_t>* const pages_done_;
 
   std::mutex claim_mutex_;
   std::uint64_t next_index_ = 0;

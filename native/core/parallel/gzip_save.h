@@ -1,13 +1,17 @@
 // One region of guest memory into a file of gzip members, on several threads.
 //
-//   claim member ─► presence ─► copy out ─► zero? ─► DEFLATE of the copy, CRC, digest ─► (in order) place in the file ─► write
+//   claim member ─► presence ─► copy out ─► zero? ─► DEFLATE of the copy, CRC, digest
+//                ─► (in order) place in the file ─► write
 //
 // Untouched memory is not read, and members of zeros are all one that was made before. The file does
-// not depend on the number of threads. Bounded memory: two buffers of a member for each thread, and two more; a
-// thread takes a free one before it claims, so the oldest member that was claimed always has one.
+// not depend on the number of threads. Bounded memory: two buffers of a member for each thread, and
+// two more; a thread takes a free one before it claims, so the oldest member that was claimed always
+// has one.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <vector>
 
@@ -23,6 +27,8 @@ struct SaveOptions {
   unsigned threads = 1;
   std::size_t member_bytes = kMemberBytes;
   PagemapMethod presence = PagemapMethod::kScan;
+  // Pages of the region that are done, when wanted.
+  std::atomic<std::uint64_t>* pages_done = nullptr;
 };
 
 // Blocks until it is done, on threads of its own. `cancelled` is asked for each member, by any of
