@@ -31,7 +31,8 @@ export const baselines = {
     'original framing, one record per page, one writev each, one thread, to a file on the scratch file system',
   'lz4 -1': 'the command as a whole process, image file to file, both on the scratch file system',
   'lz4 -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
-  'gzip -1': 'the command as a whole process, image file to file, both on the scratch file system; one thread',
+  'gzip -1':
+    'the command as a whole process, image file to file, both on the scratch file system; one thread',
   'pigz -1': 'the same with as many threads as the save',
   'gzip -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
   'whole save': 'saveVm of the same guest without a parent, LZ4, to file:',

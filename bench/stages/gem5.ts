@@ -87,8 +87,7 @@ async function measureLoads(bench: Bench, guest: Guest): Promise<void> {
 async function save(bench: Bench, { vm }: Guest, threads: number): Promise<Cost> {
   let bytes = 0;
   const cost = await timed(async () => {
-    const saved = await saveVm(vm, urlOf(bench), { ...fixedIdentity, threads });
-    bytes = saved.storedBytes ?? saved.bytes;
+    bytes = (await saveVm(vm, urlOf(bench), { ...fixedIdentity, threads })).checkpointBytes;
   });
   removeAll(bench, names.checkpoint);
   return { ...cost, bytes };

@@ -24,7 +24,8 @@ struct Shape {
 std::optional<Shape> ToShape(const Napi::Value& member_bytes, const Napi::Value& threads) {
   const auto bytes = ToUint64(member_bytes);
   const auto count = ToUint64(threads);
-  if (!bytes || *bytes == 0 || *bytes % kPageBytes != 0 || *bytes > gzip::kMemberBytesMax) return {};
+  if (!bytes || *bytes == 0 || *bytes % kPageBytes != 0 || *bytes > gzip::kMemberBytesMax)
+    return {};
   if (!count || *count < 1 || *count > 64) return {};
   return Shape{static_cast<std::size_t>(*bytes), static_cast<unsigned>(*count)};
 }
@@ -53,15 +54,14 @@ std::vector<gzip::Member> ToMembers(std::span<const std::uint8_t> table) {
 }  // namespace
 
 void GzipWrap::Define(Napi::Env env, Napi::Object exports) {
-  exports.Set("GzipImage",
-              DefineClass(env, "GzipImage",
-                          {
-                              InstanceMethod<&GzipWrap::Save>("save"),
-                              InstanceMethod<&GzipWrap::LoadMembers>("loadMembers"),
-                              InstanceMethod<&GzipWrap::LoadStream>("loadStream"),
-                              InstanceMethod<&GzipWrap::PagesDone>("pagesDone"),
-                              InstanceMethod<&GzipWrap::Cancel>("cancel"),
-                          }));
+  exports.Set("GzipImage", DefineClass(env, "GzipImage",
+                                       {
+                                           InstanceMethod<&GzipWrap::Save>("save"),
+                                           InstanceMethod<&GzipWrap::LoadMembers>("loadMembers"),
+                                           InstanceMethod<&GzipWrap::LoadStream>("loadStream"),
+                                           InstanceMethod<&GzipWrap::PagesDone>("pagesDone"),
+                                           InstanceMethod<&GzipWrap::Cancel>("cancel"),
+                                       }));
 }
 
 GzipWrap::GzipWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<GzipWrap>(info) {
@@ -130,12 +130,12 @@ Napi::Value GzipWrap::LoadMembers(const Napi::CallbackInfo& info) {
       info.Env(),
       [work = work_, shape = *shape, place = *place,
        members = ToMembers(*table)](const std::atomic<bool>& torn_down) -> Result<Nothing> {
-        Status status = gzip::LoadMembers(*work->memory, work->region(place.region),
-                                          place.descriptor, members,
-                                          {.threads = shape.threads,
-                                           .member_bytes = shape.member_bytes,
-                                           .pages_done = &work->pages_done},
-                                          work->Asker(torn_down));
+        Status status =
+            gzip::LoadMembers(*work->memory, work->region(place.region), place.descriptor, members,
+                              {.threads = shape.threads,
+                               .member_bytes = shape.member_bytes,
+                               .pages_done = &work->pages_done},
+                              work->Asker(torn_down));
         // Whatever became of it, something may have been written.
         work->memory->MarkUsed(place.region);
         work->busy = false;

@@ -46,7 +46,8 @@ class GzipWrap : public Napi::ObjectWrap<GzipWrap> {
       return [this, &torn_down] { return torn_down.load() || cancelled.load(); };
     }
   };
-  // A region and a descriptor; nothing, and an exception, when they are none, or a call is under way.
+  // A region and a descriptor; nothing, and an exception, when they are none, or a call is under
+  // way.
   struct Place {
     std::size_t region;
     int descriptor;

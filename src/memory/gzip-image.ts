@@ -24,7 +24,10 @@ const tellEveryMs = 100;
 
 /** Members of a region; what `memory` and `memberBytes` have to do with a table. Units: bytes. */
 export function memberCount(regionBytes: bigint, memberBytes: number): number {
-  const small = regionBytes / BigInt(pageBytes) < BigInt(smallMemberCount) ? Number(regionBytes) / pageBytes : smallMemberCount;
+  const small =
+    regionBytes / BigInt(pageBytes) < BigInt(smallMemberCount)
+      ? Number(regionBytes) / pageBytes
+      : smallMemberCount;
   const large = Number(regionBytes) - small * pageBytes;
   return Math.ceil(large / memberBytes) + small;
 }

@@ -3,7 +3,8 @@
 // Behind the end of the input come zero bits, which count as padding: who consumes some of them has
 // read a stream that was cut (`overrun()`).
 //
-// Ownership: owns a buffer, when it has a source; the source is the caller's. Thread safety: one thread at a time.
+// Ownership: owns a buffer, when it has a source; the source is the caller's. Thread safety: one
+// thread at a time.
 #pragma once
 
 #include <algorithm>

@@ -56,8 +56,7 @@ std::uint32_t Advance(std::uint32_t rest, const std::uint8_t* bytes, std::size_t
 constexpr std::uint64_t kBy544 = 0x154442bd4, kBy480 = 0x1c6e41596;  // 4 lanes
 constexpr std::uint64_t kBy160 = 0x1751997d0, kBy96 = 0x0ccaa009e;   // 1 lane
 
-__attribute__((target("pclmul,sse4.1"))) __m128i Fold(__m128i lane, __m128i factors,
-                                                      __m128i next) {
+__attribute__((target("pclmul,sse4.1"))) __m128i Fold(__m128i lane, __m128i factors, __m128i next) {
   const __m128i low = _mm_clmulepi64_si128(lane, factors, 0x00);
   const __m128i high = _mm_clmulepi64_si128(lane, factors, 0x11);
   return _mm_xor_si128(_mm_xor_si128(low, high), next);
@@ -74,13 +73,13 @@ __attribute__((target("pclmul,sse4.1"))) std::uint32_t AdvanceFolded(std::uint32
   lanes[0] = _mm_xor_si128(lanes[0], _mm_cvtsi32_si128(static_cast<int>(rest)));
   bytes += 64;
   count -= 64;
-  const __m128i by_four = _mm_set_epi64x(static_cast<long long>(kBy480),
-                                         static_cast<long long>(kBy544));
+  const __m128i by_four =
+      _mm_set_epi64x(static_cast<long long>(kBy480), static_cast<long long>(kBy544));
   for (; count >= 64; bytes += 64, count -= 64) {
     for (std::size_t i = 0; i < 4; ++i) lanes[i] = Fold(lanes[i], by_four, load(bytes + 16 * i));
   }
-  const __m128i by_one = _mm_set_epi64x(static_cast<long long>(kBy96),
-                                        static_cast<long long>(kBy160));
+  const __m128i by_one =
+      _mm_set_epi64x(static_cast<long long>(kBy96), static_cast<long long>(kBy160));
   __m128i sum = lanes[0];
   for (std::size_t i = 1; i < 4; ++i) sum = Fold(sum, by_one, lanes[i]);
   for (; count >= 16; bytes += 16, count -= 16) sum = Fold(sum, by_one, load(bytes));

@@ -59,7 +59,8 @@ std::uint32_t CommonBytes(const std::uint8_t* earlier, const std::uint8_t* later
   for (; length + 8 <= most; length += 8) {
     const std::uint64_t difference =
         Load<std::uint64_t>(later + length) ^ Load<std::uint64_t>(earlier + length);
-    if (difference != 0) return length + static_cast<std::uint32_t>(std::countr_zero(difference)) / 8;
+    if (difference != 0)
+      return length + static_cast<std::uint32_t>(std::countr_zero(difference)) / 8;
   }
   while (length < most && later[length] == earlier[length]) ++length;
   return length;
@@ -208,9 +209,7 @@ struct Encoder::Codes {
   }
 };
 
-Encoder::Encoder() : buckets_(std::size_t{1} << kTableBits) {
-  sequences_.reserve(kSequencesMax);
-}
+Encoder::Encoder() : buckets_(std::size_t{1} << kTableBits) { sequences_.reserve(kSequencesMax); }
 
 std::size_t Encoder::Bound(std::size_t source_bytes) {
   // Stored blocks are never larger than what is written; a block that is not the last one has at
@@ -238,8 +237,7 @@ void Encoder::Note(std::span<const std::uint8_t> source, std::size_t at) {
   bucket = {static_cast<std::uint32_t>(at) + kBias, bucket.newer};
 }
 
-Encoder::Match Encoder::FindMatch(std::span<const std::uint8_t> source,
-                                                std::size_t at) {
+Encoder::Match Encoder::FindMatch(std::span<const std::uint8_t> source, std::size_t at) {
   const std::uint8_t* const here = source.data() + at;
   const std::uint32_t word = Load<std::uint32_t>(here);
   const std::uint32_t place = static_cast<std::uint32_t>(at) + kBias;
@@ -316,8 +314,7 @@ std::uint64_t Encoder::CodedBits(const Codes& codes) const {
   return bits;
 }
 
-void Encoder::WriteBlock(std::span<const std::uint8_t> block, bool last,
-                                BitWriter& writer) {
+void Encoder::WriteBlock(std::span<const std::uint8_t> block, bool last, BitWriter& writer) {
   Codes own;
   MakeCodeLengths(literal_counts_, kCodeBitsMax, own.literal_bits);
   MakeCodeLengths(distance_counts_, kCodeBitsMax, own.distance_bits);
@@ -357,7 +354,7 @@ void Encoder::WriteBlock(std::span<const std::uint8_t> block, bool last,
 }
 
 void Encoder::WriteSequences(const std::uint8_t* literals, const Codes& codes,
-                                    BitWriter& writer) const {
+                             BitWriter& writer) const {
   const auto put_literal = [&](std::uint8_t literal) {
     writer.Put(codes.literals[literal], codes.literal_bits[literal]);
   };

@@ -24,8 +24,8 @@ enum Flag : std::uint8_t {
 };
 
 // No flags, no time, fastest method, unknown system.
-constexpr std::array<std::uint8_t, kHeaderBytes> kHeader{0x1f, 0x8b, kMethodDeflate, 0, 0, 0,
-                                                         0,    0,    4,              255};
+constexpr std::array<std::uint8_t, kHeaderBytes> kHeader{0x1f, 0x8b, kMethodDeflate, 0, 0, 0, 0, 0,
+                                                         4,    255};
 
 Error Cut(const BitReader& input) {
   if (input.error()) return *input.error();
@@ -81,7 +81,7 @@ std::size_t MemberBound(std::size_t source_bytes) {
 }
 
 std::size_t EncodeMember(deflate::Encoder& encoder, std::span<const std::uint8_t> source,
-                             std::uint8_t* target) {
+                         std::uint8_t* target) {
   std::copy(kHeader.begin(), kHeader.end(), target);
   std::uint8_t* const trailer =
       target + kHeaderBytes + encoder.Encode(source, target + kHeaderBytes);
@@ -108,7 +108,8 @@ Result<std::uint64_t> Reader::ReadMember(BitReader& input, const deflate::ByteSi
     return Error{.code = ErrorCode::kDigest, .message = "the CRC of a gzip member does not match"};
   }
   if (Load<std::uint32_t>(trailer + 4) != static_cast<std::uint32_t>(bytes)) {
-    return Error{.code = ErrorCode::kDigest, .message = "the length of a gzip member does not match"};
+    return Error{.code = ErrorCode::kDigest,
+                 .message = "the length of a gzip member does not match"};
   }
   return bytes;
 }

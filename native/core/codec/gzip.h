@@ -21,7 +21,7 @@ std::size_t MemberBound(std::size_t source_bytes);
 // One member; its bytes. REQUIRES: room for the bound; deflate::Encoder::kSourceBytesMax; nobody
 // writes to the source.
 std::size_t EncodeMember(deflate::Encoder& encoder, std::span<const std::uint8_t> source,
-                             std::uint8_t* target);
+                         std::uint8_t* target);
 
 // Reads members one behind the other. Thread safety: one thread at a time.
 class Reader {
@@ -31,7 +31,8 @@ class Reader {
   Reader& operator=(const Reader&) = delete;
 
   // One member, whose CRC and length are verified after the sink has seen all of it; its decoded
-  // bytes. Errors: kFormat (no gzip member), kTruncated, kDecode, kDigest, those of source and sink.
+  // bytes. Errors: kFormat (no gzip member), kTruncated, kDecode, kDigest, those of source and
+  // sink.
   Result<std::uint64_t> ReadMember(BitReader& input, const deflate::ByteSink& sink);
 
  private:

@@ -1,9 +1,9 @@
 // How guest memory is cut into gzip members, and the table that finds them in their file.
 //
-// A file is the members of one region, one behind the other: `member_bytes` of memory each, the last
-// such member what is left, and the last 16 KiB of the region as four members of 4 KiB. gem5 reads
-// 16 KiB at a time and stops when it has all: damage behind the last member that it has read to its
-// end would go unseen.
+// A file is the members of one region, one behind the other: `member_bytes` of memory each, the
+// last such member what is left, and the last 16 KiB of the region as four members of 4 KiB. gem5
+// reads 16 KiB at a time and stops when it has all: damage behind the last member that it has read
+// to its end would go unseen.
 #pragma once
 
 #include <algorithm>
@@ -34,9 +34,7 @@ class MemberLayout {
         large_bytes_(region_bytes - std::min(region_bytes, kSmallMembers * kPageBytes)),
         large_count_((large_bytes_ + member_bytes - 1) / member_bytes) {}
 
-  std::uint64_t count() const {
-    return large_count_ + (region_bytes_ - large_bytes_) / kPageBytes;
-  }
+  std::uint64_t count() const { return large_count_ + (region_bytes_ - large_bytes_) / kPageBytes; }
   // Of the memory in the member. Units: bytes from the start of the region.
   std::uint64_t StartOf(std::uint64_t index) const {
     if (index < large_count_) return index * member_bytes_;

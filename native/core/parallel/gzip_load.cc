@@ -108,9 +108,8 @@ class PageStore {
 
 class MemberLoad {
  public:
-  MemberLoad(GuestMemory& memory, const Region& region, int fd,
-             std::span<const Member> members, const LoadOptions& options,
-             const std::function<bool()>& cancelled)
+  MemberLoad(GuestMemory& memory, const Region& region, int fd, std::span<const Member> members,
+             const LoadOptions& options, const std::function<bool()>& cancelled)
       : memory_(memory),
         region_(region),
         fd_(fd),
@@ -146,8 +145,9 @@ class MemberLoad {
     std::vector<std::uint8_t> buffer(MemberBound(member_bytes_));
     while (const std::optional<Claim> claim = Next()) {
       const Member& member = members_[claim->index];
-      Status status = Load(*claim, {buffer.data(), std::min<std::size_t>(member.bytes, buffer.size())},
-                           reader, store);
+      Status status =
+          Load(*claim, {buffer.data(), std::min<std::size_t>(member.bytes, buffer.size())}, reader,
+               store);
       if (!status.ok()) return Fail(claim->index, At(std::move(status.error()), claim->offset));
     }
   }
@@ -166,8 +166,7 @@ class MemberLoad {
     return claim;
   }
 
-  Status Load(const Claim& claim, std::span<std::uint8_t> bytes, Reader& reader,
-              PageStore& store) {
+  Status Load(const Claim& claim, std::span<std::uint8_t> bytes, Reader& reader, PageStore& store) {
     const Member& member = members_[claim.index];
     if (bytes.size() != member.bytes) {
       return Error{.code = ErrorCode::kLimit, .message = "a member is larger than any can be"};
@@ -222,8 +221,8 @@ class MemberLoad {
 }  // namespace
 
 Status LoadMembers(GuestMemory& memory, const Region& region, int fd,
-                       std::span<const Member> members, const LoadOptions& options,
-                       const std::function<bool()>& cancelled) {
+                   std::span<const Member> members, const LoadOptions& options,
+                   const std::function<bool()>& cancelled) {
   return MemberLoad(memory, region, fd, members, options, cancelled).Run(options.threads);
 }
 

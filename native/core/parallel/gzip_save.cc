@@ -24,7 +24,7 @@ constexpr unsigned kSpareBuffers = 2;
 class RegionSave {
  public:
   RegionSave(const GuestMemory& memory, const Region& region, const SlabOutput& output,
-           const SaveOptions& options, const std::function<bool()>& cancelled)
+             const SaveOptions& options, const std::function<bool()>& cancelled)
       : memory_(memory),
         region_(region),
         output_(output),
@@ -72,7 +72,8 @@ class RegionSave {
       if (!is_zero) {
         Status status = CopyOut(claim->index, copy.data(), &runs);
         if (!status.ok()) return Fail(std::move(status.error()));
-        is_zero = BestPageKernels().count_zero(copy.data(), bytes / kPageBytes) == bytes / kPageBytes;
+        is_zero =
+            BestPageKernels().count_zero(copy.data(), bytes / kPageBytes) == bytes / kPageBytes;
       }
       if (is_zero) {
         std::fill_n(copy.begin(), bytes, std::uint8_t{0});
@@ -199,7 +200,7 @@ class RegionSave {
   std::vector<Encoded> buffers_;
   std::vector<Encoded*> free_;
   std::map<std::uint64_t, Encoded*> done_;  // encoded, and waiting for an earlier one
-  std::vector<Member> members_;         // placed in the file
+  std::vector<Member> members_;             // placed in the file
   std::uint64_t file_bytes_ = 0;
   std::optional<Error> error_;
 };
@@ -207,8 +208,8 @@ class RegionSave {
 }  // namespace
 
 Result<std::vector<Member>> SaveRegion(const GuestMemory& memory, const Region& region,
-                                         const SlabOutput& output, const SaveOptions& options,
-                                         const std::function<bool()>& cancelled) {
+                                       const SlabOutput& output, const SaveOptions& options,
+                                       const std::function<bool()>& cancelled) {
   return RegionSave(memory, region, output, options, cancelled).Run();
 }
 

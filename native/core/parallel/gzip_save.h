@@ -3,10 +3,10 @@
 //   claim member ─► presence ─► copy out ─► zero? ─► DEFLATE of the copy, CRC, digest
 //                ─► (in order) place in the file ─► write
 //
-// Untouched memory is not read, and members of zeros are all one that was made before. The file does
-// not depend on the number of threads. Bounded memory: two buffers of a member for each thread, and
-// two more; a thread takes a free one before it claims, so the oldest member that was claimed always
-// has one.
+// Untouched memory is not read, and members of zeros are all one that was made before. The file
+// does not depend on the number of threads. Bounded memory: two buffers of a member for each
+// thread, and two more; a thread takes a free one before it claims, so the oldest member that was
+// claimed always has one.
 #pragma once
 
 #include <atomic>
@@ -35,7 +35,7 @@ struct SaveOptions {
 // them. The members in order. Errors: kIo, kNoSpace and others of the output, kMemoryShort,
 // kAborted; the file then holds anything.
 Result<std::vector<Member>> SaveRegion(const GuestMemory& memory, const Region& region,
-                                         const SlabOutput& output, const SaveOptions& options,
-                                         const std::function<bool()>& cancelled);
+                                       const SlabOutput& output, const SaveOptions& options,
+                                       const std::function<bool()>& cancelled);
 
 }  // namespace chkpt::gzip

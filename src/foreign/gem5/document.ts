@@ -35,7 +35,10 @@ export class BareDocument implements Gem5Document {
 
   make(content: ForeignContent, files: readonly string[]): IniDocument {
     const document = bareMachine(this.#system, content.createdMs);
-    const stores = (content.memory?.regions ?? []).map(({ bytes }, index) => ({ file: files[index] as string, bytes }));
+    const stores = (content.memory?.regions ?? []).map(({ bytes }, index) => ({
+      file: files[index] as string,
+      bytes,
+    }));
     if (stores.length > 0) addMemory(document, this.#system, stores);
     addOwnSections(document, content);
     return document;

@@ -113,7 +113,8 @@ export class Gem5Folder {
       if (pid === undefined) continue;
       if (!(await isLeftBehind(this.environment, this.pathOf(entry), Number(pid)))) continue;
       const named = await this.named();
-      if (named !== undefined && (await this.#removeSecondNames(entry, entries, named))) await this.removeWork(entry);
+      if (named !== undefined && (await this.#removeSecondNames(entry, entries, named)))
+        await this.removeWork(entry);
     }
     return entries;
   }

@@ -37,7 +37,8 @@ export function gem5StoreFactory(options: Gem5Options = {}): StoreFactory {
     const asked = question < 0 ? {} : parseQuery(rest.slice(question + 1), url);
     const path = directoryPath(question < 0 ? rest : rest.slice(0, question), url);
     // gem5 puts the tick in its place.
-    if (path.includes('%')) throw urlError('gem5 reads a % in the name of a folder as a place for the tick', url);
+    if (path.includes('%'))
+      throw urlError('gem5 reads a % in the name of a folder as a place for the tick', url);
     const format = new Gem5Format({ ...options, ...asked }, path, url);
     return new ForeignStore(url, format);
   };
@@ -54,7 +55,13 @@ export class Gem5Format implements ForeignFormat {
     this.#folder = new Gem5Folder(options.environment ?? hostEnvironment, path, url);
   }
 
-  async createWriter({ uuid, signal }: { uuid: string; signal?: AbortSignal | undefined }): Promise<ForeignWriter> {
+  async createWriter({
+    uuid,
+    signal,
+  }: {
+    uuid: string;
+    signal?: AbortSignal | undefined;
+  }): Promise<ForeignWriter> {
     const { system, onReport } = this.#options;
     const skeleton = await this.#readSkeleton();
     const document = skeleton ?? new BareDocument(system ?? defaultSystem);

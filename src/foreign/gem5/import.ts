@@ -32,8 +32,16 @@ export function importedContexts(source: Imported, details: ErrorDetails): Forei
   header.add('vm.id', 'string', 'gem5');
   header.add('options.skip', 'u32', skipDevices | (cores.length === 0 ? skipCores | skipArchdep : 0));
   header.add('page.bytes', 'u32', pageBytes);
-  header.add('region.base', 'u64[]', BigUint64Array.from(regions, ({ base }) => base));
-  header.add('region.bytes', 'u64[]', BigUint64Array.from(regions, ({ bytes }) => bytes));
+  header.add(
+    'region.base',
+    'u64[]',
+    BigUint64Array.from(regions, ({ base }) => base),
+  );
+  header.add(
+    'region.bytes',
+    'u64[]',
+    BigUint64Array.from(regions, ({ bytes }) => bytes),
+  );
   header.add('core.count', 'u32', cores.length);
   header.add('cpu.vendor', 'string', cores.length === 0 ? '' : 'gem5');
   header.add('cpu.model', 'string', cores.length === 0 ? '' : 'x86');

@@ -85,7 +85,8 @@ export class IniDocument {
 
   /** Appends an empty section. Throws RangeError for a name that is taken, or that no file of ours may hold. */
   add(name: string): IniSection {
-    if (!safePattern.test(name) || name === 'DEFAULT') throw new RangeError(`${name} is no name for a section`);
+    if (!safePattern.test(name) || name === 'DEFAULT')
+      throw new RangeError(`${name} is no name for a section`);
     const section = this.append(name);
     if (section === undefined) throw new RangeError(`section ${name} is there already`);
     return section;
@@ -127,7 +128,7 @@ export function parseIni(bytes: Uint8Array, details: ErrorDetails = {}): IniDocu
     const found = text.indexOf(lineFeed, start);
     const end = found < 0 ? text.length : found;
     if (end - start > gem5LineBytesMax) throw reader.limit('a line', gem5LineBytesMax);
-    reader.take(text.latin1Slice(start, end));
+    reader.take(text.toString('latin1', start, end));
     start = end + 1;
   }
   return reader.finish();
@@ -152,13 +153,14 @@ class IniReader {
     if (line === '') return;
     if (!printablePattern.test(line)) throw this.#fault('a line is not printable ASCII');
     if (/^[ \t]/.test(line)) throw this.#fault('a line begins with a blank');
-    if (line.startsWith('[')) return this.#begin(line);
-    if (this.#section === undefined) {
+    if (line.startsWith('[')) {
+      this.#begin(line);
+    } else if (this.#section === undefined) {
       if (!line.startsWith('#')) throw this.#fault('a line before the first section is no comment');
       this.#comments.push(line);
-      return;
+    } else {
+      this.#takeEntry(this.#section, line);
     }
-    this.#takeEntry(this.#section, line);
   }
 
   finish(): IniDocument {
@@ -178,7 +180,8 @@ class IniReader {
     if (name === 'DEFAULT') throw this.#fault('a section is called DEFAULT');
     this.#document ??= new IniDocument(this.#comments);
     this.#sectionCount += 1;
-    if (this.#sectionCount > gem5SectionCountMax) throw this.limit('the number of sections', gem5SectionCountMax);
+    if (this.#sectionCount > gem5SectionCountMax)
+      throw this.limit('the number of sections', gem5SectionCountMax);
     this.#section = this.#document.append(name);
     if (this.#section === undefined) throw this.#fault(`section ${name} is there twice`);
   }
@@ -196,7 +199,9 @@ class IniReader {
   }
 
   #fault(what: string): CheckpointError {
-    return new CheckpointError('CHKPT_FORMAT', `m5.cpt: line ${this.#line}: ${what}`, { details: this.#details });
+    return new CheckpointError('CHKPT_FORMAT', `m5.cpt: line ${this.#line}: ${what}`, {
+      details: this.#details,
+    });
   }
 }
 

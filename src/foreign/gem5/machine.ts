@@ -49,7 +49,11 @@ export function addMemory(document: IniDocument, system: string, stores: readonl
 }
 
 /** Which section holds the memory; `undefined` when none does. `system`: of which machine, when there are several. */
-export function memorySection(document: IniDocument, system: string | undefined, details: ErrorDetails): IniSection | undefined {
+export function memorySection(
+  document: IniDocument,
+  system: string | undefined,
+  details: ErrorDetails,
+): IniSection | undefined {
   const found = [...document.sections].filter((section) => section.get('nbr_of_stores') !== undefined);
   const chosen = system === undefined ? found : found.filter(({ name }) => name.startsWith(`${system}.`));
   if (chosen.length > 1) {
@@ -90,10 +94,15 @@ export function basesOf(stores: readonly MemoryStore[], details: ErrorDetails): 
 }
 
 /** The region table. Throws `CHKPT_FORMAT` when ranges overlap, `CHKPT_UNSUPPORTED` for ranges that are no whole pages. */
-export function regionsOf(stores: readonly MemoryStore[], bases: readonly bigint[], details: ErrorDetails): MemoryRegion[] {
+export function regionsOf(
+  stores: readonly MemoryStore[],
+  bases: readonly bigint[],
+  details: ErrorDetails,
+): MemoryRegion[] {
   const fault = (code: 'CHKPT_FORMAT' | 'CHKPT_UNSUPPORTED', what: string): CheckpointError =>
     new CheckpointError(code, what, { details });
-  if (bases.length !== stores.length) throw fault('CHKPT_FORMAT', `${bases.length} addresses for ${stores.length} stores`);
+  if (bases.length !== stores.length)
+    throw fault('CHKPT_FORMAT', `${bases.length} addresses for ${stores.length} stores`);
   let end = 0n;
   return stores.map(({ bytes, file }, index) => {
     const base = bases[index] as bigint;
@@ -126,11 +135,18 @@ function readStore(reader: SectionReader): ReadStore {
   if (!isStoreFileName(file)) throw reader.fault('filename is no plain name of a file in this folder');
   const bytes = reader.unsigned('range_size', memoryBytesMax);
   if (bytes === 0n) throw reader.fault('range_size is 0');
-  return { id: reader.count('store_id', u32Max), store: { file, bytes }, fault: (what) => reader.fault(what) };
+  return {
+    id: reader.count('store_id', u32Max),
+    store: { file, bytes },
+    fault: (what) => reader.fault(what),
+  };
 }
 
 /** As C's ctime writes it, in UTC. */
 function timeText(ms: number): string {
-  const [day = '', date = '', month = '', year = '', time = ''] = new Date(ms).toUTCString().replace(',', '').split(' ');
+  const [day = '', date = '', month = '', year = '', time = ''] = new Date(ms)
+    .toUTCString()
+    .replace(',', '')
+    .split(' ');
   return `${day} ${month} ${date.replace(/^0/, ' ')} ${time} ${year}`;
 }

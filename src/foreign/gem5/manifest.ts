@@ -87,7 +87,8 @@ function read(value: unknown): Gem5Manifest | undefined {
   const { uuid, text, memberBytes, stores } = objectOf(value);
   const { bytes, sha256: digest } = objectOf(text);
   if (!isUuid(uuid) || !isCount(bytes, gem5TextBytesMax) || !isDigest(digest)) return undefined;
-  if (!isCount(memberBytes, memberBytesMax) || memberBytes === 0 || memberBytes % 4096 !== 0) return undefined;
+  if (!isCount(memberBytes, memberBytesMax) || memberBytes === 0 || memberBytes % 4096 !== 0)
+    return undefined;
   if (!Array.isArray(stores) || stores.length > regionCountMax) return undefined;
   const checked = stores.map(readStore).filter((store) => store !== undefined);
   if (checked.length !== stores.length) return undefined;
@@ -96,7 +97,8 @@ function read(value: unknown): Gem5Manifest | undefined {
 
 function readStore(value: unknown): ManifestStore | undefined {
   const { file, bytes, members } = objectOf(value);
-  if (!isStoreFileName(file) || !isCount(bytes, Number.MAX_SAFE_INTEGER) || typeof members !== 'string') return undefined;
+  if (!isStoreFileName(file) || !isCount(bytes, Number.MAX_SAFE_INTEGER) || typeof members !== 'string')
+    return undefined;
   const table = Buffer.from(members, 'base64');
   if (table.length === 0 || table.length % memberEntryBytes !== 0) return undefined;
   let sum = 0;
@@ -109,7 +111,10 @@ function refuseNewer(value: unknown, details: ErrorDetails): void {
   const { format: found, version: actual } = objectOf(value);
   if (found !== format || !isCount(actual, 0xffff) || actual <= version) return;
   const ours = read(value);
-  if (ours !== undefined && JSON.stringify({ ...objectOf(value), version }) === JSON.stringify(JSON.parse(serializeManifest(ours)))) {
+  if (
+    ours !== undefined &&
+    JSON.stringify({ ...objectOf(value), version }) === JSON.stringify(JSON.parse(serializeManifest(ours)))
+  ) {
     throw manifestError('its version was changed', details);
   }
   throw new CheckpointError('CHKPT_VERSION', 'the manifest has a newer version', {

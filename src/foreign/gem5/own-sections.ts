@@ -31,7 +31,9 @@ export interface OwnContent {
   readonly createdMs: number;
   readonly contexts: readonly ForeignContext[];
   /** Undefined when the checkpoint has no memory. */
-  readonly memory: { readonly name: string; readonly at: number; readonly bases: readonly bigint[] } | undefined;
+  readonly memory:
+    | { readonly name: string; readonly at: number; readonly bases: readonly bigint[] }
+    | undefined;
 }
 
 /** True for a section of ours. */
@@ -69,7 +71,10 @@ export function addOwnSections(document: IniDocument, content: ForeignContent): 
 }
 
 /** What they hold; `undefined` when there are none. Throws `CHKPT_FORMAT`. */
-export function readOwnSections(document: IniDocument, details: Record<string, string>): OwnContent | undefined {
+export function readOwnSections(
+  document: IniDocument,
+  details: Record<string, string>,
+): OwnContent | undefined {
   const section = document.section(root);
   if (section === undefined) return undefined;
   const reader = new SectionReader(section, details);
@@ -168,7 +173,10 @@ export function escapeName(name: string): string {
 }
 
 function unescapeName(text: string): string | undefined {
-  const bytes = Buffer.from(text.replace(/_([0-9a-f]{2})/g, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16))), 'latin1');
+  const bytes = Buffer.from(
+    text.replace(/_([0-9a-f]{2})/g, (_, hex) => String.fromCharCode(Number.parseInt(hex, 16))),
+    'latin1',
+  );
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {

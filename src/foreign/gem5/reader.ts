@@ -57,7 +57,11 @@ export function readText(folder: Gem5Folder): Promise<Uint8Array> {
   });
 }
 
-async function openText(folder: Gem5Folder, text: Uint8Array, options: Gem5ReadOptions): Promise<ForeignReading> {
+async function openText(
+  folder: Gem5Folder,
+  text: Uint8Array,
+  options: Gem5ReadOptions,
+): Promise<ForeignReading> {
   const details = { store: folder.store, path: folder.pathOf(textName) };
   const manifest = await readManifest(folder, text);
   const document = parseIni(text, details);
@@ -80,7 +84,9 @@ async function readManifest(folder: Gem5Folder, text: Uint8Array): Promise<Gem5M
   for (const name of names) {
     const details = folder.details(name);
     try {
-      const bytes = await folder.read(name, gem5ManifestBytesMax, () => manifestError('it is too long', details));
+      const bytes = await folder.read(name, gem5ManifestBytesMax, () =>
+        manifestError('it is too long', details),
+      );
       const manifest = parseManifest(bytes, details);
       if (manifest.text.digest === digest && manifest.text.bytes === text.length) return manifest;
       failure ??= manifestError('m5.cpt is not the one that it belongs to', details);
@@ -104,10 +110,15 @@ function readContent(
   if (own !== undefined) {
     const { memory } = own;
     if ((memory === undefined) !== (stores.length === 0)) {
-      throw new CheckpointError('CHKPT_FORMAT', 'm5.cpt: [chkpt] and the memory stores do not fit', { details });
+      throw new CheckpointError('CHKPT_FORMAT', 'm5.cpt: [chkpt] and the memory stores do not fit', {
+        details,
+      });
     }
     const regions = memory === undefined ? undefined : regionsOf(stores, memory.bases, details);
-    return { stores, content: { ...own, memory: memory && regions && { name: memory.name, at: memory.at, regions } } };
+    return {
+      stores,
+      content: { ...own, memory: memory && regions && { name: memory.name, at: memory.at, regions } },
+    };
   }
   const places = stores.length === 0 ? [] : (bases ?? basesOf(stores, details));
   const regions = regionsOf(stores, places, details);
@@ -123,7 +134,8 @@ function checkManifest(
   stores: readonly MemoryStore[],
   details: { store: string; path: string },
 ): void {
-  if (manifest.stores.length !== stores.length) throw manifestError('it has another number of memory stores', details);
+  if (manifest.stores.length !== stores.length)
+    throw manifestError('it has another number of memory stores', details);
   for (const [index, { file, bytes }] of stores.entries()) {
     const told = manifest.stores[index];
     const members = memberCount(memory?.regions[index]?.bytes ?? bytes, manifest.memberBytes);
@@ -200,7 +212,9 @@ class Gem5Reading implements ForeignReading {
     for (const [index, { file, bytes, name }] of this.#stores.entries()) {
       const { descriptor } = file;
       if (descriptor === undefined) {
-        throw new CheckpointError('CHKPT_UNSUPPORTED', 'memory comes out of files', { details: this.#folder.details(name) });
+        throw new CheckpointError('CHKPT_UNSUPPORTED', 'memory comes out of files', {
+          details: this.#folder.details(name),
+        });
       }
       const told = this.#manifest?.stores[index];
       try {

@@ -7,9 +7,13 @@ export async function removeGem5(folder: Gem5Folder): Promise<void> {
   const details = folder.details(textName);
   const named = await folder.named();
   if (named === undefined) {
-    throw new CheckpointError('CHKPT_FORMAT', 'which files belong to this m5.cpt cannot be told, so it is not removed', {
-      details,
-    });
+    throw new CheckpointError(
+      'CHKPT_FORMAT',
+      'which files belong to this m5.cpt cannot be told, so it is not removed',
+      {
+        details,
+      },
+    );
   }
   try {
     await folder.removeFile(textName);

@@ -37,7 +37,11 @@ export class SkeletonDocument implements Gem5Document {
   #report: SkeletonReport | undefined;
 
   /** `text`: the m5.cpt of the skeleton. Throws `CHKPT_FORMAT`, `CHKPT_UNSUPPORTED`. */
-  constructor(text: Uint8Array, options: { system?: string | undefined; bases?: readonly bigint[] | undefined }, details: ErrorDetails) {
+  constructor(
+    text: Uint8Array,
+    options: { system?: string | undefined; bases?: readonly bigint[] | undefined },
+    details: ErrorDetails,
+  ) {
     const document = parseIni(text, details);
     const memory = memorySection(document, options.system, details);
     if (memory === undefined) {
@@ -60,9 +64,13 @@ export class SkeletonDocument implements Gem5Document {
     const wanted = this.#stores.map(({ bytes }, index) => `${bytes} bytes at ${this.#bases[index]}`);
     const found = regions.map(({ base, bytes }) => `${bytes} bytes at ${base}`);
     if (wanted.join() === found.join()) return;
-    throw new CheckpointError('CHKPT_UNSUPPORTED', 'the memory of the machine in the skeleton is another one', {
-      details: { ...this.#details, expected: wanted.join(', '), actual: found.join(', ') },
-    });
+    throw new CheckpointError(
+      'CHKPT_UNSUPPORTED',
+      'the memory of the machine in the skeleton is another one',
+      {
+        details: { ...this.#details, expected: wanted.join(', '), actual: found.join(', ') },
+      },
+    );
   }
 
   fileName(index: number, suffix: string): string {
@@ -84,7 +92,9 @@ export class SkeletonDocument implements Gem5Document {
     this.#setCores(document, content.contexts, set, lost);
     for (const name of setDevices(document, content.contexts, (what) => lost.push(what))) set.add(name);
     lost.push(...leftOver(content.contexts));
-    const kept = [...document.sections].map(({ name }) => name).filter((name) => !set.has(name) && !cleared.includes(name));
+    const kept = [...document.sections]
+      .map(({ name }) => name)
+      .filter((name) => !set.has(name) && !cleared.includes(name));
     this.#report = { set: [...set], kept, cleared, lost };
     addOwnSections(document, content);
     return document;
@@ -103,7 +113,12 @@ export class SkeletonDocument implements Gem5Document {
     set.add(this.#memoryName);
   }
 
-  #setCores(document: IniDocument, contexts: readonly ForeignContext[], set: Set<string>, lost: string[]): void {
+  #setCores(
+    document: IniDocument,
+    contexts: readonly ForeignContext[],
+    set: Set<string>,
+    lost: string[],
+  ): void {
     const cores = coresOfContexts(contexts);
     const places = coresOf(document, this.#system);
     if (cores.length > places.length) {
@@ -114,9 +129,13 @@ export class SkeletonDocument implements Gem5Document {
       const place = places[index];
       if (place === undefined) continue;
       if ((core.rflags & virtual8086) !== 0n) {
-        throw new CheckpointError('CHKPT_UNSUPPORTED', 'gem5 has no virtual-8086 mode, which a core of the guest is in', {
-          details: this.#details,
-        });
+        throw new CheckpointError(
+          'CHKPT_UNSUPPORTED',
+          'gem5 has no virtual-8086 mode, which a core of the guest is in',
+          {
+            details: this.#details,
+          },
+        );
       }
       const lose = (what: string): void => void lost.push(`core ${index}: ${what}`);
       setCore(place, core, this.#details, lose);
@@ -124,7 +143,8 @@ export class SkeletonDocument implements Gem5Document {
       lose('time stamp counter, and the deadline of the APIC timer');
       set.add(place.thread.name).add(place.isa.name);
     }
-    if (cores.length === 0) lost.push('cores: no context holds the state of an x86 core in a form that is known');
+    if (cores.length === 0)
+      lost.push('cores: no context holds the state of an x86 core in a form that is known');
   }
 }
 

@@ -53,7 +53,8 @@ export async function openGem5Writer(save: Gem5Save): Promise<ForeignWriter> {
     await fileSystem.mkdir(folder.pathOf(work), folderMode);
   } catch (error) {
     if (isNew) await fileSystem.rmdir(folder.path).catch(() => undefined);
-    if (errnoOf(error) !== 'EEXIST') throw fromSystemError(error, 'cannot create a folder', folder.details(work));
+    if (errnoOf(error) !== 'EEXIST')
+      throw fromSystemError(error, 'cannot create a folder', folder.details(work));
     throw new CheckpointError('CHKPT_IO', 'another save with this UUID is running', {
       details: folder.details(work),
       cause: error,
@@ -100,7 +101,9 @@ class Gem5Writer implements ForeignWriter {
       const file = await this.#create(work);
       const output = file.direct();
       if (output === undefined || output.descriptor === 'discard') {
-        throw new CheckpointError('CHKPT_UNSUPPORTED', 'memory goes into files', { details: this.#details(work) });
+        throw new CheckpointError('CHKPT_UNSUPPORTED', 'memory goes into files', {
+          details: this.#details(work),
+        });
       }
       const members = await gzip.save(index, output.descriptor, this.#memberBytes);
       const bytes = bytesOfMembers(members);
@@ -263,7 +266,9 @@ function bytesOfMembers(members: Uint8Array): number {
 
 /** What the names of this checkpoint's files have in them: nothing where there was none before. */
 function freeSuffix(entries: readonly string[], uuid: string): string {
-  const files = entries.filter((entry) => entry === textName || entry.endsWith('.pmem') || isManifestName(entry));
+  const files = entries.filter(
+    (entry) => entry === textName || entry.endsWith('.pmem') || isManifestName(entry),
+  );
   if (files.length === 0) return '';
   for (let count = 1; count < generationCountMax; count += 1) {
     const suffix = count === 1 ? `.${uuid}` : `.${uuid}.${count}`;

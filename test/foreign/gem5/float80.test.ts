@@ -7,9 +7,9 @@ const bitsOf = (value: number): bigint => new BigUint64Array(Float64Array.of(val
 test('a double comes back from 80 bits as it was', () => {
   fc.assert(
     fc.property(fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), (bits) => {
-      const isNaN = ((bits >> 52n) & 0x7ffn) === 0x7ffn && (bits & ((1n << 52n) - 1n)) !== 0n;
+      const isNotANumber = ((bits >> 52n) & 0x7ffn) === 0x7ffn && (bits & ((1n << 52n) - 1n)) !== 0n;
       // A signalling NaN becomes a quiet one.
-      expect(toDoubleBits(fromDoubleBits(bits))).toBe(isNaN ? bits | (1n << 51n) : bits);
+      expect(toDoubleBits(fromDoubleBits(bits))).toBe(isNotANumber ? bits | (1n << 51n) : bits);
     }),
     { numRuns: 2000 },
   );

@@ -5,7 +5,7 @@ import { IniDocument, parseIni, serializeIni } from '../../../src/foreign/gem5/i
 import { SectionReader } from '../../../src/foreign/gem5/values.ts';
 import { type Reading, readAsConfigParser, readAsGem5 } from './consumers.ts';
 
-const sampleCount = 400;
+const sampleCount = 150;
 
 function reading(document: IniDocument): Reading {
   return Object.fromEntries(
@@ -27,7 +27,9 @@ function readAsChkpt(text: string): Reading {
   }
 }
 
-const name = fc.stringMatching(/^[A-Za-z0-9_.]{1,12}$/).filter((text) => text !== 'DEFAULT' && text !== '__proto__');
+const name = fc
+  .stringMatching(/^[A-Za-z0-9_.]{1,12}$/)
+  .filter((text) => text !== 'DEFAULT' && text !== '__proto__');
 const value = fc.stringMatching(/^(?:[!-$&-~](?:[ !-$&-~]{0,20}[!-$&-~])?)?$/);
 const documents = fc
   .uniqueArray(fc.tuple(name, fc.uniqueArray(fc.tuple(name, value), { selector: ([key]) => key })), {
@@ -172,12 +174,17 @@ describe('numbers of an m5.cpt', () => {
 
   test('only true and false are booleans', () => {
     expect(section('true').boolean('k')).toBe(true);
-    for (const text of ['1', 'True', 'yes', '']) expect(() => section(text).boolean('k')).toThrow(CheckpointError);
+    for (const text of ['1', 'True', 'yes', ''])
+      expect(() => section(text).boolean('k')).toThrow(CheckpointError);
   });
 });
 
 /** Each line alone in a section, and each in front of it. */
 function edges(): string[] {
   const all = fc.sample(lines, 300);
-  return [...new Set(all)].flatMap((line) => [`[s]\n${line}\n`, `${line}\n[s]\nx=1\n`, `[s]\nx=1\n${line}\ny=2`]);
+  return [...new Set(all)].flatMap((line) => [
+    `[s]\n${line}\n`,
+    `${line}\n[s]\nx=1\n`,
+    `[s]\nx=1\n${line}\ny=2`,
+  ]);
 }

@@ -21,7 +21,15 @@ export function skeletonText({ cores, storeBytes }: SkeletonShape): string {
     ['board.pc.south_bridge.pit', pit()],
     [
       'board.pc.south_bridge.io_apic',
-      { regSel: 0, initialApicId: 1, id: 1, arbId: 1, lowestPriorityOffset: 0, redirTableArray: list(24, 65_536), pinStates: list(24, 'false') },
+      {
+        regSel: 0,
+        initialApicId: 1,
+        id: 1,
+        arbId: 1,
+        lowestPriorityOffset: 0,
+        redirTableArray: list(24, 65_536),
+        pinStates: list(24, 'false'),
+      },
     ],
     ['board.pc.com_1', { status: 0, IER: 0, LCR: 0, MCR: 0, rxintrwhen: 0, txintrwhen: 0 }],
     ['board.disk', { odd_key: 'kept = as it is  ' }],

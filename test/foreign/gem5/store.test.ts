@@ -5,7 +5,14 @@ import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
 import { versionTags } from '../../../src/foreign/gem5/version-tags.ts';
-import { GuestMemory, openCheckpoint, openStore, PageDecoder, PageEncoder, verifyCheckpoint } from '../../../src/index.ts';
+import {
+  GuestMemory,
+  openCheckpoint,
+  openStore,
+  PageDecoder,
+  PageEncoder,
+  verifyCheckpoint,
+} from '../../../src/index.ts';
 import { describeForeignStore } from '../../conformance/foreign-store.suite.ts';
 import { listTree, makeFolder } from '../../store/support/folders.ts';
 import { noise } from '../../store/support/sample-stream.ts';
@@ -32,8 +39,8 @@ const upgrader = ((): string | undefined => {
 
 async function makeMemory(): Promise<GuestMemory> {
   const memory = GuestMemory.allocate(regions);
-  for (let page = 0; page < 200; page += 3) memory.write(page * 4096, noise(`page ${page}`, 3000));
-  memory.write(1n << 32n, noise('above', 150_000));
+  for (let page = 0; page < 200; page += 11) memory.write(page * 4096, noise(`page ${page}`, 3000));
+  memory.write(1n << 32n, noise('above', 50_000));
   return memory;
 }
 
@@ -87,8 +94,16 @@ describe('what gem5 reads of it', () => {
       'root.globals': { curTick: '0', version_tags: versionTags.join(' ') },
       system: { quiesceEndTick_0: '0' },
       'system.physmem': { lal_addr: '', lal_cid: '', nbr_of_stores: '2' },
-      'system.physmem.store0': { store_id: '0', filename: 'system.physmem.store0.pmem', range_size: '1048576' },
-      'system.physmem.store1': { store_id: '1', filename: 'system.physmem.store1.pmem', range_size: '196608' },
+      'system.physmem.store0': {
+        store_id: '0',
+        filename: 'system.physmem.store0.pmem',
+        range_size: '1048576',
+      },
+      'system.physmem.store1': {
+        store_id: '1',
+        filename: 'system.physmem.store1.pmem',
+        range_size: '196608',
+      },
     });
     for (const [index, { base, bytes }] of regions.entries()) {
       const found = readStoreAsGem5(`${folder}/cpt.0/system.physmem.store${index}.pmem`, Number(bytes));
@@ -114,7 +129,9 @@ describe('what gem5 reads of it', () => {
     await save(`${folder}/cpt`, memory);
     const path = `${folder}/cpt/m5.cpt`;
     const before = readFileSync(path);
-    expect(execFileSync('python3', [upgrader as string, '-v', '-N', path], { encoding: 'utf8' })).toContain('nothing to do');
+    expect(execFileSync('python3', [upgrader as string, '-v', '-N', path], { encoding: 'utf8' })).toContain(
+      'nothing to do',
+    );
     expect(readFileSync(path).equals(before)).toBe(true);
     await memory.close();
   });
@@ -141,7 +158,8 @@ describe('a checkpoint that gem5 wrote', () => {
     await save(path, memory);
     for (const entry of readdirSync(path)) {
       if (entry.endsWith('.json')) execFileSync('rm', [`${path}/${entry}`]);
-      if (entry.endsWith('.pmem')) writeFileSync(`${path}/${entry}`, gzipSync(gunzipSync(readFileSync(`${path}/${entry}`))));
+      if (entry.endsWith('.pmem'))
+        writeFileSync(`${path}/${entry}`, gzipSync(gunzipSync(readFileSync(`${path}/${entry}`))));
     }
     const text = readFileSync(`${path}/m5.cpt`, 'latin1');
     writeFileSync(`${path}/m5.cpt`, text.slice(0, text.indexOf('\n[chkpt]')));
@@ -171,7 +189,11 @@ describe('a checkpoint that gem5 wrote', () => {
     ['long, and sound', (bytes) => Buffer.concat([bytes, gzipSync(Buffer.alloc(8))]), 'CHKPT_TRAILING_DATA'],
     ['followed by something', (bytes) => Buffer.concat([bytes, Buffer.from('more')]), 'CHKPT_FORMAT'],
     ['not compressed', (bytes) => gunzipSync(bytes), 'CHKPT_FORMAT'],
-    ['changed', (bytes) => Buffer.from(bytes.map((byte, at) => (at === bytes.length - 8 ? byte ^ 1 : byte))), 'CHKPT_DIGEST'],
+    [
+      'changed',
+      (bytes) => Buffer.from(bytes.map((byte, at) => (at === bytes.length - 8 ? byte ^ 1 : byte))),
+      'CHKPT_DIGEST',
+    ],
   ])('whose store is %s is refused', async (_name, change, code) => {
     const folder = makeFolder();
     const memory = await makeMemory();
@@ -190,7 +212,9 @@ describe('a checkpoint that gem5 wrote', () => {
       { base: 4096n, bytes: 1n << 20n },
       { base: 1n << 33n, bytes: 3n << 16n },
     ]);
-    const checkpoint = await openCheckpoint(openStore(`gem5:${path}?bases=4096,0x200000000`), { mode: 'load' });
+    const checkpoint = await openCheckpoint(openStore(`gem5:${path}?bases=4096,0x200000000`), {
+      mode: 'load',
+    });
     await checkpoint.loadMemory('memory', () => new PageDecoder(back));
     await checkpoint.close();
     expect(Buffer.from(back.read(4096n, 5000)).equals(memory.read(0n, 5000))).toBe(true);
@@ -209,7 +233,7 @@ describe('damage', () => {
     await save(path, memory);
     for (const entry of readdirSync(path)) {
       const sound = readFileSync(`${path}/${entry}`);
-      for (let at = 0; at < sound.length; at += Math.max(1, Math.floor(sound.length / 150))) {
+      for (let at = 0; at < sound.length; at += Math.max(1, Math.floor(sound.length / 60))) {
         const damaged = Buffer.from(sound);
         damaged[at] = (damaged[at] ?? 0) ^ (1 << (at % 8));
         writeFileSync(`${path}/${entry}`, damaged);
@@ -244,7 +268,10 @@ describe('damage', () => {
     ['an e in an integer', (text) => text.replace('range_size=1048576', 'range_size=1e6')],
     ['an octal integer', (text) => text.replace('range_size=1048576', 'range_size=01048576')],
     ['a range of nothing', (text) => text.replace('range_size=1048576', 'range_size=0')],
-    ['a range beyond everything', (text) => text.replace('range_size=1048576', 'range_size=9223372036854775807')],
+    [
+      'a range beyond everything',
+      (text) => text.replace('range_size=1048576', 'range_size=9223372036854775807'),
+    ],
     ['stores that are not there', (text) => text.replace('nbr_of_stores=2', 'nbr_of_stores=3')],
     ['too many stores', (text) => text.replace('nbr_of_stores=2', 'nbr_of_stores=4294967295')],
     ['carriage returns', (text) => text.replaceAll('\n', '\r\n')],
@@ -289,17 +316,22 @@ describe('damage', () => {
     writeFileSync(`${folder}/cpt/mine.pmem`, 'of somebody');
     await save(`${folder}/cpt`);
     expect(listTree(folder).filter((entry) => !/chkpt.*json/.test(entry))).toEqual(
-      [...before, ...listTree(folder).filter((entry) => entry.includes('mine'))].filter((entry) => !/chkpt.*json/.test(entry)).sort(),
+      [...before, ...listTree(folder).filter((entry) => entry.includes('mine'))]
+        .filter((entry) => !/chkpt.*json/.test(entry))
+        .sort(),
     );
     await memory.close();
   });
 });
 
 describe('the URL', () => {
-  test.each(['gem5:/tmp/cpt.%d', 'gem5:/tmp/x?system=a b', 'gem5:/tmp/x?bases=ten', 'gem5:/tmp/x?what=1', 'gem5:'])(
-    '%s is refused',
-    (url) => {
-      expect(() => openStore(url)).toThrow(expect.objectContaining({ code: 'CHKPT_STORE_URL' }));
-    },
-  );
+  test.each([
+    'gem5:/tmp/cpt.%d',
+    'gem5:/tmp/x?system=a b',
+    'gem5:/tmp/x?bases=ten',
+    'gem5:/tmp/x?what=1',
+    'gem5:',
+  ])('%s is refused', (url) => {
+    expect(() => openStore(url)).toThrow(expect.objectContaining({ code: 'CHKPT_STORE_URL' }));
+  });
 });

@@ -2,7 +2,14 @@
 import type { ErrorDetails } from '../../../errors/index.ts';
 import type { IniDocument, IniSection } from '../ini.ts';
 import { joinList, SectionReader } from '../values.ts';
-import { type CoreState, isLongMode, registerNames, type Segment, type SegmentName, segmentNames } from './core-state.ts';
+import {
+  type CoreState,
+  isLongMode,
+  registerNames,
+  type Segment,
+  type SegmentName,
+  segmentNames,
+} from './core-state.ts';
 import { fromDoubleBits, toDoubleBits } from './float80.ts';
 import * as gem5 from './gem5-registers.ts';
 
@@ -87,7 +94,9 @@ export function coreOfGem5({ thread, isa }: CoreSections, details: ErrorDetails)
       (flags.getBigUint64(0, true) & gem5.zapsMask) |
       (flags.getBigUint64(8, true) & gem5.cfofMask) |
       (flags.getBigUint64(16, true) & gem5.dfMask),
-    segments: Object.fromEntries(segmentNames.map((name) => [name, segmentOf(values, name)])) as CoreState['segments'],
+    segments: Object.fromEntries(
+      segmentNames.map((name) => [name, segmentOf(values, name)]),
+    ) as CoreState['segments'],
     gdt: table('gdt'),
     idt: table('idt'),
     control: new Map([0, 2, 3, 4, 8].map((cr) => [cr, value(cr)])),
@@ -133,7 +142,15 @@ function setSegments(values: bigint[], core: CoreState): void {
 function attributesOf(segment: Segment): bigint {
   const { dpl, unusable, db, l, avl, g, present, type, s } = segment;
   return BigInt(
-    (dpl & 3) | (unusable << 2) | (db << 3) | (l << 4) | (avl << 5) | (g << 6) | (present << 7) | ((type & 15) << 8) | (s << 15),
+    (dpl & 3) |
+      (unusable << 2) |
+      (db << 3) |
+      (l << 4) |
+      (avl << 5) |
+      (g << 6) |
+      (present << 7) |
+      ((type & 15) << 8) |
+      (s << 15),
   );
 }
 

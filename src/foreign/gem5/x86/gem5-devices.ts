@@ -37,7 +37,9 @@ export function setDevices(
 ): string[] {
   const set: string[] = [];
   for (const { kind, names, apply } of devices) {
-    const sections = [...document.sections].filter((section) => kind.every((key) => section.get(key) !== undefined));
+    const sections = [...document.sections].filter((section) =>
+      kind.every((key) => section.get(key) !== undefined),
+    );
     const order = new Intl.Collator('en', { numeric: true });
     sections.sort((left, right) => order.compare(left.name, right.name));
     for (const [index, name] of names.entries()) {
@@ -81,7 +83,10 @@ const devices: readonly DeviceMapping[] = [
       const table = tags.bytes('redirtbl');
       if (table?.length !== 24 * 8) return;
       const view = new DataView(table.buffer, table.byteOffset, table.byteLength);
-      section.set('redirTableArray', joinList(Array.from({ length: 24 }, (_, at) => view.getBigUint64(8 * at, true))));
+      section.set(
+        'redirTableArray',
+        joinList(Array.from({ length: 24 }, (_, at) => view.getBigUint64(8 * at, true))),
+      );
     },
   },
   {

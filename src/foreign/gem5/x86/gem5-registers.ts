@@ -17,7 +17,6 @@ export const fcw = 193;
 export const fsw = 194;
 export const ftw = 195;
 export const ftag = 196;
-export const foseg = 199;
 export const fioff = 198;
 export const fooff = 200;
 export const fop = 201;
@@ -66,7 +65,9 @@ export const regValOfMsr: ReadonlyMap<number, number> = new Map([
   ...range(8).map((at): [number, number] => [0x268 + at, 58 + at]),
   [0x277, 66],
   [0x2ff, 67],
-  ...range(8).flatMap((bank) => range(4).map((kind): [number, number] => [0x400 + 4 * bank + kind, 68 + 8 * kind + bank])),
+  ...range(8).flatMap((bank) =>
+    range(4).map((kind): [number, number] => [0x400 + 4 * bank + kind, 68 + 8 * kind + bank]),
+  ),
   [efer, 100],
   [0xc000_0081, 101],
   [0xc000_0082, 102],

@@ -59,7 +59,9 @@ export function coreOfKvm(contexts: readonly ForeignContext[], index: number): C
     registers: registerNames.map(number),
     rip: number('rip'),
     rflags: number('rflags'),
-    segments: Object.fromEntries(segmentNames.map((name) => [name, readSegment(own, name)])) as CoreState['segments'],
+    segments: Object.fromEntries(
+      segmentNames.map((name) => [name, readSegment(own, name)]),
+    ) as CoreState['segments'],
     gdt: readTable(own, 'gdt'),
     idt: readTable(own, 'idt'),
     control: new Map([0, 2, 3, 4, 8].map((cr) => [cr, number(`cr${cr}`)])),
@@ -111,7 +113,11 @@ function archTags(core: CoreState): TagList['tags'] {
     area[xstateBvOffset] = 3;
     arch.add('xsave.region', 'u32[]', new Uint32Array(area.buffer));
   }
-  arch.add('debug.db', 'u64[]', BigUint64Array.from([0, 1, 2, 3], (at) => core.debug.get(at) ?? 0n));
+  arch.add(
+    'debug.db',
+    'u64[]',
+    BigUint64Array.from([0, 1, 2, 3], (at) => core.debug.get(at) ?? 0n),
+  );
   arch.add('debug.dr6', 'u64', core.debug.get(6) ?? 0n);
   arch.add('debug.dr7', 'u64', core.debug.get(7) ?? 0n);
   arch.add('debug.flags', 'u64', 0n);
@@ -132,7 +138,10 @@ function readSegment(own: TagValues, name: SegmentName): Segment {
     selector: own.number(`${name}.selector`) ?? 0n,
     base: own.number(`${name}.base`) ?? 0n,
     limit: own.number(`${name}.limit`) ?? 0n,
-    ...(Object.fromEntries(segmentFlags.map((field) => [field, flag(field)])) as Omit<Segment, 'selector' | 'base' | 'limit'>),
+    ...(Object.fromEntries(segmentFlags.map((field) => [field, flag(field)])) as Omit<
+      Segment,
+      'selector' | 'base' | 'limit'
+    >),
   };
 }
 
@@ -184,9 +193,15 @@ function readXcr0(arch: TagValues): bigint | undefined {
 function readFloats(arch: TagValues): FloatState | undefined {
   const area = arch.bytes('xsave.region');
   if (area !== undefined && area.length >= xstateBvOffset + 8) {
-    const used = new DataView(area.buffer, area.byteOffset, area.byteLength).getBigUint64(xstateBvOffset, true);
+    const used = new DataView(area.buffer, area.byteOffset, area.byteLength).getBigUint64(
+      xstateBvOffset,
+      true,
+    );
     const fxsave = area.slice(0, fxsaveBytes);
-    if ((used & 1n) === 0n) fxsave.set(resetX87()), fxsave.fill(0, 32, 160);
+    if ((used & 1n) === 0n) {
+      fxsave.set(resetX87());
+      fxsave.fill(0, 32, 160);
+    }
     if ((used & 2n) === 0n) fxsave.fill(0, 160, 416);
     return { fxsave, hasMore: (used & ~3n) !== 0n };
   }
