@@ -1,6 +1,5 @@
 /** The command line with gem5 checkpoints: in and out, and what bad ones do to it. */
 import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { gunzipSync, gzipSync } from 'node:zlib';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { listTree, makeFolder, makeSharedFolder } from './support/folders.ts';
 import { isSameFile, MiB, makeRamFile } from './support/ram-files.ts';
@@ -30,18 +29,12 @@ describe('gem5: on the command line', () => {
 
   test.each<[name: string, path: string, change: (bytes: Buffer) => Buffer]>([
     ['a path in filename', 'm5.cpt', (bytes) => replace(bytes, 'filename=', 'filename=../../')],
-    ['a store_id out of range', 'm5.cpt', (bytes) => replace(bytes, 'store_id=0', 'store_id=7')],
     ['an e in an integer', 'm5.cpt', (bytes) => replace(bytes, 'range_size=2', 'range_size=2e')],
-    ['carriage returns', 'm5.cpt', (bytes) => Buffer.from(bytes.toString('latin1').replaceAll('\n', '\r\n'))],
-    ['a key twice', 'm5.cpt', (bytes) => replace(bytes, 'store_id=0\n', 'store_id=0\nstore_id=0\n')],
-    ['a short store', store, (bytes) => gzipSync(gunzipSync(bytes).subarray(0, 4096))],
-    ['a store that is cut', store, (bytes) => bytes.subarray(0, -3)],
     [
       'a flipped bit',
       store,
       (bytes) => Buffer.from(bytes.map((byte, at) => (at === 5000 ? byte ^ 4 : byte))),
     ],
-    ['a store of gigabytes', store, () => gzipSync(Buffer.alloc(64 * MiB))],
   ])('%s is exit code 3, with and without manifest, and nothing is written', async (_name, file, change) => {
     const cwd = makeFolder();
     cpSync(sample, cwd, { recursive: true });
