@@ -259,11 +259,27 @@ describe('damage', () => {
     await memory.close();
   });
 
-  test.each<[name: string, change: (text: string) => string]>([
-    ['a path in filename', (text) => text.replace('filename=system', 'filename=../system')],
-    ['an absolute path in filename', (text) => text.replace(/filename=system\S*/, 'filename=/etc/passwd')],
-    ['a store_id out of range', (text) => text.replace('store_id=1', 'store_id=4294967295')],
-    ['a store_id twice', (text) => text.replace('store_id=1', 'store_id=0')],
+  test.each<[name: string, change: (text: string) => string, told?: RegExp]>([
+    [
+      'a path in filename',
+      (text) => text.replace('filename=system', 'filename=../system'),
+      /filename is no plain name/,
+    ],
+    [
+      'an absolute path in filename',
+      (text) => text.replace(/filename=system\S*/, 'filename=/etc/passwd'),
+      /filename is no plain name/,
+    ],
+    [
+      'a store_id out of range',
+      (text) => text.replace('store_id=1', 'store_id=4294967295'),
+      /store_id 4294967295/,
+    ],
+    [
+      'a store_id twice',
+      (text) => text.replace('store_id=1', 'store_id=0'),
+      /store_id 0 is none of 2, or taken/,
+    ],
     ['a file twice', (text) => text.replace('store1.pmem', 'store0.pmem')],
     ['an e in an integer', (text) => text.replace('range_size=1048576', 'range_size=1e6')],
     ['an octal integer', (text) => text.replace('range_size=1048576', 'range_size=01048576')],
@@ -283,7 +299,7 @@ describe('damage', () => {
     ['a type that is none', (text) => text.replace(/0\.type=\S+/, '0.type=__proto__')],
     ['a name that is none', (text) => text.replace(/0\.name=\S+/, '0.name=a_2fb')],
     ['an address that overlaps', (text) => text.replace('bases=0 4294967296', 'bases=0 4096')],
-  ])('%s in m5.cpt is refused', async (_name, change) => {
+  ])('%s in m5.cpt is refused', async (_name, change, told = /m5\.cpt/) => {
     const folder = makeFolder();
     const memory = await makeMemory();
     await save(`${folder}/cpt`, memory);
@@ -292,7 +308,10 @@ describe('damage', () => {
     const changed = change(text);
     expect(changed).not.toBe(text);
     writeFileSync(`${folder}/cpt/m5.cpt`, changed, 'latin1');
-    await expect(load(`gem5:${folder}/cpt`)).rejects.toMatchObject({ kind: 'damaged' });
+    await expect(load(`gem5:${folder}/cpt`)).rejects.toMatchObject({
+      kind: 'damaged',
+      message: expect.stringMatching(told),
+    });
     await memory.close();
   });
 
