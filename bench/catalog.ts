@@ -31,6 +31,10 @@ export const baselines = {
     'original framing, one record per page, one writev each, one thread, to a file on the scratch file system',
   'lz4 -1': 'the command as a whole process, image file to file, both on the scratch file system',
   'lz4 -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
+  'gzip -1':
+    'the command as a whole process, image file to file, both on the scratch file system; one thread',
+  'pigz -1': 'the same with as many threads as the save',
+  'gzip -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
   'whole save': 'saveVm of the same guest without a parent, LZ4, to file:',
   'whole pages': 'the same pages encoded as they are',
   'whole load': 'loadVm of the same checkpoint from mem: into memory that was touched before',
@@ -90,6 +94,14 @@ export const figures = {
   },
   'load.raw.file': { what: 'loadVm, no compression, likewise', baselines: { memcpy: {} } },
   'load.lz4.tool': { what: 'load.lz4.file beside a command', baselines: { 'lz4 -d': {} } },
+  'save.gem5': {
+    what: 'saveVm, guest memory to gem5:',
+    baselines: { 'gzip -1': { atLeast: 1.8 }, 'pigz -1': { atLeast: 0.9 } },
+  },
+  'load.gem5': {
+    what: 'loadVm from gem5: in the page cache into fresh memory',
+    baselines: { 'gzip -d': { atLeast: 1.5 } },
+  },
   'scan.guest': { what: 'GuestMemory.scan of guest memory', baselines: { read: {} } },
   'scan.zero': {
     what: 'GuestMemory.scan of resident zero memory',

@@ -17,6 +17,7 @@ import { measureDelta } from './stages/delta.ts';
 import { measureEncode } from './stages/encode.ts';
 import { measureFiles } from './stages/files.ts';
 import { measureFootprint } from './stages/footprint.ts';
+import { measureGem5 } from './stages/gem5.ts';
 import { measureIncrement } from './stages/increment.ts';
 import { measureLazy } from './stages/lazy.ts';
 import { measureLive } from './stages/live.ts';
@@ -79,6 +80,7 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
       measureEncode,
       measureLoad,
       measureFiles,
+      measureGem5,
       measureIncrement,
       measureDelta,
       measureRollback,

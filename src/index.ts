@@ -103,6 +103,8 @@ export {
   type ErrorKind,
   errorTable,
 } from './errors/index.ts';
+export { type Gem5Options, gem5StoreFactory } from './foreign/gem5/gem5-store.ts';
+export type { SkeletonReport } from './foreign/gem5/skeleton.ts';
 export type { AnyValue, TypedValue, ValueType } from './format/value.ts';
 export {
   type AllocateOptions,

@@ -76,3 +76,11 @@ export const migrationDataBytesMax = 16 * 1024 * 1024;
 export const probeBytesMax = 4 * 1024 ** 3;
 export const probeMsMax = 10_000;
 export const probeStreamsMax = 16;
+
+/** Of an m5.cpt: bytes of the file, bytes of one line, and sections. Values of a checkpoint take 4 bytes for 3. */
+export const gem5TextBytesMax = 512 * 1024 * 1024;
+export const gem5LineBytesMax = 16 * 1024 * 1024;
+export const gem5SectionCountMax = 1_048_576;
+
+/** Of the manifest beside it: 16 bytes a member of a memory store. */
+export const gem5ManifestBytesMax = 128 * 1024 * 1024;

@@ -12,6 +12,7 @@
 #include "binding/delta_wrap.h"
 #include "binding/fetch_wrap.h"
 #include "binding/guard_wrap.h"
+#include "binding/gzip_wrap.h"
 #include "binding/kvm_wrap.h"
 #include "binding/lazy_wrap.h"
 #include "binding/load_wrap.h"
@@ -105,6 +106,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   TrackerWrap::Define(env, exports);
   GuardWrap::Define(env, exports);
   CopyWrap::Define(env, exports);
+  GzipWrap::Define(env, exports);
   ChainWrap::Define(env, exports);
   DigestsWrap::Define(env, exports);
   DeltaWrap::Define(env, exports);

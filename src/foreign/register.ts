@@ -1,2 +1,5 @@
 /** Makes the stores of this folder known: imported for that by whoever resolves URLs. */
-export {};
+import { registerStore } from '../store/index.ts';
+import { gem5StoreFactory } from './gem5/gem5-store.ts';
+
+registerStore('gem5', gem5StoreFactory());

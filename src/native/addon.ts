@@ -111,6 +111,24 @@ export interface NativeMemoryCopy {
   close(): void;
 }
 
+/** Regions as files of gzip members. One call at a time. */
+export interface NativeGzipImage {
+  /** Resolves to the table of the members: for each its compressed bytes (u32) and its digest (u64), little-endian. */
+  save(region: number, descriptor: number, memberBytes: number, threads: number): Promise<Uint8Array>;
+  loadMembers(
+    region: number,
+    descriptor: number,
+    table: Uint8Array,
+    memberBytes: number,
+    threads: number,
+  ): Promise<void>;
+  loadStream(region: number, descriptor: number, fileBytes: number): Promise<void>;
+  /** Of all calls. */
+  pagesDone(): number;
+  /** Ends the call under way, and every later one, with CHKPT_ABORTED. */
+  cancel(): void;
+}
+
 /** Memory that is kept as it was while its guest writes. */
 export interface NativeSnapshot {
   /** Protects all pages, while the guest runs. */
@@ -281,6 +299,7 @@ export interface NativeAddon {
   readonly MemoryCopy: new (
     target: NativeMemory,
   ) => NativeMemoryCopy;
+  readonly GzipImage: new (memory: NativeMemory) => NativeGzipImage;
   readonly SavePipeline: new (memory: NativeMemory, options: NativeSaveOptions) => NativeSavePipeline;
   readonly LoadPipeline: new (memory: NativeMemory, options: NativeLoadOptions) => NativeLoadPipeline;
   /** Takes these pages out of memory. Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION where this memory cannot. */

@@ -5,6 +5,7 @@ export type {
   NativeChainLoad,
   NativeDeltaCache,
   NativeDirtyTracker,
+  NativeGzipImage,
   NativeLazyLayer,
   NativeLazyLoader,
   NativeLazyOptions,

@@ -315,6 +315,10 @@ void GuestMemory::MarkUsed() {
     std::atomic_ref(region.fresh).store(false, std::memory_order_relaxed);
 }
 
+void GuestMemory::MarkUsed(std::size_t region_index) {
+  std::atomic_ref(regions_[region_index].fresh).store(false, std::memory_order_relaxed);
+}
+
 void GuestMemory::AddWriteLog(std::shared_ptr<DirtyBitmap> log) {
   CHKPT_CHECK(log->page_count() == page_count_);
   const std::lock_guard lock(write_logs_mutex_);

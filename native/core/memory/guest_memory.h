@@ -157,8 +157,9 @@ class GuestMemory {
   // See Region::missing; of all regions.
   void SetMissing(bool missing);
 
-  // No region is fresh any more.
+  // No region is fresh any more; this one is not.
   void MarkUsed();
+  void MarkUsed(std::size_t region_index);
 
   // From here on Write, CopyIn and Zero mark what they have changed in `log`, after the change: a
   // mark made before could be taken before the change is there. Any number of logs. Pipelines that
