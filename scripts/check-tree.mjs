@@ -13,6 +13,7 @@ const layers = [
   ['store'],
   ['context'],
   ['memory'],
+  ['foreign'],
   ['checkpoint'],
   ['migration'],
   ['index'],

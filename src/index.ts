@@ -167,6 +167,8 @@ export {
   type Claim,
   type CommitSummary,
   defaultMemoryStoreSpace,
+  type Integrity,
+  type MemoryHandOver,
   MemoryStoreSpace,
   memoryStoreFactory,
   openStore,

@@ -8,8 +8,8 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { openCheckpoint as openInStore } from '../context/checkpoint.ts';
 import { CheckpointError } from '../errors/index.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import type { Claim, Store, StoreClaims } from '../store/index.ts';
-import { checkpointDigest } from './digest.ts';
 import type { VirtualMachine } from './virtual-machine.ts';
 
 /** `continue`: the machine that was saved goes on. `clone`: another one begins as it was. */

@@ -4,6 +4,7 @@ import type { LoadCheckpoint } from '../context/load-checkpoint.ts';
 import type { StreamSummary } from '../context/stream-reader.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import {
   ChainLoad,
   type DecodeOptions,
@@ -12,7 +13,6 @@ import {
   PageDigests,
 } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
-import { checkpointDigest } from './digest.ts';
 import { type ChainMember, type ChainOptions, describeMember, findAncestors } from './parent.ts';
 import { memoryContext } from './vm-plan.ts';
 

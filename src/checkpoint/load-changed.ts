@@ -4,6 +4,7 @@
  */
 import { withDetails } from '../errors/index.ts';
 import { hexOf } from '../format/uuid.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import {
   BlockLayer,
   type FetchCounts,
@@ -14,7 +15,6 @@ import {
   type TrackerKind,
 } from '../memory/index.ts';
 import { ChangeLog } from './change-log.ts';
-import { checkpointDigest } from './digest.ts';
 import { type NotLazy, openLayer } from './open-layer.ts';
 import { type ChainMember, type ChainOptions, describeMember, followChain, standsFor } from './parent.ts';
 import type { VirtualMachine } from './virtual-machine.ts';

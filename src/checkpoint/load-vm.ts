@@ -12,10 +12,10 @@ import { checkAborted } from '../context/store-call.ts';
 import type { StreamSummary } from '../context/stream-reader.ts';
 import { CheckpointError, withDetails } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import { type GuestMemory, PageDecoder } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
 import { ChangeLog, type StoredName } from './change-log.ts';
-import { checkpointDigest } from './digest.ts';
 import {
   checkIdentityOptions,
   type IdentityOptions,

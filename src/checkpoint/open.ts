@@ -1,3 +1,4 @@
+import '../foreign/register.ts';
 import {
   type OpenForLoadOptions as ContextLoadOptions,
   type OpenForSaveOptions as ContextSaveOptions,
@@ -5,8 +6,8 @@ import {
 } from '../context/checkpoint.ts';
 import type { LoadCheckpoint } from '../context/load-checkpoint.ts';
 import type { SaveCheckpoint } from '../context/save-checkpoint.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import { openStore, type Store } from '../store/index.ts';
-import { checkpointDigest } from './digest.ts';
 
 export type OpenForSaveOptions = Omit<ContextSaveOptions, 'digest'>;
 export type OpenForLoadOptions = Omit<ContextLoadOptions, 'digest' | 'allocator'>;

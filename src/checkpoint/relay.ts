@@ -9,11 +9,11 @@ import { CheckpointError } from '../errors/index.ts';
 import type { Digest64 } from '../format/digest.ts';
 import type { StreamHeader } from '../format/stream-header.ts';
 import { pageBytes } from '../limits.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import { PageDecoder } from '../memory/index.ts';
 import { PortableVerifier } from '../memory/portable-verifier.ts';
 import { hasNativeAddon } from '../native/index.ts';
 import type { Store, StoreReader } from '../store/index.ts';
-import { checkpointDigest } from './digest.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { abortedOr } from './save-vm.ts';
@@ -56,7 +56,7 @@ export function receiveCheckpoint(
     signal?.throwIfAborted();
     const from = toStore(source);
     const digest = await checkpointDigest();
-    const reader = await from.openReader({ signal });
+    const reader = await from.openReader({ signal, purpose: 'keep' });
     try {
       return await relay(from, reader, target, { digest, signal, threads, report });
     } catch (error) {

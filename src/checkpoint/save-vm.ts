@@ -2,11 +2,12 @@
 import { tracingChannel } from 'node:diagnostics_channel';
 import { openCheckpoint as openInStore } from '../context/checkpoint.ts';
 import type { MemoryTotals } from '../context/memory-frames.ts';
+import type { StreamWritten } from '../context/stream-writer.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import { type EncodeOptions, type GuestMemory, PageEncoder } from '../memory/index.ts';
-import type { CommitSummary, Store } from '../store/index.ts';
-import { checkpointDigest } from './digest.ts';
+import type { Store } from '../store/index.ts';
 import { Increment, type IncrementOptions, type TrackerReport } from './increment.ts';
 import { saveStates } from './machine-states.ts';
 import { checkLiveOptions, type LiveOptions, type LiveOutcome, MemoryAside } from './memory-aside.ts';
@@ -53,9 +54,9 @@ export interface SaveReport {
   readonly root: string;
   /** Bytes of guest memory, zero pages included; 0 when memory was skipped. */
   readonly memoryBytes: number;
-  /** What became of the pages; undefined when memory was skipped. */
+  /** What became of the pages; undefined when memory was skipped, or the store keeps it in a way of its own. */
   readonly totals?: MemoryTotals | undefined;
-  /** Bytes of the checkpoint. */
+  /** Bytes of the checkpoint in its store. */
   readonly checkpointBytes: number;
   /** Of an increment: UUID of its parent. */
   readonly parent?: string | undefined;
@@ -227,13 +228,13 @@ function encoderOf(
 
 function reportOf(
   store: Store,
-  summary: CommitSummary,
+  summary: StreamWritten,
   memoryBytes: number,
   elapsedMs: number,
   pausedMs: number,
 ): SaveReport {
-  const { uuid, root, bytes } = summary;
-  return { url: store.url, uuid, root, memoryBytes, checkpointBytes: bytes, elapsedMs, pausedMs };
+  const { uuid, root, storedBytes } = summary;
+  return { url: store.url, uuid, root, memoryBytes, checkpointBytes: storedBytes, elapsedMs, pausedMs };
 }
 
 /** Whatever an abort made fail on the way is reported as the abort. */

@@ -2,9 +2,9 @@
 import { createHash } from 'node:crypto';
 import { CheckpointError, withDetails } from '../errors/index.ts';
 import { hexOf } from '../format/uuid.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import { type ClonePages, GuestMemory, ImagePages, type LazyCounts } from '../memory/index.ts';
 import type { Store, StoreReader } from '../store/index.ts';
-import { checkpointDigest } from './digest.ts';
 import { checkLazyOptions, type LazyOptions, type ResidentReport } from './lazy-options.ts';
 import { toStore } from './open.ts';
 import { type OpenedLayer, openLayer } from './open-layer.ts';

@@ -7,6 +7,7 @@ export function tellTotals(
 ): MemoryFrameSource {
   return {
     regions: source.regions,
+    handOver: source.handOver,
     open(position, signal, output) {
       const stream = source.open(position, signal, output);
       return {

@@ -3,11 +3,11 @@ import { type Inspection, inspectStream } from '../context/inspect.ts';
 import type { MemoryFrameSink } from '../context/memory-frames.ts';
 import { StreamReader, type StreamSummary } from '../context/stream-reader.ts';
 import { pageBytes } from '../limits.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import { PageDecoder } from '../memory/index.ts';
 import { PortableVerifier } from '../memory/portable-verifier.ts';
 import { hasNativeAddon } from '../native/index.ts';
-import type { Store } from '../store/index.ts';
-import { checkpointDigest } from './digest.ts';
+import type { Integrity, Store } from '../store/index.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { abortedOr } from './save-vm.ts';
@@ -22,8 +22,8 @@ export interface VerifyOptions {
 /** A checkpoint every byte of which was checked and every page decoded. */
 export interface VerifyReport extends StreamSummary {
   readonly url: string;
-  /** What the check is worth: `detect` finds accidental damage of every kind, not forgery. */
-  readonly integrity: 'detect';
+  /** What the check is worth. */
+  readonly integrity: Integrity;
   /** Wall time, milliseconds. */
   readonly elapsedMs: number;
 }
@@ -43,14 +43,15 @@ export function verifyCheckpoint(
     signal?.throwIfAborted();
     const store = toStore(source);
     const digest = await checkpointDigest();
-    const reader = new StreamReader(await store.openReader({ signal }), { digest, store: store.url, signal });
+    const stored = await store.openReader({ signal });
+    const reader = new StreamReader(stored, { digest, store: store.url, signal });
     try {
       for await (const item of reader) {
         if (item.kind === 'end') {
           return {
             ...item.summary,
             url: store.url,
-            integrity: 'detect',
+            integrity: stored.integrity ?? 'detect',
             elapsedMs: performance.now() - begin,
           };
         }

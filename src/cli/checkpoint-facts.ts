@@ -3,6 +3,7 @@ import { memberOf } from '../checkpoint/parent.ts';
 import { regionsOf, type VmHeader } from '../checkpoint/vm-header.ts';
 import { decodeSkip, type OpenInspection, type Store } from '../index.ts';
 import { pageBytes } from '../limits.ts';
+import type { Integrity } from '../store/index.ts';
 import { type ChainFacts, chainFactsOf } from './chain-facts.ts';
 import { readDevices, readHeader } from './machine-facts.ts';
 import type { RegionBytes } from './memory-argument.ts';
@@ -36,7 +37,7 @@ export interface CheckpointFacts {
     | null;
   readonly contexts: readonly ContextFacts[];
   readonly root: string;
-  readonly integrity: 'detect';
+  readonly integrity: Integrity;
   readonly verified: boolean;
   /** How the facts were found. */
   readonly source: 'index' | 'scan' | 'read';
@@ -97,7 +98,7 @@ export async function factsOf(
     devices: devices?.map(({ id, deviceClass, contexts }) => ({ id, class: deviceClass, contexts })) ?? null,
     contexts: contextsOf(inspection, memoryBytes),
     root: inspection.root,
-    integrity: 'detect',
+    integrity: inspection.integrity,
     verified: inspection.verified,
     source: inspection.source,
     chain: await chainFactsOf(await memberOf(store, inspection), { parents }),

@@ -9,6 +9,7 @@ import { abortedOr } from '../checkpoint/save-vm.ts';
 import { tellTotals } from '../checkpoint/tell-totals.ts';
 import { headerContext, headerOf, headerState } from '../checkpoint/vm-header.ts';
 import { devicesContext, memoryContext, tableTags } from '../checkpoint/vm-plan.ts';
+import type { StreamWritten } from '../context/stream-writer.ts';
 import { noPages } from '../format/page-sequence.ts';
 import {
   type GuestMemory,
@@ -20,7 +21,6 @@ import {
   type Store,
 } from '../index.ts';
 import { pageBytes } from '../limits.ts';
-import type { CommitSummary } from '../store/index.ts';
 import type { CommonOptions } from './common-options.ts';
 import type { ProgressView } from './progress.ts';
 import type { RamImages } from './ram-images.ts';
@@ -40,10 +40,11 @@ export interface ImageSave {
 }
 
 export interface ImageSaved {
-  readonly summary: CommitSummary;
+  readonly summary: StreamWritten;
   /** Bytes of guest memory; 0 when it was skipped. */
   readonly memoryBytes: number;
-  readonly totals: MemoryTotals;
+  /** Undefined when the store keeps memory in a way of its own. */
+  readonly totals: MemoryTotals | undefined;
   /** UUID of the checkpoint that it builds on. */
   readonly parent: string | undefined;
   /** Who said what has changed; undefined without parent. */
@@ -122,11 +123,11 @@ async function saveMemory(
   memory: GuestMemory,
   changes: Awaited<ReturnType<Increment['take']>>,
   { options, signal, onProgress }: ImageSave,
-): Promise<MemoryTotals> {
+): Promise<MemoryTotals | undefined> {
   const totalBytes = Number(memory.byteLength);
   let doneBytes = 0;
   let writtenBytes = 0;
-  let totals = noPages;
+  let totals: MemoryTotals | undefined;
   const tell = (): void => onProgress({ phase: 'memory', doneBytes, totalBytes, writtenBytes });
   const encoder = new PageEncoder(memory, {
     ...changes,

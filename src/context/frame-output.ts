@@ -12,7 +12,7 @@ import { pad8 } from '../format/bytes.ts';
 import { frameHeaderBytes } from '../format/constants.ts';
 import { type FrameArguments, headerDigestBytes, sealFrame, sealHeader } from '../format/frame-builder.ts';
 import { type FrameBinding, frameBytes } from '../format/frame-header.ts';
-import type { CommitSummary, DirectOutput, Segment, StoreWriter } from '../store/store.ts';
+import type { CommitSummary, DirectOutput, MemoryHandOver, Segment, StoreWriter } from '../store/store.ts';
 import { allocateAligned } from '../util/aligned-buffer.ts';
 import type { SlabBatch, StreamPosition } from './memory-frames.ts';
 import { callStore } from './store-call.ts';
@@ -110,6 +110,15 @@ export class FrameOutput {
     this.#count(headerDigest, 1, frameHeaderBytes + payload.length);
   }
 
+  /** True: the store took the memory, and its frames are not to be written. */
+  async takeMemory(name: string, memory: MemoryHandOver): Promise<boolean> {
+    const writer = this.#writer;
+    if (writer.takeMemory === undefined) return false;
+    return (
+      (await callStore(this.#store, 'taking memory', async () => writer.takeMemory?.(name, memory))) === true
+    );
+  }
+
   /** Where the store takes frames that a source writes itself, from here on. REQUIRES: flushed. */
   direct(): DirectOutput | undefined {
     this.#direct = this.#writer.direct?.();
@@ -145,8 +154,10 @@ export class FrameOutput {
     await this.#write(bytes);
   }
 
-  async commit(summary: CommitSummary): Promise<void> {
+  /** Returns how many bytes the checkpoint takes in the store. */
+  async commit(summary: CommitSummary): Promise<number> {
     await callStore(this.#store, 'committing', () => this.#writer.commit(summary));
+    return this.#writer.storedBytes ?? summary.bytes;
   }
 
   async abort(): Promise<void> {

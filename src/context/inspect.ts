@@ -14,7 +14,7 @@ import type { Region } from '../format/region-table.ts';
 import type { StreamHeader } from '../format/stream-header.ts';
 import { hexOf } from '../format/uuid.ts';
 import { decodeValue, type TypedValue } from '../format/value.ts';
-import type { StoreReader } from '../store/store.ts';
+import type { Integrity, StoreReader } from '../store/store.ts';
 import { FrameAccess, type ReadAt } from './frame-access.ts';
 import { readIndexMap } from './inspect-index.ts';
 import { scanMap } from './inspect-scan.ts';
@@ -29,6 +29,8 @@ export interface Inspection {
   readonly source: InspectionSource;
   /** True when every byte of the stream was read and verified. */
   readonly verified: boolean;
+  /** What it is worth that no error was found. */
+  readonly integrity: Integrity;
   readonly header: StreamHeader;
   /** Root digest as END states it, hexadecimal. */
   readonly root: string;
@@ -46,13 +48,17 @@ export interface Inspection {
   readBytes(context: string, tag: string): Promise<Uint8Array>;
 }
 
+type Found = Omit<Inspection, 'integrity'>;
+
 /** Throws every error of kind `damaged`, `CHKPT_VERSION`, and the store's. */
 export async function inspectStream(reader: StoreReader, options: StreamReaderOptions): Promise<Inspection> {
   try {
     const readAt = reader.readAt?.bind(reader);
-    return readAt === undefined
-      ? await inspectByReading(reader, options)
-      : await inspectByAccess(readAt, reader.byteLength, options);
+    const found =
+      readAt === undefined
+        ? await inspectByReading(reader, options)
+        : await inspectByAccess(readAt, reader.byteLength, options);
+    return { ...found, integrity: reader.integrity ?? 'detect' };
   } catch (error) {
     throw withDetails(error, { store: options.store });
   }
@@ -62,7 +68,7 @@ async function inspectByAccess(
   readAt: ReadAt,
   byteLength: number | undefined,
   options: StreamReaderOptions,
-): Promise<Inspection> {
+): Promise<Found> {
   const access = await FrameAccess.open(readAt, options);
   const indexed = byteLength === undefined ? undefined : await readIndexMap(access, byteLength);
   const { end, contexts, regions, groups, bytes } = indexed ?? (await scanMap(access, byteLength));
@@ -84,7 +90,7 @@ interface ReadContext extends IndexContext {
   readonly tags: IndexTag[];
 }
 
-async function inspectByReading(reader: StoreReader, options: StreamReaderOptions): Promise<Inspection> {
+async function inspectByReading(reader: StoreReader, options: StreamReaderOptions): Promise<Found> {
   const stream = new StreamReader(reader, options);
   const contexts: ReadContext[] = [];
   const values = new Map<IndexTag, Uint8Array>();

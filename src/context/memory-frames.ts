@@ -6,7 +6,7 @@
  * `src/memory` implements both over the native pipelines; `src/memory/portable-verifier.ts` is a sink without native code.
  */
 
-import type { DirectOutput } from '../store/store.ts';
+import type { DirectOutput, MemoryHandOver } from '../store/store.ts';
 
 /** Where the next frame goes: what its digest is bound to. */
 export interface StreamPosition {
@@ -62,6 +62,8 @@ export interface SlabBatch {
 
 export interface MemoryFrameSource {
   readonly regions: readonly MemoryRegion[];
+  /** The memory itself, when frames would hold all of it and nothing else: for stores that keep it in a way of their own. */
+  readonly handOver?: MemoryHandOver | undefined;
   /**
    * Starts encoding. At most one batch is taken at a time; each is released before the next is asked for. A source that can writes to
    * `output` itself; all is written when `next()` resolves to `undefined`, and nothing more when `close()` resolves.

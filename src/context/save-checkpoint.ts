@@ -7,13 +7,12 @@
  * change before the promise has resolved.
  */
 import { CheckpointError } from '../errors/index.ts';
-import type { CommitSummary } from '../store/store.ts';
 import { CallQueue } from '../util/call-queue.ts';
 import { encodeTag, type SavableValue } from './auto-value.ts';
 import type { MemoryFrameSource } from './memory-frames.ts';
 import { StateDefinition } from './state.ts';
 import { checkAborted } from './store-call.ts';
-import type { EncodedTag, MemoryProgress, StreamWriter } from './stream-writer.ts';
+import type { EncodedTag, MemoryProgress, StreamWriter, StreamWritten } from './stream-writer.ts';
 
 export interface SaveMemoryOptions {
   readonly signal?: AbortSignal | undefined;
@@ -67,7 +66,7 @@ export class SaveCheckpoint {
    * Completes the checkpoint and makes it visible. Throws `CHKPT_CONTEXT_OPEN`; after any other error it is
    * gone.
    */
-  async commit(): Promise<CommitSummary> {
+  async commit(): Promise<StreamWritten> {
     return await enqueue(this.#session, async (session) => {
       try {
         return await session.writer.finish();

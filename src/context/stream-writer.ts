@@ -58,6 +58,12 @@ export interface EncodedTag {
   readonly data: Uint8Array;
 }
 
+/** A checkpoint that is complete and visible. */
+export interface StreamWritten extends CommitSummary {
+  /** Bytes that it takes in the store. */
+  readonly storedBytes: number;
+}
+
 type State = 'open' | 'busy' | 'failed' | 'committed' | 'aborted';
 
 interface OpenContext {
@@ -176,6 +182,7 @@ export class StreamWriter {
     checkAborted(signal, this.#options.store);
     await this.#write(async () => {
       this.#hasMemory = true;
+      if (await this.#handOver(name, source)) return;
       await this.#output.beginSegment({ kind: 'memory', name });
       await this.#writeContextOpen(name, nameBytes, 'memory');
       const regionTable = { type: frameTypes.regionTable, arg0: source.regions.length, arg1: pageBytes };
@@ -187,8 +194,14 @@ export class StreamWriter {
     });
   }
 
+  /** Stores that keep memory in a way of their own take it as it is: then it is not part of the stream. */
+  async #handOver(name: string, { handOver }: MemoryFrameSource): Promise<boolean> {
+    if (handOver === undefined || this.#options.parent !== undefined) return false;
+    return await this.#output.takeMemory(name, handOver);
+  }
+
   /** Writes END, index and footer, and commits. Throws `CHKPT_CONTEXT_OPEN` while a context is open. */
-  async finish(): Promise<CommitSummary> {
+  async finish(): Promise<StreamWritten> {
     this.#checkState();
     if (this.#context !== undefined) {
       throw this.#error('CHKPT_CONTEXT_OPEN', 'commit while a context is open', {
@@ -203,8 +216,7 @@ export class StreamWriter {
       const { uuid, parent, epoch = 0n } = this.#options;
       const bytes = this.#output.position.offset;
       const facts: CommitSummary = { uuid, parent: parent?.uuid.toLowerCase(), epoch, root, bytes };
-      await this.#output.commit(facts);
-      return facts;
+      return { ...facts, storedBytes: await this.#output.commit(facts) };
     });
     this.#state = 'committed';
     return summary;

@@ -10,6 +10,7 @@ import type {
   MemoryRegion,
   StreamPosition,
 } from '../context/memory-frames.ts';
+import { checkAborted } from '../context/store-call.ts';
 import { CheckpointError } from '../errors/index.ts';
 import {
   awaitNative,
@@ -73,7 +74,7 @@ export class PageDecoder implements MemoryFrameSink {
     const memory = this.#memory ?? GuestMemory.describe(regions);
     if (this.#memory !== undefined) checkRegions(this.#memory.regions, regions);
     await this.#memory?.replaceable();
-    signal?.throwIfAborted();
+    checkAborted(signal, undefined);
     const pipeline = callNative(
       () =>
         new (nativeAddon().LoadPipeline)(memory.native, {

@@ -17,7 +17,7 @@ import {
   nativeAddon,
   outputErrorOf,
 } from '../native/index.ts';
-import type { DirectOutput } from '../store/store.ts';
+import type { DirectOutput, MemoryHandOver } from '../store/store.ts';
 import { deferred } from '../util/deferred.ts';
 import type { DeltaCache } from './delta-cache.ts';
 import { checkThreads, type GuestMemory } from './guest-memory.ts';
@@ -98,6 +98,12 @@ export class PageEncoder implements MemoryFrameSource {
 
   get regions(): readonly MemoryRegion[] {
     return this.#memory.regions;
+  }
+
+  get handOver(): MemoryHandOver | undefined {
+    const parts = [this.#changed, this.#pageDigests, this.#deltas, this.#snapshot];
+    if (parts.some((part) => part !== undefined)) return undefined;
+    return { image: this.#memory, threads: this.#options.threads, onPages: this.#onPages };
   }
 
   open(

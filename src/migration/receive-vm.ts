@@ -1,6 +1,5 @@
 /** Receives a running machine from another host. */
 import { tracingChannel } from 'node:diagnostics_channel';
-import { checkpointDigest } from '../checkpoint/digest.ts';
 import { Operation, type PhaseProgress } from '../checkpoint/operation.ts';
 import { inTurn } from '../checkpoint/turns.ts';
 import type { VirtualMachine } from '../checkpoint/virtual-machine.ts';
@@ -8,6 +7,7 @@ import type { IgnoredMismatch } from '../checkpoint/vm-header.ts';
 import { CheckpointError } from '../errors/index.ts';
 import type { Digest64 } from '../format/digest.ts';
 import { pageBytes } from '../limits.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import {
   type Connection,
   type Listener,

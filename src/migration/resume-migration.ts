@@ -1,8 +1,8 @@
 /** Goes on with a migration whose source was restarted: from its journal, without the guest. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { checkpointDigest } from '../checkpoint/digest.ts';
 import { Operation, type PhaseProgress } from '../checkpoint/operation.ts';
 import { CheckpointError } from '../errors/index.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import { absoluteAddress, connect, type LinkOptions } from '../transport/index.ts';
 import { deferred } from '../util/deferred.ts';
 import { Journal, journalFolder, journalPath, readJournal } from './journal.ts';

@@ -1,12 +1,12 @@
 /** Sends a running machine to another host. */
 import { randomUUID } from 'node:crypto';
 import { tracingChannel } from 'node:diagnostics_channel';
-import { checkpointDigest } from '../checkpoint/digest.ts';
 import { Operation } from '../checkpoint/operation.ts';
 import { inTurn } from '../checkpoint/turns.ts';
 import type { VirtualMachine } from '../checkpoint/virtual-machine.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
+import { checkpointDigest } from '../memory/digest.ts';
 import type { EncodeOptions, GuestMemory } from '../memory/index.ts';
 import { absoluteAddress, connect, type LinkOptions } from '../transport/index.ts';
 import { Journal, journalFolder } from './journal.ts';

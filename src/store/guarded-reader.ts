@@ -1,11 +1,12 @@
 /** The reader's half of the guard: see guard.ts. */
 import { CheckpointError } from '../errors/index.ts';
 import { fromStore, storeFailure, throwIfAborted } from './failure.ts';
-import type { ReceivedSummary, StoreExtent, StoreReader } from './store.ts';
+import type { Integrity, ReceivedSummary, StoreExtent, StoreReader } from './store.ts';
 
 /** A reader without random access. */
 export class GuardedReader implements StoreReader {
   readonly byteLength: number | undefined;
+  readonly integrity: Integrity;
   protected readonly inner: StoreReader;
   readonly #signal: AbortSignal | undefined;
   readonly #url: string;
@@ -21,6 +22,8 @@ export class GuardedReader implements StoreReader {
   ) {
     this.inner = inner;
     this.byteLength = byteLength;
+    const { integrity } = inner;
+    this.integrity = integrity === 'none' || integrity === 'authenticate' ? integrity : 'detect';
     this.#signal = signal;
     this.#url = url;
   }

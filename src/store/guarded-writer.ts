@@ -5,6 +5,7 @@ import { fromStore, storeFailure, throwIfAborted } from './failure.ts';
 import type {
   CommitSummary,
   DirectOutput,
+  MemoryHandOver,
   Segment,
   SegmentSummary,
   StoreWriteOptions,
@@ -119,6 +120,15 @@ export class GuardedWriter implements StoreWriter {
     for (const piece of pieces) await this.#inner.write(piece);
   }
 
+  async takeMemory(context: string, memory: MemoryHandOver): Promise<boolean> {
+    this.#enter('takeMemory');
+    let taken: unknown = false;
+    await this.#run('takeMemory', async () => {
+      taken = await this.#inner.takeMemory?.(context, memory);
+    });
+    return taken === true;
+  }
+
   async commit(summary: CommitSummary): Promise<void> {
     this.#enter('commit');
     if (this.#segmentStart !== undefined) throw new TypeError('the last segment has not ended');
@@ -126,6 +136,11 @@ export class GuardedWriter implements StoreWriter {
     checkByteCount(summary.bytes, this.#streamBytes);
     await this.#run('commit', () => this.#inner.commit(summary));
     this.#phase = 'committed';
+  }
+
+  get storedBytes(): number | undefined {
+    const { storedBytes } = this.#inner;
+    return storedBytes !== undefined && Number.isSafeInteger(storedBytes) ? storedBytes : undefined;
   }
 
   async abort(): Promise<void> {

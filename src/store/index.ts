@@ -9,6 +9,9 @@ export { nullStoreFactory } from './null-store.ts';
 export { StoreRegistry } from './registry.ts';
 export type {
   CommitSummary,
+  DirectOutput,
+  Integrity,
+  MemoryHandOver,
   ReceivedSummary,
   Segment,
   SegmentSummary,

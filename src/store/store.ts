@@ -17,7 +17,15 @@ export interface StoreWriteOptions {
 
 export interface StoreReadOptions {
   readonly signal?: AbortSignal | undefined;
+  /** `keep`: the stream goes into another store as it is. For stores that make it while it is read. Default `load`. */
+  readonly purpose?: 'load' | 'keep' | undefined;
 }
+
+/**
+ * What it is worth that a stream was read without an error: `detect` finds accidental damage of every kind, not forgery; `authenticate`
+ * finds forgery too; `none`: what the store keeps has nothing to check it by.
+ */
+export type Integrity = 'none' | 'detect' | 'authenticate';
 
 /** A part of the stream that belongs together: the stream header, one context, or what follows the last context. */
 export interface Segment {
@@ -70,10 +78,26 @@ export interface StoreWriter {
    * but the result is called. Absent, or `undefined`, when the store cannot: then `writeAll` and `write` are called. Optional.
    */
   direct?(): DirectOutput | undefined;
+  /**
+   * For stores that keep guest memory in a way of their own: takes a whole memory context, which then has no part in the stream. All of
+   * it was read when the promise resolves to true; with false nothing was, and its frames are written. Optional.
+   */
+  takeMemory?(context: string, memory: MemoryHandOver): Promise<boolean>;
   /** Makes the checkpoint visible, and durable where the store is durable. */
   commit(summary: CommitSummary): Promise<void>;
+  /** After `commit`: bytes that the checkpoint takes, where that is not the length of the stream. Optional. */
+  readonly storedBytes?: number | undefined;
   /** Drops everything written. Safe after a failure of any other call, and when called twice. */
   abort(): Promise<void>;
+}
+
+/** Guest memory on its way into a store. */
+export interface MemoryHandOver {
+  /** A `GuestMemory`, which this layer knows nothing of. */
+  readonly image: { readonly regions: readonly { readonly base: bigint; readonly bytes: bigint }[] };
+  readonly threads?: number | undefined;
+  /** To be told now and then how many pages are done. */
+  readonly onPages?: ((pageCount: number) => void) | undefined;
 }
 
 /** A place in an open file that takes bytes of a stream, or nowhere. */
@@ -100,6 +124,8 @@ export type ReceivedSummary = Pick<CommitSummary, 'uuid' | 'root' | 'bytes'>;
 export interface StoreReader {
   /** Bytes of the whole stream, when the store knows. */
   readonly byteLength: number | undefined;
+  /** Default `detect`: that is what the stream itself gives. */
+  readonly integrity?: Integrity | undefined;
   /**
    * Reads the next bytes of the stream into the start of `target`.
    * Resolves to how many, between 1 and `target.length`; 0 means the end.

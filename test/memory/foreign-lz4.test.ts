@@ -1,7 +1,7 @@
 /** LZ4 blocks of another encoder (lz4-napi, liblz4 underneath), through the native decoder into real memory. */
 import { expect, it } from 'vitest';
-import { checkpointDigest } from '../../src/checkpoint/digest.ts';
 import { openCheckpoint } from '../../src/checkpoint/open.ts';
+import { checkpointDigest } from '../../src/memory/digest.ts';
 import { GuestMemory, PageDecoder } from '../../src/memory/index.ts';
 import { referenceSource } from '../support/page-encoder.ts';
 

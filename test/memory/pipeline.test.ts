@@ -1,10 +1,10 @@
 /** Guest memory through the native pipelines and the stream, against the portable reader as oracle. */
 import { describe, expect, it } from 'vitest';
-import { checkpointDigest } from '../../src/checkpoint/digest.ts';
 import { openCheckpoint } from '../../src/checkpoint/open.ts';
 import { verifyCheckpoint } from '../../src/checkpoint/verify.ts';
 import { StreamReader } from '../../src/context/stream-reader.ts';
 import { CheckpointError } from '../../src/errors/index.ts';
+import { checkpointDigest } from '../../src/memory/digest.ts';
 import { GuestMemory, PageDecoder, PageEncoder } from '../../src/memory/index.ts';
 import { PortableVerifier } from '../../src/memory/portable-verifier.ts';
 import { defaultMemoryStoreSpace, openStore } from '../../src/store/index.ts';

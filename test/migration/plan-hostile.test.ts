@@ -1,8 +1,8 @@
 /** Probes that mean no good: each is ended, and the destination takes probes and guests as before. */
 import { randomBytes, randomUUID } from 'node:crypto';
 import { expect, it } from 'vitest';
-import { checkpointDigest } from '../../src/checkpoint/digest.ts';
 import { sendVm } from '../../src/index.ts';
+import { checkpointDigest } from '../../src/memory/digest.ts';
 import { ProbeSink } from '../../src/migration/destination/probe-sink.ts';
 import { encodeToDestination } from '../../src/migration/wire/messages.ts';
 import { encodeMark } from '../../src/migration/wire/probe-record.ts';

@@ -1,7 +1,7 @@
 /** The pages of a migration without its protocol: a source of rounds and a destination, joined by connections that break where a test says. */
 import { SyntheticVm } from '../../src/adapters/synthetic/index.ts';
-import { checkpointDigest } from '../../src/checkpoint/digest.ts';
 import { CheckpointError } from '../../src/errors/index.ts';
+import { checkpointDigest } from '../../src/memory/digest.ts';
 import { GuestMemory, type MemoryTracker, trackMemory } from '../../src/memory/index.ts';
 import { Intake } from '../../src/migration/destination/intake.ts';
 import { PageRounds, type RoundCount } from '../../src/migration/source/page-rounds.ts';

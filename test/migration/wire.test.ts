@@ -1,8 +1,8 @@
 /** Records and messages as bytes: what was encoded comes back, and whatever else comes is a typed error and no allocation. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { checkpointDigest } from '../../src/checkpoint/digest.ts';
 import { CheckpointError } from '../../src/errors/index.ts';
+import { checkpointDigest } from '../../src/memory/digest.ts';
 import {
   decodeStreamHead,
   decodeToDestination,

@@ -77,6 +77,12 @@ function isShown(name: PageClass, pages: CheckpointFacts['pages']): boolean {
   return name !== 'parent' || pages.parent > 0;
 }
 
+const integrityText = {
+  none: 'nothing to check it by',
+  detect: 'accidental damage of every kind, not forgery',
+  authenticate: 'accidental damage and forgery',
+};
+
 function proofRows({ root, integrity, verified, source }: CheckpointFacts): Row[] {
   const how = {
     index: 'the index was read',
@@ -85,7 +91,7 @@ function proofRows({ root, integrity, verified, source }: CheckpointFacts): Row[
   }[source];
   return [
     ['root', root],
-    ['integrity', `${integrity} (accidental damage of every kind, not forgery)`],
+    ['integrity', `${integrity} (${integrityText[integrity]})`],
     ['verified', verified ? `yes: ${how}` : `no: ${how}, chkpt verify reads all`],
   ];
 }

@@ -78,7 +78,7 @@ async function runImages(invocation: Invocation): Promise<void> {
     const saved = await saveImage(work);
     progress.stop();
     const elapsedMs = performance.now() - begin;
-    const { uuid, root, bytes: checkpointBytes } = saved.summary;
+    const { uuid, root, storedBytes: checkpointBytes } = saved.summary;
     const told = { ...saved, store: store.url, id, uuid, root, checkpointBytes };
     if (common.json) await output.json({ ...documentOf(told), elapsedMs });
     else if (!common.quiet) output.note(summaryOf(told, elapsedMs));
@@ -104,14 +104,13 @@ interface Saved {
   readonly id: string;
   readonly memoryBytes: number;
   readonly checkpointBytes: number;
-  readonly totals: MemoryTotals;
+  readonly totals: MemoryTotals | undefined;
   readonly parent?: string | undefined;
   readonly tracker?: TrackerReport | undefined;
 }
 
 function documentOf(saved: Saved): object {
   const { store, uuid, root, id, memoryBytes, checkpointBytes, totals, parent, tracker } = saved;
-  const { encodedBytes, pages, zeroPages, fillPages, storedPages, samePages, parentPages } = totals;
   return {
     command: 'save',
     store,
@@ -120,18 +119,23 @@ function documentOf(saved: Saved): object {
     id,
     memoryBytes,
     checkpointBytes,
-    encodedBytes,
+    encodedBytes: totals?.encodedBytes ?? null,
     ratio: ratioOf(memoryBytes, checkpointBytes),
-    pages: {
-      total: pages,
-      zero: zeroPages,
-      fill: fillPages,
-      stored: storedPages,
-      same: samePages,
-      parent: parentPages,
-    },
+    pages: totals === undefined ? null : pagesOf(totals),
     parent: parent ?? null,
     tracker: tracker ?? null,
+  };
+}
+
+function pagesOf(totals: MemoryTotals): object {
+  const { pages, zeroPages, fillPages, storedPages, samePages, parentPages } = totals;
+  return {
+    total: pages,
+    zero: zeroPages,
+    fill: fillPages,
+    stored: storedPages,
+    same: samePages,
+    parent: parentPages,
   };
 }
 
@@ -140,7 +144,7 @@ function summaryOf({ memoryBytes, checkpointBytes, totals, parent }: Saved, elap
   const time = formatDuration(elapsedMs);
   if (memoryBytes === 0) return `saved ${size} without memory in ${time}`;
   const rate = formatRate((1000 * memoryBytes) / elapsedMs);
-  const { pages, parentPages } = totals;
+  const { pages, parentPages } = totals ?? noPages;
   const kind = parent === undefined ? '' : `, an increment: ${pages - parentPages} of ${pages} pages stored`;
   return `saved ${formatBytes(memoryBytes)} as ${size} in ${time}, ${rate}${kind}`;
 }

@@ -48,7 +48,7 @@ function documentOf(report: Verified): object {
     store: url,
     uuid: header.uuid,
     root,
-    verified: true,
+    verified: integrity !== 'none',
     integrity,
     indexed,
     contexts,
@@ -81,7 +81,7 @@ function parentDocument({ url, header, root, counts, bytes }: VerifyReport): obj
 }
 
 function textOf(report: Verified): string {
-  const { url, header, root, counts, bytes, elapsedMs } = report;
+  const { url, header, root, counts, bytes, integrity, elapsedMs } = report;
   const parents = report.parents ?? [];
   const parentBytes = parents.reduce((sum, parent) => sum + parent.bytes, 0);
   const memoryBytes = counts.pages * pageBytes;
@@ -95,7 +95,9 @@ function textOf(report: Verified): string {
     ...chainParts(report, parentBytes),
     `${formatDuration(elapsedMs)}, ${formatRate((1000 * (bytes + parentBytes)) / elapsedMs)}`,
   ];
-  return `ok ${printable(url)}: ${parts.join(', ')}`;
+  // Readable is all that can be said of it.
+  const verdict = integrity === 'none' ? 'unverified' : 'ok';
+  return `${verdict} ${printable(url)}: ${parts.join(', ')}`;
 }
 
 function chainParts({ header, parents }: Verified, parentBytes: number): string[] {

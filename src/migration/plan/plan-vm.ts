@@ -1,11 +1,11 @@
 /** A migration that is not done: everything is measured that decides how it would go, and nothing is changed. */
 import { randomUUID } from 'node:crypto';
 import { availableParallelism } from 'node:os';
-import { checkpointDigest } from '../../checkpoint/digest.ts';
 import type { VirtualMachine } from '../../checkpoint/virtual-machine.ts';
 import { CheckpointError } from '../../errors/index.ts';
 import type { Digest64 } from '../../format/digest.ts';
 import { pageBytes } from '../../limits.ts';
+import { checkpointDigest } from '../../memory/digest.ts';
 import type { EncodeOptions, GuestMemory } from '../../memory/index.ts';
 import { connect, type LinkOptions } from '../../transport/index.ts';
 import { offerOf } from '../offer.ts';

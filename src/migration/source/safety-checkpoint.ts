@@ -6,7 +6,6 @@
  * which is for a person who knows that the guest is lost. Of a migration that came to nothing it is removed.
  */
 import { hostname } from 'node:os';
-import { checkpointDigest } from '../../checkpoint/digest.ts';
 import { Increment, type IncrementOptions } from '../../checkpoint/increment.ts';
 import { saveStates } from '../../checkpoint/machine-states.ts';
 import { toStore } from '../../checkpoint/open.ts';
@@ -14,6 +13,7 @@ import type { VirtualMachine } from '../../checkpoint/virtual-machine.ts';
 import { memoryContext, planOf } from '../../checkpoint/vm-plan.ts';
 import { openCheckpoint } from '../../context/checkpoint.ts';
 import { CheckpointError } from '../../errors/index.ts';
+import { checkpointDigest } from '../../memory/digest.ts';
 import { type DirtyTracker, type EncodeOptions, PageEncoder } from '../../memory/index.ts';
 import type { CommitSummary, Store, StoreClaims } from '../../store/index.ts';
 import { SharedTracker } from './shared-tracker.ts';

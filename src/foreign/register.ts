@@ -1,0 +1,2 @@
+/** Makes the stores of this folder known: imported for that by whoever resolves URLs. */
+export {};
