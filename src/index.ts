@@ -102,6 +102,10 @@ export {
   type ErrorKind,
   errorTable,
 } from './errors/index.ts';
+export type { PalaciosContext, PalaciosRecord } from './foreign/palacios/record.ts';
+export { openPalaciosStore, type PalaciosStoreOptions } from './foreign/palacios/register.ts';
+export { type PalaciosUserOptions, palaciosUserStore } from './foreign/palacios/user-format.ts';
+export type { PalaciosUserHandler } from './foreign/palacios/user-stream.ts';
 export type { AnyValue, TypedValue, ValueType } from './format/value.ts';
 export {
   type AllocateOptions,
@@ -144,6 +148,17 @@ export {
   type SendReport,
   type TrackingReport,
 } from './migration/outcome.ts';
+export {
+  type ReceivePalaciosOptions,
+  type ReceivePalaciosReport,
+  receivePalacios,
+} from './migration/palacios/receive-palacios.ts';
+export {
+  type PalaciosRound,
+  type SendPalaciosOptions,
+  type SendPalaciosReport,
+  sendPalacios,
+} from './migration/palacios/send-palacios.ts';
 export type {
   EncodingFacts,
   LinkFacts,

@@ -1,2 +1,4 @@
 /** Makes the stores of this folder known: imported for that by whoever resolves URLs. */
-export {};
+import { registerPalacios } from './palacios/register.ts';
+
+registerPalacios();
