@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto';
 import { CheckpointError } from '../../errors/index.ts';
 import { formatError, type Place } from '../../format/bytes.ts';
-import { decodeName } from '../../format/names.ts';
+import { decodeName, encodeName } from '../../format/names.ts';
 import { faultOfValue, isValueType, type ValueType } from '../../format/value.ts';
 import { addressMax, contextCountMax, regionCountMax } from '../../limits.ts';
 import { toRegions } from '../../memory/guest-memory.ts';
@@ -65,10 +65,17 @@ export function encodeBeside(content: ForeignContent, memoryDigest: bigint | und
     ],
   };
   const own = contexts.map(({ name, tags }) => ({
-    name: `${prefix}${name}`,
+    name: besideName(name),
     records: tags.map((tag): PalaciosRecord => ({ tag: tag.name, data: tag.data })),
   }));
   return [index, ...own];
+}
+
+/** Throws `CHKPT_NAME` for a name that has no room for more. */
+function besideName(name: string): string {
+  const longer = `${prefix}${name}`;
+  encodeName(longer, { context: name });
+  return longer;
 }
 
 function memoryJson({ name, at, regions }: ForeignMemory, digest: bigint): unknown {
@@ -103,6 +110,9 @@ export function decodeBeside({ records }: PalaciosContext): Beside {
   }
   if (!createHash('sha256').update(document).digest().equals(sha256)) {
     throw new CheckpointError('CHKPT_DIGEST', 'the document has another digest', { details: place });
+  }
+  if (new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true) !== BigInt(document.length)) {
+    throw formatError('the document has another length than it says', place);
   }
   try {
     return parseDocument(JSON.parse(Buffer.from(document).toString('utf8')));

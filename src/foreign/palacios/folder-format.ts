@@ -19,23 +19,21 @@ import type {
   ForeignReading,
   ForeignWriter,
 } from '../foreign-format.ts';
-import { openScratch } from '../scratch.ts';
 import { decodeFiles, type PalaciosForm } from './form.ts';
 import {
   type ImageFile,
-  imageFileBytes,
   readBlocks,
   readExactly,
   readImage,
   sampleImage,
   writeImage,
 } from './image-file.ts';
-import { blockBytesDefault, blocksFor, type ImageBlocks } from './image-layout.ts';
+import { blockBytesDefault, blocksOf, type ImageBlocks } from './image-layout.ts';
 import { FolderPlace, removeFolder } from './publish-folder.ts';
 import { digestOf, type ImageSource, PalaciosReading } from './reading.ts';
 import type { PalaciosContext } from './record.ts';
 import { deviceNameBytes, devicesContext, headerContext, memoryImageContext, type Schema } from './schema.ts';
-import { fromPalacios, toPalacios } from './translate.ts';
+import { blockBytesIn, checkBlocks, fromPalacios, toPalacios } from './translate.ts';
 
 export interface PalaciosFolderOptions {
   /**
@@ -124,19 +122,19 @@ class FolderWriter implements ForeignWriter {
   }
 
   async memory(_name: string, image: GuestMemory, options: ForeignMemoryOptions): Promise<void> {
-    const last = image.regions.at(-1);
-    const blocks = blocksFor(last === undefined ? 0n : last.base + last.bytes, this.#folder.blockBytes);
-    await this.#writeImage(image, blocks, options);
+    const { form, store } = this.#folder;
+    const blocks = blocksOf(image, blockBytesIn(options.before) ?? this.#folder.blockBytes);
+    await this.#writeFile(memoryImageContext, async (file) => {
+      await writeImage(file, form, image, blocks, { ...options, store });
+    });
     this.#memory = { blocks, digest: await digestOf(image, options) };
   }
 
   async commit(content: ForeignContent): Promise<number> {
-    const { place, store, form, blockBytes } = this.#folder;
-    const { contexts, blocks } = toPalacios(content, this.#memory?.digest, blockBytes);
+    const { place, store, form } = this.#folder;
     const written = this.#memory?.blocks;
-    if (blocks !== undefined && written !== undefined && blocks.blockBytes !== written.blockBytes) {
-      await this.#layOutAgain(content, written, blocks);
-    }
+    const { contexts, blocks } = toPalacios(content, this.#memory?.digest, written?.blockBytes);
+    checkBlocks(blocks, written, store);
     for (const context of contexts) {
       throwIfAborted(this.#signal, store);
       await this.#writeFile(context.name, async (file) => await file.append(form.encode(context)));
@@ -156,34 +154,6 @@ class FolderWriter implements ForeignWriter {
       await removeFolder(environment.fileSystem, this.#temporary);
     } catch (error) {
       throw saveFailure(error, 'cannot remove a temporary', { store, path: this.#temporary });
-    }
-  }
-
-  async #writeImage(image: GuestMemory, blocks: ImageBlocks, options: ForeignMemoryOptions): Promise<void> {
-    const { form, store } = this.#folder;
-    await this.#writeFile(memoryImageContext, async (file) => {
-      await writeImage(file, form, image, blocks, { ...options, store });
-    });
-  }
-
-  /** The memory came from an original with blocks of another size, which is known only now. */
-  async #layOutAgain(content: ForeignContent, written: ImageBlocks, blocks: ImageBlocks): Promise<void> {
-    const { environment, store, form } = this.#folder;
-    const path = `${this.#temporary}/${memoryImageContext}`;
-    const options = { signal: this.#signal, store };
-    const source = { ...(await openForReading(environment.fileSystem, path, store)), details: { store, path } };
-    try {
-      const image = await openScratch(content.memory?.regions ?? [], this.#temporary);
-      try {
-        await readImage(source, form, image, written, options);
-        this.#bytes -= imageFileBytes(form, written);
-        await environment.fileSystem.unlink(path);
-        await this.#writeImage(image, blocks, options);
-      } finally {
-        await image.close();
-      }
-    } finally {
-      await closeReadable(source.file, source.details);
     }
   }
 

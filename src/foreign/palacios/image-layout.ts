@@ -29,6 +29,15 @@ export function blocksFor(memoryEnd: bigint, blockBytes: number): ImageBlocks {
   return { blockBytes, blockCount: Math.ceil(Number(memoryEnd) / blockBytes) };
 }
 
+/** The blocks of an image that has memory. Throws as `blocksFor`. */
+export function blocksOf(
+  { regions }: { readonly regions: readonly { readonly base: bigint; readonly bytes: bigint }[] },
+  blockBytes: number,
+): ImageBlocks {
+  const last = regions.at(-1);
+  return blocksFor(last === undefined ? 0n : last.base + last.bytes, blockBytes);
+}
+
 /** Bytes of guest memory. */
 export function imageBytes({ blockBytes, blockCount }: ImageBlocks): number {
   return blockBytes * blockCount;

@@ -49,7 +49,7 @@ export type WireItem = { readonly record: RecordHead } | { readonly close: Uint8
  * buffer holds by then. Throws as `recordHead`, and `CHKPT_LIMIT`.
  */
 export function* wireItem(place: Place, dataBytesMax: number): Parser<WireItem> {
-  const begun = (yield 2).slice();
+  const begun = Uint8Array.from(yield 2);
   if (begun[0] === boundaryBytes[0] && begun[1] === boundaryBytes[1]) {
     return { record: yield* recordHead(place, dataBytesMax, begun) };
   }
@@ -57,5 +57,5 @@ export function* wireItem(place: Place, dataBytesMax: number): Parser<WireItem> 
   if ((high & 0x80) === 0) throw formatError('neither a record nor the end of a context', place);
   const nameBytes = low + 256 * (high & 0x7f);
   checkLimit(nameBytes, keyBytesMax, 'the length of a context name', place);
-  return { close: (yield nameBytes).slice() };
+  return { close: Uint8Array.from(yield nameBytes) };
 }

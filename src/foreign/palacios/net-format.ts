@@ -21,17 +21,17 @@ import type {
 import { isBeside } from './beside.ts';
 import { checkContext } from './check-context.ts';
 import { isZeroPiece, readImageRegions, wirePieces } from './image-file.ts';
-import { blockBytesDefault, blocksFor, decodeImageHead, encodeImageHead, type ImageBlocks, imageBytes } from './image-layout.ts';
+import { blockBytesDefault, blocksOf, decodeImageHead, encodeImageHead, type ImageBlocks, imageBytes } from './image-layout.ts';
 import { encodeKeyFrame } from './key-frame.ts';
 import { openLink, type PalaciosAddress, type PalaciosLinkOptions } from './net-link.ts';
 import { digestOf, type ImageSource, PalaciosReading } from './reading.ts';
 import { encodeRecordHead, encodeRecords, type PalaciosContext } from './record.ts';
 import { blockTag, memoryImageContext, memoryImageSchema } from './schema.ts';
-import { fromPalacios, toPalacios, type TranslatedContent } from './translate.ts';
+import { blockBytesIn, checkBlocks, fromPalacios, toPalacios, type TranslatedContent } from './translate.ts';
 import { WireReader } from './wire-reader.ts';
 
 export interface PalaciosNetOptions extends PalaciosLinkOptions {
-  /** As for folders: blocks of memory that came from no original; and all memory that is sent has them. */
+  /** As for folders: blocks of memory that came from no original. */
   readonly blockBytes?: number | undefined;
   /**
    * Whether contexts that no original knows follow the last one; default true. An original has closed the connection by then, and a save
@@ -112,9 +112,8 @@ class NetWriter implements ForeignWriter {
   }
 
   async memory(_name: string, image: GuestMemory, options: ForeignMemoryOptions): Promise<void> {
-    const { blockBytes = blockBytesDefault } = this.#options;
-    const last = image.regions.at(-1);
-    const blocks = blocksFor(last === undefined ? 0n : last.base + last.bytes, blockBytes);
+    const blockBytes = blockBytesIn(options.before) ?? this.#options.blockBytes ?? blockBytesDefault;
+    const blocks = blocksOf(image, blockBytes);
     const frame = encodeKeyFrame(memoryImageContext);
     const head = encodeRecords({ name: memoryImageContext, records: encodeImageHead(blocks) });
     await this.#link.writeAll([frame, ...head]);
@@ -133,13 +132,10 @@ class NetWriter implements ForeignWriter {
   }
 
   async commit(content: ForeignContent): Promise<number> {
-    const { blockBytes = blockBytesDefault, beside = true } = this.#options;
-    const { contexts, blocks } = toPalacios(content, this.#memory?.digest, blockBytes);
+    const { beside = true } = this.#options;
     const sent = this.#memory?.blocks;
-    if (blocks !== undefined && sent !== undefined && blocks.blockBytes !== sent.blockBytes) {
-      const what = `this memory has blocks of ${blocks.blockBytes} bytes: give them as blockBytes, they are sent first`;
-      throw new CheckpointError('CHKPT_UNSUPPORTED', what, { details: { store: this.#url } });
-    }
+    const { contexts, blocks } = toPalacios(content, this.#memory?.digest, sent?.blockBytes);
+    checkBlocks(blocks, sent, this.#url);
     for (const context of contexts) {
       if (beside || !isBeside(context.name)) await this.#link.writeAll(encodeWireContext(context));
     }
@@ -191,7 +187,7 @@ async function readMemory(reader: WireReader, memory: ArrivedMemory): Promise<Im
   const records = [];
   for (const [tag, bytes] of memoryImageSchema) {
     await reader.expect(memoryImageContext, tag, bytes);
-    records.push({ tag, data: (await reader.take(bytes)).slice() });
+    records.push({ tag, data: Uint8Array.from(await reader.take(bytes)) });
   }
   checkContext({ name: memoryImageContext, records }, memoryImageSchema);
   const blocks = decodeImageHead(records);

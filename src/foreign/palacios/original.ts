@@ -125,7 +125,6 @@ function nativeContexts({ contexts, blocks }: Original): ForeignContext[] {
   for (const reserved of [memoryContext, memoryImageContext]) {
     if (names.has(reserved)) throw formatError('a context with the name of memory', { context: reserved });
   }
-  for (const context of contexts) checkTagsOnce(context);
   const find = (name: string): PalaciosContext | undefined => contexts.find((context) => context.name === name);
   const header = find(headerContext);
   if (header === undefined) throw formatError('the context header is missing', { context: headerContext });
@@ -135,6 +134,8 @@ function nativeContexts({ contexts, blocks }: Original): ForeignContext[] {
     ({ name }) => name !== headerContext && name !== devicesContext && !corePattern.test(name),
   );
   const devices = table === undefined ? undefined : checkDevices(table, ofDevices);
+  // What an older save has left behind a record has a better name than that.
+  for (const context of contexts) checkTagsOnce(context);
   const skipped = (blocks === undefined ? 1 : 0) + (devices === undefined ? 2 : 0) + cores.skipped;
   return [
     withTags(header, headerTags(header, { blocks, skipped, coreCount: cores.count })),

@@ -4,16 +4,17 @@
  */
 import { CheckpointError } from '../../errors/index.ts';
 import { formatError } from '../../format/bytes.ts';
+import { memoryBytesMax } from '../../limits.ts';
 import type { Integrity } from '../../store/index.ts';
 import type { ForeignContent, ForeignContext } from '../foreign-format.ts';
 import { besideContext, besideSchema, contentBeside, decodeBeside, encodeBeside, isBeside } from './beside.ts';
 import { checkContext } from './check-context.ts';
 import { encodeDeviceTable } from './device-table.ts';
 import { encodeGuestInfo } from './guest-info.ts';
-import { blockBytesDefault, blocksFor, imageBytes } from './image-layout.ts';
+import { blockBytesDefault, blocksFor, type ImageBlocks, imageBytes } from './image-layout.ts';
 import { contentOfOriginal, type Original, originalOf } from './original.ts';
 import type { PalaciosContext } from './record.ts';
-import { devicesContext, headerContext, headerTexts } from './schema.ts';
+import { devicesContext, headerContext, headerTexts, memoryImageContext } from './schema.ts';
 
 /** A checkpoint that was read, and what is known of its memory. */
 export interface TranslatedContent extends ForeignContent {
@@ -32,6 +33,22 @@ export function toPalacios(
   if (original !== undefined) return original;
   const blocks = content.memory === undefined ? undefined : blocksFor(endOf(content.memory.regions), blockBytes);
   return { contexts: [...knownContexts(content), ...encodeBeside(content, memoryDigest)], blocks };
+}
+
+/** Bytes of a block as contexts say that stand before memory: those of the original that they came from. */
+export function blockBytesIn(contexts: readonly ForeignContext[] | undefined): number | undefined {
+  const image = contexts?.find(({ name }) => name === memoryImageContext);
+  const data = image?.tags.find(({ name, type }) => name === 'region_size' && type === 'bytes')?.data;
+  if (data?.length !== 8) return undefined;
+  const bytes = new DataView(data.buffer, data.byteOffset, 8).getBigUint64(0, true);
+  return bytes >= 4096n && bytes % 4096n === 0n && bytes <= memoryBytesMax ? Number(bytes) : undefined;
+}
+
+/** Throws `CHKPT_UNSUPPORTED` when memory was written in other blocks than the original had that it came from. */
+export function checkBlocks(blocks: ImageBlocks | undefined, written: ImageBlocks | undefined, store: string): void {
+  if (blocks?.blockBytes === written?.blockBytes) return;
+  const what = `memory had blocks of ${blocks?.blockBytes} bytes, which was told behind it: give them as blockBytes`;
+  throw new CheckpointError('CHKPT_UNSUPPORTED', what, { details: { store } });
 }
 
 /** What an original has a place for: no device of chkpt has the state of one of its own. */

@@ -20,7 +20,7 @@ import { ForeignStore } from '../foreign-store.ts';
 import { besideContext, decodeBeside, schemasOf } from './beside.ts';
 import { decodeDeviceTable, deviceCountMax } from './device-table.ts';
 import { isZeroPiece, piecesOf, wirePieces } from './image-file.ts';
-import { blockBytesDefault, blocksFor, decodeImageHead, encodeImageHead, type ImageBlocks } from './image-layout.ts';
+import { blockBytesDefault, blocksOf, decodeImageHead, encodeImageHead, type ImageBlocks } from './image-layout.ts';
 import { digestOf, type ImageSource, PalaciosReading } from './reading.ts';
 import type { PalaciosContext, PalaciosRecord } from './record.ts';
 import {
@@ -36,7 +36,7 @@ import {
   vmcbSchema,
   vmcsSchema,
 } from './schema.ts';
-import { fromPalacios, toPalacios } from './translate.ts';
+import { blockBytesIn, checkBlocks, fromPalacios, toPalacios } from './translate.ts';
 import { type PalaciosUserHandler, UserStream } from './user-stream.ts';
 
 export interface PalaciosUserOptions {
@@ -53,6 +53,11 @@ const blockBytesMax = valueBytesMax;
 const pieceBytes = 1024 * 1024;
 const documentBytesMax = 64 * 1024 * 1024;
 
+function checkBlockBytes(blockBytes: number): void {
+  const isWhole = Number.isSafeInteger(blockBytes) && blockBytes >= 4096 && blockBytes % 4096 === 0;
+  if (!isWhole || blockBytes > blockBytesMax) throw new RangeError('blockBytes must be whole pages, at most 256 MiB');
+}
+
 /** A store whose checkpoint the handler keeps. It must not be used twice at a time. */
 export function palaciosUserStore(handler: PalaciosUserHandler, options: PalaciosUserOptions = {}): Store {
   if (typeof handler !== 'function') throw new TypeError('the handler is not a function');
@@ -66,10 +71,7 @@ class UserFormat implements ForeignFormat {
   readonly #options: PalaciosUserOptions;
 
   constructor(stream: UserStream, url: string, options: PalaciosUserOptions) {
-    const { blockBytes = blockBytesDefault } = options;
-    if (!Number.isSafeInteger(blockBytes) || blockBytes < 4096 || blockBytes % 4096 !== 0 || blockBytes > blockBytesMax) {
-      throw new RangeError('blockBytes must be whole pages, at most 256 MiB');
-    }
+    checkBlockBytes(options.blockBytes ?? blockBytesDefault);
     this.#stream = stream;
     this.#url = url;
     this.#options = options;
@@ -100,10 +102,15 @@ class UserWriter implements ForeignWriter {
     this.#signal = signal;
   }
 
-  async memory(_name: string, image: GuestMemory, { signal, threads, onPages }: ForeignMemoryOptions): Promise<void> {
-    const { blockBytes = blockBytesDefault } = this.#options;
-    const last = image.regions.at(-1);
-    const blocks = blocksFor(last === undefined ? 0n : last.base + last.bytes, blockBytes);
+  async memory(_name: string, image: GuestMemory, options: ForeignMemoryOptions): Promise<void> {
+    const { signal, threads, onPages } = options;
+    const blockBytes = blockBytesIn(options.before) ?? this.#options.blockBytes ?? blockBytesDefault;
+    if (blockBytes > blockBytesMax) {
+      throw new CheckpointError('CHKPT_UNSUPPORTED', 'blocks of memory are longer than a message may be', {
+        details: { store: this.#url, expected: blockBytesMax, actual: blockBytes },
+      });
+    }
+    const blocks = blocksOf(image, blockBytes);
     const digest = await digestOf(image, { threads });
     await this.#write(memoryImageContext, async (write) => {
       for (const record of encodeImageHead(blocks)) await write(record);
@@ -120,12 +127,9 @@ class UserWriter implements ForeignWriter {
   }
 
   async commit(content: ForeignContent): Promise<number> {
-    const { blockBytes = blockBytesDefault } = this.#options;
-    const { contexts, blocks } = toPalacios(content, this.#memory?.digest, blockBytes);
-    if (blocks !== undefined && blocks.blockBytes !== this.#memory?.blocks.blockBytes) {
-      const what = `this memory has blocks of ${blocks.blockBytes} bytes: give them as blockBytes`;
-      throw new CheckpointError('CHKPT_UNSUPPORTED', what, { details: { store: this.#url } });
-    }
+    const written = this.#memory?.blocks;
+    const { contexts, blocks } = toPalacios(content, this.#memory?.digest, written?.blockBytes);
+    checkBlocks(blocks, written, this.#url);
     for (const { name, records } of contexts) {
       throwIfAborted(this.#signal, this.#url);
       await this.#write(name, async (write) => {

@@ -29,7 +29,7 @@ import {
 } from '../../../src/index.ts';
 import { encodePages } from '../../../src/migration/palacios/memory-wire.ts';
 import { nativeAddon } from '../../../src/native/index.ts';
-import { hostProcesses } from '../../../src/store/index.ts';
+import { hostProcesses } from '../../../src/store/environment.ts';
 import { runHere } from '../../cli/support/in-process.ts';
 import { FaultFileSystem } from '../../store/support/fault-file-system.ts';
 import { plainDevices } from './support/devices.ts';
@@ -491,7 +491,7 @@ describe('usability', () => {
   test('a conversion loses neither order nor content', async () => {
     const groups = sampleOriginal({ devices: [...plainDevices].reverse() });
     const { url, result } = await originalListens(drain);
-    await receiveCheckpoint((await original(groups)).store, openPalaciosStore(url, { blockBytes: 16_384 }));
+    await receiveCheckpoint((await original(groups)).store, openPalaciosStore(url));
     expect((await result).equals(Buffer.concat(groups.map((group) => wireOf(group))))).toBe(true);
     await mkdir(folder.next());
   });

@@ -12,7 +12,7 @@ import { PalaciosFolderFormat } from '../../../src/foreign/palacios/folder-forma
 import { fileForm, type PalaciosForm, plainForm, textForm } from '../../../src/foreign/palacios/form.ts';
 import { ForeignStore } from '../../../src/foreign/foreign-store.ts';
 import { GuestMemory, openCheckpoint, PageEncoder, type Store, verifyCheckpoint } from '../../../src/index.ts';
-import { hostProcesses } from '../../../src/store/index.ts';
+import { hostProcesses } from '../../../src/store/environment.ts';
 import { FaultFileSystem, type Operation } from '../../store/support/fault-file-system.ts';
 import { contentOf } from './support/folders.ts';
 

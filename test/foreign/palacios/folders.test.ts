@@ -67,8 +67,12 @@ describe('a checkpoint of an original', () => {
     ['with nothing but its header', sampleOriginal({ skip: ['memory', 'devices', 'cores'] })],
     ['with twelve blocks and eleven cores', sampleOriginal({ blocks: 12, blockBytes: 8192, cores: 11 })],
   ];
-  describe.each(forms)('as palacios+%s:', (form) => {
-    test.each(samples)('becomes a native one and the same files again: %s', async (_what, groups) => {
+  // The form of the file decides how all of them are framed; the others differ in nothing that the samples do.
+  const cells = samples.flatMap(([what, groups], index) =>
+    forms.filter((form) => form === 'file' || index === 0).map((form) => [what, form, groups] as const),
+  );
+  describe('both ways', () => {
+    test.each(cells)('becomes a native one and the same files again: %s, palacios+%s:', async (_what, form, groups) => {
       const [from, to] = [folder.next(), folder.next()];
       await writeOriginal(from, form, groups);
       const kept = native();
@@ -100,11 +104,8 @@ describe('a checkpoint of an original', () => {
     const checkpoint = await openCheckpoint(open(form, from), { mode: 'load' });
     for (const [name, blobs] of whole) {
       if (name === 'memory_img') continue;
-      const context = await checkpoint.openContext(name).catch(async (error: unknown) => {
-        // Memory stands last.
-        throw error;
-      });
-      for (const [tag, data] of blobs) expect(new Uint8Array(await context.loadBytes(tag))).toEqual(data);
+      const context = await checkpoint.openContext(name);
+      for (const [tag, data] of blobs) expect(new Uint8Array(await context.loadBytes(tag))).toEqual(new Uint8Array(data));
       await context.close();
     }
     const memory = GuestMemory.allocate([{ base: 0, bytes: 3 * 16_384 }]);
@@ -186,7 +187,7 @@ const damages: readonly Damage[] = [
   ['memory of 2^63 bytes', 'CHKPT_LIMIT', replace('memory_img', Buffer.concat([record(['region_size', u64(2n ** 62n)]), record(['num_regions', u32(2)])]))],
   ['memory whose blocks are no pages', 'CHKPT_FORMAT', replace('memory_img', Buffer.concat([record(['region_size', u64(1000)]), record(['num_regions', u32(2)])]))],
   ['memory that announces more than it has', 'CHKPT_TRUNCATED', replace('memory_img', Buffer.concat([record(['region_size', u64(4096)]), record(['num_regions', u32(0xffffffff)])]))],
-  ['an empty memory', 'CHKPT_TRUNCATED', replace('memory_img', new Uint8Array())],
+  ['an empty memory', 'CHKPT_FORMAT', replace('memory_img', new Uint8Array())],
   ['a folder among the contexts', 'CHKPT_FORMAT', async (path) => void (await mkdir(join(path, 'x')))],
   ['a link among the contexts', 'CHKPT_PERMISSION', (path) => symlink('/etc/passwd', join(path, 'x'))],
   ['chkpt. without chkpt', 'CHKPT_FORMAT', replace('chkpt.x', new Uint8Array())],

@@ -153,7 +153,7 @@ describe('a handler', () => {
     const from = folder.next();
     await writeOriginal(from, 'file', groups);
     const handler = new ReferenceHandler();
-    const store = palaciosUserStore(handler.handle, { blockBytes: 16_384, devices });
+    const store = palaciosUserStore(handler.handle, { devices });
     await receiveCheckpoint(openPalaciosStore(`palacios+file:${from}`), store);
     return handler;
   }
@@ -168,13 +168,13 @@ describe('a handler', () => {
 
   test('gives an original back, memory and contexts', async () => {
     const handler = await keep();
-    const store = palaciosUserStore(handler.handle, { blockBytes: 16_384, devices });
+    const store = palaciosUserStore(handler.handle, { devices });
     const checkpoint = await openCheckpoint(store, { mode: 'load' });
     const memory = GuestMemory.allocate([{ base: 0, bytes: 3 * 16_384 }]);
     await checkpoint.loadMemory('memory', () => new PageDecoder(memory));
     for (const [name, blobs] of whole.filter(([one]) => one !== 'memory_img')) {
       const context = await checkpoint.openContext(name);
-      for (const [tag, data] of blobs) expect(new Uint8Array(await context.loadBytes(tag))).toEqual(data);
+      for (const [tag, data] of blobs) expect(new Uint8Array(await context.loadBytes(tag))).toEqual(new Uint8Array(data));
       await context.close();
     }
     await checkpoint.finish();
