@@ -118,7 +118,10 @@ export function decodeBeside({ records }: PalaciosContext): Beside {
     return parseDocument(JSON.parse(Buffer.from(document).toString('utf8')));
   } catch (error) {
     if (error instanceof CheckpointError) throw error;
-    throw new CheckpointError('CHKPT_FORMAT', 'the document cannot be read', { details: place, cause: error });
+    throw new CheckpointError('CHKPT_FORMAT', 'the document cannot be read', {
+      details: place,
+      cause: error,
+    });
   }
 }
 
@@ -133,7 +136,8 @@ function parseDocument(json: unknown): Beside {
   if (!isCount(createdMs)) throw wrong('createdMs');
   if (!Array.isArray(contexts) || contexts.length > contextCountMax) throw wrong('contexts');
   if (typeof values !== 'string') throw wrong('values');
-  const memory = document['memory'] === null ? undefined : parseMemory(objectOf(document['memory']), contexts);
+  const memory =
+    document['memory'] === null ? undefined : parseMemory(objectOf(document['memory']), contexts);
   return {
     uuid,
     createdMs,
@@ -192,7 +196,8 @@ export function contentBeside(
     const details = { context: `${prefix}${name}` };
     if (records === undefined) throw formatError('a context of the document is missing', details);
     found.delete(`${prefix}${name}`);
-    if (records.length !== tags.length) throw formatError('another number of tags than in the document', details);
+    if (records.length !== tags.length)
+      throw formatError('another number of tags than in the document', details);
     return {
       name,
       tags: records.map(({ tag, data }, index) => {

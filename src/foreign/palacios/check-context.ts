@@ -53,7 +53,11 @@ function apicCountIn([first]: readonly PalaciosRecord[]): number {
 }
 
 function staleTail(context: string, tag: string | undefined): CheckpointError {
-  return new CheckpointError('CHKPT_TRAILING_DATA', 'records behind the last one: what an older save has left', {
-    details: { context, tag },
-  });
+  return new CheckpointError(
+    'CHKPT_TRAILING_DATA',
+    'records behind the last one: what an older save has left',
+    {
+      details: { context, tag },
+    },
+  );
 }

@@ -48,13 +48,20 @@ export function decodeDeviceTable(records: readonly PalaciosRecord[]): string[] 
     });
   }
   if (names.length !== deviceNameBytes * deviceCount) {
-    throw formatError('the names do not fit the number of devices', { ...place, tag: 'names' }, {
-      expected: deviceNameBytes * deviceCount,
-      actual: names.length,
-    });
+    throw formatError(
+      'the names do not fit the number of devices',
+      { ...place, tag: 'names' },
+      {
+        expected: deviceNameBytes * deviceCount,
+        actual: names.length,
+      },
+    );
   }
   const ids = Array.from({ length: deviceCount }, (_, index) =>
-    decodeId(names.subarray(index * deviceNameBytes, (index + 1) * deviceNameBytes), { ...place, tag: 'names' }),
+    decodeId(names.subarray(index * deviceNameBytes, (index + 1) * deviceNameBytes), {
+      ...place,
+      tag: 'names',
+    }),
   );
   if (new Set(ids).size !== ids.length) throw formatError('a device stands in the table twice', place);
   return ids;

@@ -2,8 +2,9 @@
  * `palacios+file:`, `palacios+textfile:`, `palacios+dir:`: a folder with a file for each context, byte for byte as an original writes
  * and reads it. What is written is published as a whole; what is read is opened for reading only, and all of it has to make sense.
  */
+import { randomUUID } from 'node:crypto';
 import { basename } from 'node:path';
-import { CheckpointError, type ErrorDetails, fromSystemError } from '../../errors/index.ts';
+import { CheckpointError, fromSystemError } from '../../errors/index.ts';
 import { formatError } from '../../format/bytes.ts';
 import { decodeName } from '../../format/names.ts';
 import { contextCountMax, valueBytesMax } from '../../limits.ts';
@@ -20,14 +21,7 @@ import type {
   ForeignWriter,
 } from '../foreign-format.ts';
 import { decodeFiles, type PalaciosForm } from './form.ts';
-import {
-  type ImageFile,
-  readBlocks,
-  readExactly,
-  readImage,
-  sampleImage,
-  writeImage,
-} from './image-file.ts';
+import { type ImageFile, readBlocks, readExactly, readImage, sampleImage, writeImage } from './image-file.ts';
 import { blockBytesDefault, blocksOf, type ImageBlocks } from './image-layout.ts';
 import { FolderPlace, removeFolder } from './publish-folder.ts';
 import { digestOf, type ImageSource, PalaciosReading } from './reading.ts';
@@ -70,7 +64,13 @@ export class PalaciosFolderFormat implements ForeignFormat {
     this.scratchFolder = path.slice(0, path.length - basename(path).length) || '/';
   }
 
-  async createWriter({ uuid, signal }: { uuid: string; signal?: AbortSignal | undefined }): Promise<ForeignWriter> {
+  async createWriter({
+    uuid,
+    signal,
+  }: {
+    uuid: string;
+    signal?: AbortSignal | undefined;
+  }): Promise<ForeignWriter> {
     const { place, environment, form, store } = this.#folder;
     await checkReplaceable(this.#folder);
     await place.collect();
@@ -91,7 +91,7 @@ export class PalaciosFolderFormat implements ForeignFormat {
     const { place } = this.#folder;
     if ((await place.entries()) === undefined) return;
     await checkReplaceable(this.#folder);
-    await place.remove(place.temporary('00000000-0000-0000-0000-000000000000', 'old'));
+    await place.remove(place.temporary(randomUUID(), 'old'));
   }
 }
 
@@ -225,7 +225,9 @@ async function readFolder(folder: Folder): Promise<FolderFiles> {
       image = entries.includes(memoryImageContext) ? await openFile(folder, memoryImageContext) : undefined;
       const files = await readFiles(folder, entries);
       if ((await identity()) === before) return { files, image };
-      throw new CheckpointError('CHKPT_NOT_FOUND', 'the checkpoint was replaced while it was read', { details });
+      throw new CheckpointError('CHKPT_NOT_FOUND', 'the checkpoint was replaced while it was read', {
+        details,
+      });
     } catch (error) {
       if (image !== undefined) await closeReadable(image.file, image.details);
       const isGone = error instanceof CheckpointError && error.code === 'CHKPT_NOT_FOUND';
@@ -240,7 +242,9 @@ async function readFiles(folder: Folder, entries: readonly string[]): Promise<Ma
   const { form, store } = folder;
   const files = new Map<string, Uint8Array>();
   if (entries.length > contextCountMax + 1) {
-    throw new CheckpointError('CHKPT_LIMIT', 'too many contexts', { details: { store, actual: entries.length } });
+    throw new CheckpointError('CHKPT_LIMIT', 'too many contexts', {
+      details: { store, actual: entries.length },
+    });
   }
   let total = 0;
   for (const entry of [...entries].sort()) {

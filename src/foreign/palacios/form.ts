@@ -13,8 +13,8 @@ import {
 import {
   blockTag,
   bytesOf,
-  devicesContext,
   deviceNameBytes,
+  devicesContext,
   devicesSchema,
   kindOfBytes,
   memoryImageContext,

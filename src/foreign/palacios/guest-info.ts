@@ -14,7 +14,9 @@ const cpuModes = { real: 0, protected: 1, pae: 2, long: 3, long32: 4, long16: 5 
 
 /** Tags of a KVM core by the tag of the original. */
 const registers: Readonly<Record<string, string>> = {
-  ...Object.fromEntries('RIP RDI RSI RBP RSP RBX RDX RCX RAX'.split(' ').map((tag) => [tag, tag.toLowerCase()])),
+  ...Object.fromEntries(
+    'RIP RDI RSI RBP RSP RBX RDX RCX RAX'.split(' ').map((tag) => [tag, tag.toLowerCase()]),
+  ),
   ...Object.fromEntries([8, 9, 10, 11, 12, 13, 14, 15].map((number) => [`R${number}`, `r${number}`])),
   ...Object.fromEntries('CR0 CR2 CR3 CR4 CR8 RFLAGS EFER'.split(' ').map((tag) => [tag, tag.toLowerCase()])),
   DR6: 'debug.dr6',
@@ -66,7 +68,7 @@ function derived(tag: string, value: CoreValue): bigint | undefined {
     case 'cpu_mode':
       return cpuMode(cr0, number('cr4'), number('efer'), number('cs.l'), number('cs.db'));
     case 'mem_mode':
-      return cr0 === undefined ? undefined : cr0 >> 31n & 1n;
+      return cr0 === undefined ? undefined : (cr0 >> 31n) & 1n;
     case 'CPL':
       return number('ss.dpl');
     case 'APIC_TPR': {

@@ -4,12 +4,12 @@
  */
 import { CheckpointError, type ErrorDetails } from '../../errors/index.ts';
 import { formatError } from '../../format/bytes.ts';
+import type { GuestMemory } from '../../memory/index.ts';
 import { awaitNative, callNative, nativeAddon } from '../../native/index.ts';
 import { throwIfAborted } from '../../store/failure.ts';
 import type { OpenFile } from '../../store/file-system.ts';
 import { readAtPosition } from '../../store/readable-file.ts';
 import type { TemporaryFile } from '../../store/temporary-file.ts';
-import type { GuestMemory } from '../../memory/index.ts';
 import type { ForeignMemoryOptions } from '../foreign-format.ts';
 import { checkContext } from './check-context.ts';
 import { decodeImagePrefix, encodeImagePrefix, imagePrefixBytes, type PalaciosForm } from './form.ts';
@@ -108,7 +108,9 @@ async function writePlain(file: TemporaryFile, image: GuestMemory, piece: Piece)
 
 async function writeText(file: TemporaryFile, image: GuestMemory, piece: Piece): Promise<void> {
   const { address, bytes, isMemory } = piece;
-  const text = isMemory ? Buffer.from(hexOf(image.read(address, bytes)), 'latin1') : Buffer.alloc(2 * bytes, '0');
+  const text = isMemory
+    ? Buffer.from(hexOf(image.read(address, bytes)), 'latin1')
+    : Buffer.alloc(2 * bytes, '0');
   await file.append([text]);
 }
 
@@ -160,7 +162,10 @@ export interface ImageFile {
 }
 
 /** What the file says of itself. Its length must be exactly that of its blocks: nothing is taken for more. */
-export async function readBlocks({ file, bytes, details }: ImageFile, form: PalaciosForm): Promise<ImageBlocks> {
+export async function readBlocks(
+  { file, bytes, details }: ImageFile,
+  form: PalaciosForm,
+): Promise<ImageBlocks> {
   const prefix = new Uint8Array(Math.min(bytes, imagePrefixBytes(form)));
   await readExactly(file, prefix, 0, details);
   const records = decodeImagePrefix(form, prefix);
@@ -203,7 +208,12 @@ export async function readImage(
   }
 }
 
-async function readPlain(source: ImageFile, image: GuestMemory, piece: Piece, position: number): Promise<void> {
+async function readPlain(
+  source: ImageFile,
+  image: GuestMemory,
+  piece: Piece,
+  position: number,
+): Promise<void> {
   const { address, bytes } = piece;
   const { descriptor } = source.file;
   if (descriptor === undefined) {
@@ -219,7 +229,12 @@ async function readPlain(source: ImageFile, image: GuestMemory, piece: Piece, po
   await image.hold(awaitNative(work));
 }
 
-async function readText(source: ImageFile, image: GuestMemory, piece: Piece, position: number): Promise<void> {
+async function readText(
+  source: ImageFile,
+  image: GuestMemory,
+  piece: Piece,
+  position: number,
+): Promise<void> {
   const digits = new Uint8Array(2 * piece.bytes);
   await readExactly(source.file, digits, position, source.details);
   const place = { context: memoryImageContext, offset: position };

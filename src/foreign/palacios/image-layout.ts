@@ -59,11 +59,17 @@ export function encodeImageHead({ blockBytes, blockCount }: ImageBlocks): Palaci
  * `CHKPT_LIMIT` above 16 TiB in all.
  */
 export function decodeImageHead(records: readonly PalaciosRecord[]): ImageBlocks {
-  const [size, count] = records.map(({ data }) => new DataView(data.buffer, data.byteOffset, data.byteLength));
+  const [size, count] = records.map(
+    ({ data }) => new DataView(data.buffer, data.byteOffset, data.byteLength),
+  );
   const blockBytes = size?.getBigUint64(0, true) ?? 0n;
   const blockCount = count?.getUint32(0, true) ?? 0;
   if (blockBytes === 0n || blockBytes % BigInt(pageBytes) !== 0n) {
-    throw formatError('a block is not made of whole pages', { ...place, tag: 'region_size' }, { actual: blockBytes });
+    throw formatError(
+      'a block is not made of whole pages',
+      { ...place, tag: 'region_size' },
+      { actual: blockBytes },
+    );
   }
   if (blockCount === 0) throw formatError('memory without blocks', { ...place, tag: 'num_regions' });
   const total = blockBytes * BigInt(blockCount);

@@ -21,13 +21,20 @@ import type {
 import { isBeside } from './beside.ts';
 import { checkContext } from './check-context.ts';
 import { isZeroPiece, readImageRegions, wirePieces } from './image-file.ts';
-import { blockBytesDefault, blocksOf, decodeImageHead, encodeImageHead, type ImageBlocks, imageBytes } from './image-layout.ts';
+import {
+  blockBytesDefault,
+  blocksOf,
+  decodeImageHead,
+  encodeImageHead,
+  type ImageBlocks,
+  imageBytes,
+} from './image-layout.ts';
 import { encodeKeyFrame } from './key-frame.ts';
 import { openLink, type PalaciosAddress, type PalaciosLinkOptions } from './net-link.ts';
 import { digestOf, type ImageSource, PalaciosReading } from './reading.ts';
 import { encodeRecordHead, encodeRecords, type PalaciosContext } from './record.ts';
 import { blockTag, memoryImageContext, memoryImageSchema } from './schema.ts';
-import { blockBytesIn, checkBlocks, fromPalacios, toPalacios, type TranslatedContent } from './translate.ts';
+import { blockBytesIn, checkBlocks, fromPalacios, type TranslatedContent, toPalacios } from './translate.ts';
 import { WireReader } from './wire-reader.ts';
 
 export interface PalaciosNetOptions extends PalaciosLinkOptions {
@@ -89,12 +96,12 @@ export class PalaciosNetFormat implements ForeignFormat {
     try {
       const reader = new WireReader(link, this.#url);
       const content = await readCheckpoint(reader, memory, this.#options);
+      link.destroy();
       return new PalaciosReading(content, memory, this.#url);
     } catch (error) {
+      link.reset();
       await memory.close();
       throw error;
-    } finally {
-      link.destroy();
     }
   }
 }
@@ -159,9 +166,13 @@ async function readCheckpoint(
   let blocks: ImageBlocks | undefined;
   for (let name = await reader.open(); name !== undefined; name = await reader.open()) {
     if (name === 'memory_bitmap_bits' || name === 'memory_page') {
-      throw new CheckpointError('CHKPT_UNSUPPORTED', 'this is a live migration: receive it with receivePalacios', {
-        details: reader.place,
-      });
+      throw new CheckpointError(
+        'CHKPT_UNSUPPORTED',
+        'this is a live migration: receive it with receivePalacios',
+        {
+          details: reader.place,
+        },
+      );
     }
     if (name === memoryImageContext) {
       if (blocks !== undefined) throw formatError('memory comes twice', reader.place);
@@ -242,7 +253,9 @@ class ArrivedMemory implements ImageSource {
     const count = 64;
     const sample = new Uint8Array(Math.min(this.#bytes, count * 4096));
     for (let at = 0; at < sample.length; at += 4096) {
-      const page = Math.floor(((this.#bytes / 4096 - 1) * (at / 4096)) / Math.max(sample.length / 4096 - 1, 1));
+      const page = Math.floor(
+        ((this.#bytes / 4096 - 1) * (at / 4096)) / Math.max(sample.length / 4096 - 1, 1),
+      );
       await this.#file?.read(sample, at, 4096, page * 4096);
     }
     return sample;
@@ -253,7 +266,9 @@ class ArrivedMemory implements ImageSource {
     if (file === undefined) return;
     await readImageRegions(image, options, async (address, bytes) => {
       const addon = nativeAddon();
-      const work = callNative(() => addon.rangeFromFile(image.native, BigInt(address), BigInt(bytes), file.fd, address));
+      const work = callNative(() =>
+        addon.rangeFromFile(image.native, BigInt(address), BigInt(bytes), file.fd, address),
+      );
       await image.hold(awaitNative(work));
     });
   }

@@ -2,11 +2,12 @@
  * The connection of `palacios+net:`: `a:IP:PORT` listens and takes one peer, `c:IP:PORT` connects; either end may send. An original
  * neither encrypts nor authenticates, so a connection off this machine has to be asked for as insecure.
  */
-import { createServer, connect as connectSocket, isIPv4, type Server, type Socket } from 'node:net';
+import { connect as connectSocket, createServer, isIPv4, type Server, type Socket } from 'node:net';
 import { CheckpointError } from '../../errors/index.ts';
 import { urlError } from '../../store/url.ts';
 import { isLoopback } from '../../transport/address.ts';
 import { abortError } from '../../transport/authorise.ts';
+import type { Peer } from '../../transport/connection.ts';
 import { Link, linkError } from '../../transport/link.ts';
 import { SocketChannel } from '../../transport/socket-channel.ts';
 
@@ -27,6 +28,26 @@ export interface PalaciosLinkOptions {
   readonly idleMs?: number | undefined;
   /** Told the URL with the real port when peers can come. */
   readonly onListening?: ((url: string) => void) | undefined;
+}
+
+/** A connection that can end in a way that tells the peer of it. */
+export class PalaciosLink extends Link {
+  readonly #channel: SocketChannel;
+
+  constructor(channel: SocketChannel, peer: Peer, idleMs: number | undefined) {
+    super(channel, { kind: 'checkpoint' }, peer, idleMs);
+    this.#channel = channel;
+  }
+
+  /** Ends it as no end in good order does: what was received is not taken. The protocol has no other word for it. */
+  reset(): void {
+    try {
+      this.#channel.socket.resetAndDestroy();
+    } catch {
+      // It is gone, or no TCP socket.
+    }
+    this.destroy();
+  }
 }
 
 /** Where the signal goes, and what errors name. */
@@ -57,9 +78,10 @@ export async function openLink(
   address: PalaciosAddress,
   options: PalaciosLinkOptions,
   { url, signal }: LinkContext,
-): Promise<Link> {
+): Promise<PalaciosLink> {
   for (const ms of [options.connectMs, options.acceptMs, options.idleMs]) {
-    if (ms !== undefined && !(Number.isSafeInteger(ms) && ms >= 0)) throw new RangeError('a time is not a count');
+    if (ms !== undefined && !(Number.isSafeInteger(ms) && ms >= 0))
+      throw new RangeError('a time is not a count');
   }
   if (!isLoopback(address.host) && options.insecure !== true) {
     const what = `${address.host} can be reached from other machines, and nothing protects this protocol`;
@@ -103,7 +125,7 @@ class Attempt {
     this.#fail(error);
   }
 
-  async run(): Promise<Link> {
+  async run(): Promise<PalaciosLink> {
     const { role, host, port } = this.#address;
     const { connectMs = connectMsDefault, acceptMs = 0, idleMs } = this.#options;
     const ms = role === 'connect' ? connectMs : acceptMs;
@@ -113,7 +135,7 @@ class Attempt {
       const opening = role === 'connect' ? this.#connect() : this.#accept();
       const channel = await Promise.race([opening, this.#failed]);
       const security = isLoopback(host) ? 'local' : 'insecure';
-      return new Link(channel, { kind: 'checkpoint' }, { security, remote: `${host}:${port}` }, idleMs);
+      return new PalaciosLink(channel, { security, remote: `${host}:${port}` }, idleMs);
     } catch (error) {
       this.#channel?.destroy();
       const failure = linkError(error);
@@ -127,9 +149,7 @@ class Attempt {
 
   async #connect(): Promise<SocketChannel> {
     const { host, port } = this.#address;
-    const channel = SocketChannel.ofNew((onread) =>
-      connectSocket({ host, port, ...socketOptions, onread }),
-    );
+    const channel = SocketChannel.ofNew((onread) => connectSocket({ host, port, ...socketOptions, onread }));
     this.#channel = channel;
     await new Promise<void>((resolve, reject) => {
       channel.socket.once('connect', () => resolve());

@@ -125,7 +125,8 @@ function nativeContexts({ contexts, blocks }: Original): ForeignContext[] {
   for (const reserved of [memoryContext, memoryImageContext]) {
     if (names.has(reserved)) throw formatError('a context with the name of memory', { context: reserved });
   }
-  const find = (name: string): PalaciosContext | undefined => contexts.find((context) => context.name === name);
+  const find = (name: string): PalaciosContext | undefined =>
+    contexts.find((context) => context.name === name);
   const header = find(headerContext);
   if (header === undefined) throw formatError('the context header is missing', { context: headerContext });
   const cores = checkCores(contexts);
@@ -139,7 +140,9 @@ function nativeContexts({ contexts, blocks }: Original): ForeignContext[] {
   const skipped = (blocks === undefined ? 1 : 0) + (devices === undefined ? 2 : 0) + cores.skipped;
   return [
     withTags(header, headerTags(header, { blocks, skipped, coreCount: cores.count })),
-    ...(blocks === undefined ? [] : [withTags({ name: memoryImageContext, records: encodeImageHead(blocks) }, [])]),
+    ...(blocks === undefined
+      ? []
+      : [withTags({ name: memoryImageContext, records: encodeImageHead(blocks) }, [])]),
     ...(table === undefined ? [] : [withTags(table, tableTags(devices ?? []))]),
     ...ofDevices.map((context) => withTags(context, [])),
     ...contexts.filter(({ name }) => corePattern.test(name)).map((context) => withTags(context, [])),
@@ -153,7 +156,9 @@ function withTags({ name, records }: PalaciosContext, added: readonly Added[]): 
     name,
     tags: [
       ...records.map(({ tag, data }): ForeignTag => ({ name: tag, type: 'bytes', data })),
-      ...added.map(([tag, type, value]): ForeignTag => ({ name: tag, type, data: encodeUnknown(type, value, {}) })),
+      ...added.map(
+        ([tag, type, value]): ForeignTag => ({ name: tag, type, data: encodeUnknown(type, value, {}) }),
+      ),
     ],
   };
 }
@@ -167,7 +172,10 @@ function checkTagsOnce({ name, records }: PalaciosContext): void {
 }
 
 /** Throws unless each core's state is whole and they are numbered from 0. */
-function checkCores(contexts: readonly PalaciosContext[]): { readonly count: number; readonly skipped: number } {
+function checkCores(contexts: readonly PalaciosContext[]): {
+  readonly count: number;
+  readonly skipped: number;
+} {
   const cores = contexts.filter(({ name }) => corePattern.test(name));
   for (const context of cores) checkContext(context, schemaOfContext(context.name) ?? []);
   const names = new Set(cores.map(({ name }) => name));
@@ -177,7 +185,8 @@ function checkCores(contexts: readonly PalaciosContext[]): { readonly count: num
   for (let index = 0; index < count; index += 1) {
     for (const part of ['guest_info', 'vmcb_data', 'vmcs_data']) if (names.has(`${part}${index}`)) known += 1;
   }
-  if (known !== cores.length) throw formatError('the state of a core is missing', { context: `guest_info${count}` });
+  if (known !== cores.length)
+    throw formatError('the state of a core is missing', { context: `guest_info${count}` });
   if (count === 0) return { count, skipped: 4 };
   return { count, skipped: known === count ? 8 : 0 };
 }
@@ -188,8 +197,11 @@ function headerTags(
 ): Added[] {
   checkContext(header, schemaOfContext(headerContext) ?? []);
   const text = Buffer.from(header.records[0]?.data ?? []).toString('latin1');
-  const vendor = (Object.keys(headerTexts) as (keyof typeof headerTexts)[]).find((key) => headerTexts[key] === text);
-  if (vendor === undefined) throw formatError('no header of Palacios', { context: headerContext, tag: 'header' });
+  const vendor = (Object.keys(headerTexts) as (keyof typeof headerTexts)[]).find(
+    (key) => headerTexts[key] === text,
+  );
+  if (vendor === undefined)
+    throw formatError('no header of Palacios', { context: headerContext, tag: 'header' });
   const bytes = facts.blocks === undefined ? [] : [BigInt(imageBytes(facts.blocks))];
   return [
     ['producer', 'string', text],
@@ -225,7 +237,12 @@ function checkDevices(table: PalaciosContext, contexts: readonly PalaciosContext
   for (const [name, kind] of kinds) {
     const owner = ownerOf(name, others);
     if (owner === undefined) others.set(name, { id: name, kind: kindName(kind), contexts: [name] });
-    else others.set(owner.id, { ...owner, kind: ownerKind(owner.kind, kind), contexts: [...owner.contexts, name] });
+    else
+      others.set(owner.id, {
+        ...owner,
+        kind: ownerKind(owner.kind, kind),
+        contexts: [...owner.contexts, name],
+      });
   }
   return [...rows, ...others.values()];
 }

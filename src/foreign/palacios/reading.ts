@@ -49,6 +49,9 @@ export class PalaciosReading implements ForeignReading {
 }
 
 /** What `chkpt` beside an original keeps of memory. */
-export async function digestOf(image: GuestMemory, { threads }: Pick<ForeignMemoryOptions, 'threads'>): Promise<bigint> {
+export async function digestOf(
+  image: GuestMemory,
+  { threads }: Pick<ForeignMemoryOptions, 'threads'>,
+): Promise<bigint> {
   return await image.digest(threads === undefined ? {} : { threads });
 }

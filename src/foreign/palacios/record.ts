@@ -58,7 +58,11 @@ export function encodeRecords({ name, records }: PalaciosContext): Uint8Array[] 
  * Parses what stands before the data of a record; `begun` are bytes of it that were read already. Throws `CHKPT_FORMAT` for a wrong
  * boundary, a negative length, an empty tag or one that is no name; `CHKPT_LIMIT` above 255 bytes of tag or `dataBytesMax`.
  */
-export function* recordHead(place: Place, dataBytesMax: number, begun = new Uint8Array()): Parser<RecordHead> {
+export function* recordHead(
+  place: Place,
+  dataBytesMax: number,
+  begun = new Uint8Array(),
+): Parser<RecordHead> {
   const first = joined(begun, yield 12 - begun.length);
   if (!boundaryBytes.every((byte, index) => byte === first[index])) {
     throw formatError('a record does not begin with the boundary', place);

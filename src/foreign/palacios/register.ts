@@ -15,7 +15,9 @@ const forms = new Map([fileForm, textForm, plainForm].map((form) => [form.scheme
 export const palaciosNetScheme = 'palacios+net';
 
 /** What a URL cannot say. Folders have no use for options of connections. */
-export interface PalaciosStoreOptions extends Omit<PalaciosFolderOptions, 'environment'>, PalaciosNetOptions {}
+export interface PalaciosStoreOptions
+  extends Omit<PalaciosFolderOptions, 'environment'>,
+    PalaciosNetOptions {}
 
 /**
  * The store of a `palacios+…:` URL. Throws `CHKPT_STORE_URL`, `RangeError`; whether a connection may leave this machine is asked when it
@@ -27,7 +29,8 @@ export function openPalaciosStore(url: string, options: PalaciosStoreOptions = {
 
 function formatOf(url: string, options: PalaciosStoreOptions): ForeignFormat {
   const { scheme, rest } = parseStoreUrl(url);
-  if (scheme === palaciosNetScheme) return new PalaciosNetFormat(parsePalaciosAddress(rest, url), url, options);
+  if (scheme === palaciosNetScheme)
+    return new PalaciosNetFormat(parsePalaciosAddress(rest, url), url, options);
   const form = forms.get(scheme);
   if (form === undefined) throw urlError('this is no store of Palacios', url);
   return new PalaciosFolderFormat(form, directoryPath(rest, url), url, options);

@@ -58,7 +58,10 @@ export const vmcsSchema: Schema = [['vmcs_data', 4096]];
 /** Devices by kind. Those whose contexts are empty cannot be told apart. */
 const deviceSchemas = {
   '8259 PIC': [
-    ...each(1, 'MASTER_IRR SLAVE_IRR MASTER_ISR SLAVE_ISR MASTER_ELCR SLAVE_ELCR MASTER_ELCR_MASK SLAVE_ELCR_MASK'),
+    ...each(
+      1,
+      'MASTER_IRR SLAVE_IRR MASTER_ISR SLAVE_ISR MASTER_ELCR SLAVE_ELCR MASTER_ELCR_MASK SLAVE_ELCR_MASK',
+    ),
     ...each(1, 'MASTER_ICW1 MASTER_ICW2 MASTER_ICW3 MASTER_ICW4 SLAVE_ICW1 SLAVE_ICW2 SLAVE_ICW3 SLAVE_ICW4'),
     ...each(1, 'MASTER_IMR SLAVE_IMR MASTER_OCW2 MASTER_OCW3 SLAVE_OCW2 SLAVE_OCW3'),
     ...each(4, 'MASTER_STATE SLAVE_STATE'),
@@ -79,11 +82,7 @@ const deviceSchemas = {
     ...each(1, 'OUTPUT INPUT SCANCODE_SET MOUSE_ENABLED'),
   ],
   serial: upTo(4).flatMap((port) => serialPort(`COM${port}_`)),
-  CGA: [
-    ['FRAMEBUFFER', 131_072],
-    ...cgaRegisters('cga->'),
-    ...each(2, 'SCREEN_OFFSET CURSOR_OFFSET'),
-  ],
+  CGA: [['FRAMEBUFFER', 131_072], ...cgaRegisters('cga->'), ...each(2, 'SCREEN_OFFSET CURSOR_OFFSET')],
   os_debug: [
     ['dbg->debug_buf', 1024],
     ['dbg->debug_offset', 4],
@@ -174,10 +173,16 @@ function localApic(suffix: string): Field[] {
   const registers = (bytes: number, tags: string): Field[] => each(bytes, tags, '', suffix);
   return [
     ...registers(8, 'BASE_ADDR BASE_ADDR_MSR'),
-    ...registers(4, 'LAPIC_ID APIC_VER EXT_APIC_CTRL LOCAL_VEC_TBL TMR_VEC_TBL TMR_DIV_CFG LINT0_VEC_TBL LINT1_VEC_TBL'),
+    ...registers(
+      4,
+      'LAPIC_ID APIC_VER EXT_APIC_CTRL LOCAL_VEC_TBL TMR_VEC_TBL TMR_DIV_CFG LINT0_VEC_TBL LINT1_VEC_TBL',
+    ),
     ...registers(4, 'PERF_CTR_LOC_VEC_TBL THERM_LOC_VEC_TBL ERR_VEC_TBL ERR_STATUS SPURIOUS_INT'),
     ...registers(8, 'INT_CMD'),
-    ...registers(4, 'LOG_DST DST_FMT ARB_PRIO TASK_PRIO PROC_PRIO EXT_APIC_FEATURE SPEC_EOI TMR_CUR_CNT TMR_INIT_CNT'),
+    ...registers(
+      4,
+      'LOG_DST DST_FMT ARB_PRIO TASK_PRIO PROC_PRIO EXT_APIC_FEATURE SPEC_EOI TMR_CUR_CNT TMR_INIT_CNT',
+    ),
     ...registers(16, 'EXT_INTR_VEC_TBL'),
     ...registers(4, 'REM_RD_DATA IPI_STATE'),
     ...registers(32, 'INT_REQ_REG INT_SVC_REG INT_EN_REG TRIG_MODE_REG'),
@@ -203,7 +208,9 @@ export function schemaOfKind(kind: DeviceKind, apicCount = 1): Schema {
 export const bytesOf = (schema: Schema): number => schema.reduce((sum, [, bytes]) => sum + bytes, 0);
 
 /** The kind of device whose state has so many bytes: no two have the same. */
-export function kindOfBytes(byteCount: number): { readonly kind: DeviceKind; readonly schema: Schema } | undefined {
+export function kindOfBytes(
+  byteCount: number,
+): { readonly kind: DeviceKind; readonly schema: Schema } | undefined {
   const kinds = deviceKinds.filter((kind) => kind !== 'local APICs');
   const kind = kinds.find((one) => bytesOf(schemaOfKind(one)) === byteCount);
   if (kind !== undefined) return { kind, schema: schemaOfKind(kind) };

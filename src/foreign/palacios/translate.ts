@@ -7,7 +7,14 @@ import { formatError } from '../../format/bytes.ts';
 import { memoryBytesMax } from '../../limits.ts';
 import type { Integrity } from '../../store/index.ts';
 import type { ForeignContent, ForeignContext } from '../foreign-format.ts';
-import { besideContext, besideSchema, contentBeside, decodeBeside, encodeBeside, isBeside } from './beside.ts';
+import {
+  besideContext,
+  besideSchema,
+  contentBeside,
+  decodeBeside,
+  encodeBeside,
+  isBeside,
+} from './beside.ts';
 import { checkContext } from './check-context.ts';
 import { encodeDeviceTable } from './device-table.ts';
 import { encodeGuestInfo } from './guest-info.ts';
@@ -31,7 +38,8 @@ export function toPalacios(
 ): Original {
   const original = originalOf(content);
   if (original !== undefined) return original;
-  const blocks = content.memory === undefined ? undefined : blocksFor(endOf(content.memory.regions), blockBytes);
+  const blocks =
+    content.memory === undefined ? undefined : blocksFor(endOf(content.memory.regions), blockBytes);
   return { contexts: [...knownContexts(content), ...encodeBeside(content, memoryDigest)], blocks };
 }
 
@@ -45,7 +53,11 @@ export function blockBytesIn(contexts: readonly ForeignContext[] | undefined): n
 }
 
 /** Throws `CHKPT_UNSUPPORTED` when memory was written in other blocks than the original had that it came from. */
-export function checkBlocks(blocks: ImageBlocks | undefined, written: ImageBlocks | undefined, store: string): void {
+export function checkBlocks(
+  blocks: ImageBlocks | undefined,
+  written: ImageBlocks | undefined,
+  store: string,
+): void {
   if (blocks?.blockBytes === written?.blockBytes) return;
   const what = `memory had blocks of ${blocks?.blockBytes} bytes, which was told behind it: give them as blockBytes`;
   throw new CheckpointError('CHKPT_UNSUPPORTED', what, { details: { store } });
@@ -53,7 +65,8 @@ export function checkBlocks(blocks: ImageBlocks | undefined, written: ImageBlock
 
 /** What an original has a place for: no device of chkpt has the state of one of its own. */
 function knownContexts({ contexts }: ForeignContent): PalaciosContext[] {
-  const find = (name: string): ForeignContext | undefined => contexts.find((context) => context.name === name);
+  const find = (name: string): ForeignContext | undefined =>
+    contexts.find((context) => context.name === name);
   const vendor = find(headerContext)?.tags.find(({ name }) => name === 'cpu.vendor')?.data;
   const text = Buffer.from(vendor ?? []).toString() === 'GenuineIntel' ? headerTexts.VMX : headerTexts.SVM;
   return [

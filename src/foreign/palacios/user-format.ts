@@ -20,7 +20,13 @@ import { ForeignStore } from '../foreign-store.ts';
 import { besideContext, decodeBeside, schemasOf } from './beside.ts';
 import { decodeDeviceTable, deviceCountMax } from './device-table.ts';
 import { isZeroPiece, piecesOf, wirePieces } from './image-file.ts';
-import { blockBytesDefault, blocksOf, decodeImageHead, encodeImageHead, type ImageBlocks } from './image-layout.ts';
+import {
+  blockBytesDefault,
+  blocksOf,
+  decodeImageHead,
+  encodeImageHead,
+  type ImageBlocks,
+} from './image-layout.ts';
 import { digestOf, type ImageSource, PalaciosReading } from './reading.ts';
 import type { PalaciosContext, PalaciosRecord } from './record.ts';
 import {
@@ -55,7 +61,8 @@ const documentBytesMax = 64 * 1024 * 1024;
 
 function checkBlockBytes(blockBytes: number): void {
   const isWhole = Number.isSafeInteger(blockBytes) && blockBytes >= 4096 && blockBytes % 4096 === 0;
-  if (!isWhole || blockBytes > blockBytesMax) throw new RangeError('blockBytes must be whole pages, at most 256 MiB');
+  if (!isWhole || blockBytes > blockBytesMax)
+    throw new RangeError('blockBytes must be whole pages, at most 256 MiB');
 }
 
 /** A store whose checkpoint the handler keeps. It must not be used twice at a time. */
@@ -95,7 +102,12 @@ class UserWriter implements ForeignWriter {
   #memory: { readonly blocks: ImageBlocks; readonly digest: bigint } | undefined;
   #bytes = 0;
 
-  constructor(stream: UserStream, url: string, options: PalaciosUserOptions, signal: AbortSignal | undefined) {
+  constructor(
+    stream: UserStream,
+    url: string,
+    options: PalaciosUserOptions,
+    signal: AbortSignal | undefined,
+  ) {
     this.#stream = stream;
     this.#url = url;
     this.#options = options;
@@ -142,7 +154,10 @@ class UserWriter implements ForeignWriter {
   /** What the handler has it keeps: the protocol has no word for taking back. */
   async abort(): Promise<void> {}
 
-  async #write(name: string, body: (write: (record: PalaciosRecord) => Promise<void>) => Promise<void>): Promise<void> {
+  async #write(
+    name: string,
+    body: (write: (record: PalaciosRecord) => Promise<void>) => Promise<void>,
+  ): Promise<void> {
     const handle = await this.#stream.open(name);
     if (handle === undefined) {
       throw new CheckpointError('CHKPT_STORE_FAILED', 'the handler does not open a context', {
@@ -187,7 +202,9 @@ class UserReader {
     const unknown = inTable.find((id) => !schemas.has(id));
     if (unknown !== undefined) {
       const what = 'the handler tells no lengths: say what this device holds (devices)';
-      throw new CheckpointError('CHKPT_UNSUPPORTED', what, { details: { store: this.#url, context: unknown } });
+      throw new CheckpointError('CHKPT_UNSUPPORTED', what, {
+        details: { store: this.#url, context: unknown },
+      });
     }
     for (const [name, schema] of schemas) {
       const context = await this.#read(name, schema);
@@ -195,7 +212,9 @@ class UserReader {
     }
     const header = await this.#read(headerContext, headerSchema);
     if (header === undefined) {
-      throw new CheckpointError('CHKPT_NOT_FOUND', 'the handler has no checkpoint', { details: { store: this.#url } });
+      throw new CheckpointError('CHKPT_NOT_FOUND', 'the handler has no checkpoint', {
+        details: { store: this.#url },
+      });
     }
     contexts.push(header, ...(await this.#readCores()));
     const content = fromPalacios({ contexts, blocks }, new Uint8Array());
@@ -268,7 +287,10 @@ class UserReader {
       const info = await this.#read(`guest_info${index}`, guestInfoSchema);
       if (info === undefined) return contexts;
       contexts.push(info);
-      for (const [name, schema] of [['vmcb_data', vmcbSchema], ['vmcs_data', vmcsSchema]] as const) {
+      for (const [name, schema] of [
+        ['vmcb_data', vmcbSchema],
+        ['vmcs_data', vmcsSchema],
+      ] as const) {
         const context = await this.#read(`${name}${index}`, schema);
         if (context !== undefined) contexts.push(context);
       }
@@ -296,7 +318,8 @@ class UserImage implements ImageSource {
     const handle = await this.#stream.open(memoryImageContext);
     if (handle === undefined) throw missing;
     try {
-      for (const [tag, bytes] of memoryImageSchema) await this.#stream.read(handle, tag, bytes, memoryImageContext);
+      for (const [tag, bytes] of memoryImageSchema)
+        await this.#stream.read(handle, tag, bytes, memoryImageContext);
       let pages = 0;
       for (let index = 0; index < blocks.blockCount; index += 1) {
         throwIfAborted(signal, store);

@@ -26,7 +26,13 @@ export interface UserMessage {
   readonly buffer: Uint8Array;
 }
 
-export function encodeUserMessage({ type, transferred, handle, dataOffset, buffer }: UserMessage): Uint8Array {
+export function encodeUserMessage({
+  type,
+  transferred,
+  handle,
+  dataOffset,
+  buffer,
+}: UserMessage): Uint8Array {
   const bytes = new Uint8Array(messageHeadBytes + buffer.length);
   const view = new DataView(bytes.buffer);
   view.setBigUint64(0, BigInt(bytes.length), true);
@@ -43,7 +49,11 @@ export function encodeUserMessage({ type, transferred, handle, dataOffset, buffe
  * Reads a message that is there as a whole; the buffer is a view. `role`: of a request the length may exceed the message. Throws
  * `CHKPT_FORMAT` for lengths that do not fit the bytes, an unknown type, a tag beyond the buffer; `CHKPT_LIMIT` above the limits of values.
  */
-export function decodeUserMessage(bytes: Uint8Array, role: 'request' | 'response', place: Place): UserMessage {
+export function decodeUserMessage(
+  bytes: Uint8Array,
+  role: 'request' | 'response',
+  place: Place,
+): UserMessage {
   if (bytes.length < messageHeadBytes) throw formatError('a message is shorter than its head', place);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const bufferBytes = view.getBigUint64(32, true);
@@ -55,7 +65,8 @@ export function decodeUserMessage(bytes: Uint8Array, role: 'request' | 'response
   const length = view.getBigUint64(0, true);
   const isWhole = bytes.length === messageHeadBytes + Number(bufferBytes);
   const fits = role === 'response' ? length === BigInt(bytes.length) : length >= BigInt(bytes.length);
-  if (!isWhole || !fits) throw formatError('the lengths of a message do not fit it', place, { actual: length });
+  if (!isWhole || !fits)
+    throw formatError('the lengths of a message do not fit it', place, { actual: length });
   const type = view.getInt32(8, true);
   if (!isMessageType(type)) throw formatError('a message of an unknown type', place, { actual: type });
   const transferred = view.getBigInt64(16, true);

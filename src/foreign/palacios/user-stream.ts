@@ -33,22 +33,44 @@ export class UserStream {
   async write(handle: bigint, { tag, data }: PalaciosRecord, context: string): Promise<void> {
     const name = encodeName(tag, { context, tag });
     const buffer = Buffer.concat([name, data]);
-    const request = { type: messageTypes.write, transferred: data.length, handle, dataOffset: name.length, buffer };
+    const request = {
+      type: messageTypes.write,
+      transferred: data.length,
+      handle,
+      dataOffset: name.length,
+      buffer,
+    };
     const { transferred } = await this.#ask(request, context);
-    if (transferred !== data.length) throw this.#failed('the handler has not written a value', { context, tag });
+    if (transferred !== data.length)
+      throw this.#failed('the handler has not written a value', { context, tag });
   }
 
   /** The value; undefined when the handler has none. It has exactly the length that was asked for. */
-  async read(handle: bigint, tag: string, byteCount: number, context: string): Promise<Uint8Array | undefined> {
+  async read(
+    handle: bigint,
+    tag: string,
+    byteCount: number,
+    context: string,
+  ): Promise<Uint8Array | undefined> {
     const buffer = encodeName(tag, { context, tag });
-    const request = { type: messageTypes.read, transferred: byteCount, handle, dataOffset: buffer.length, buffer };
+    const request = {
+      type: messageTypes.read,
+      transferred: byteCount,
+      handle,
+      dataOffset: buffer.length,
+      buffer,
+    };
     const response = await this.#ask(request, context);
     if (response.transferred === -1) return undefined;
     if (response.transferred === byteCount && response.buffer.length === byteCount) return response.buffer;
-    throw formatError('the handler gives a value of another length', { context, tag }, {
-      expected: byteCount,
-      actual: response.buffer.length,
-    });
+    throw formatError(
+      'the handler gives a value of another length',
+      { context, tag },
+      {
+        expected: byteCount,
+        actual: response.buffer.length,
+      },
+    );
   }
 
   async #ask(request: UserMessage, context: string): Promise<UserMessage> {

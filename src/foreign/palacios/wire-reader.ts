@@ -4,7 +4,13 @@ import { formatError, type Place } from '../../format/bytes.ts';
 import { contextCountMax, tagCountMax, valueBytesMax } from '../../limits.ts';
 import { GrowingBytes } from '../../util/growing-bytes.ts';
 import { keyFrame, type WireItem, wireItem } from './key-frame.ts';
-import { type PalaciosContext, type PalaciosRecord, parseFrom, type Parser, type RecordHead } from './record.ts';
+import {
+  type PalaciosContext,
+  type PalaciosRecord,
+  type Parser,
+  parseFrom,
+  type RecordHead,
+} from './record.ts';
 
 /** Where bytes come from: a `Connection`. */
 export interface WireSource {
@@ -89,11 +95,16 @@ export class WireReader {
     const item = await this.next(context, Number.MAX_SAFE_INTEGER);
     const isIt = 'record' in item && item.record.tag === tag && item.record.dataBytes === dataBytes;
     if (isIt) return;
-    const found = 'record' in item ? `${item.record.tag}, ${item.record.dataBytes} bytes` : 'the end of the context';
-    throw formatError('another record than expected', { ...this.place, context, tag }, {
-      expected: `${tag}, ${dataBytes} bytes`,
-      actual: found,
-    });
+    const found =
+      'record' in item ? `${item.record.tag}, ${item.record.dataBytes} bytes` : 'the end of the context';
+    throw formatError(
+      'another record than expected',
+      { ...this.place, context, tag },
+      {
+        expected: `${tag}, ${dataBytes} bytes`,
+        actual: found,
+      },
+    );
   }
 
   /** Reads the end of a context. Throws `CHKPT_FORMAT` when a record comes. */
@@ -104,7 +115,10 @@ export class WireReader {
   }
 
   /** All records of a context that is open, and its end. `onClose` is told the name in it. */
-  async records(name: string, onClose: (close: Uint8Array) => void = () => undefined): Promise<PalaciosContext> {
+  async records(
+    name: string,
+    onClose: (close: Uint8Array) => void = () => undefined,
+  ): Promise<PalaciosContext> {
     const records: PalaciosRecord[] = [];
     for (;;) {
       const item = await this.next(name);
@@ -138,6 +152,8 @@ export class WireReader {
   }
 
   #tooMany(what: string, max: number): CheckpointError {
-    return new CheckpointError('CHKPT_LIMIT', `too many ${what}`, { details: { ...this.place, expected: max } });
+    return new CheckpointError('CHKPT_LIMIT', `too many ${what}`, {
+      details: { ...this.place, expected: max },
+    });
   }
 }

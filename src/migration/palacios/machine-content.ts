@@ -31,7 +31,12 @@ class ContentFormat implements ForeignFormat {
   async openReading(): ReturnType<ForeignFormat['openReading']> {
     const { content } = this;
     if (content === undefined) throw new CheckpointError('CHKPT_NOT_FOUND', 'nothing was saved');
-    return { ...content, integrity: 'detect', readMemory: async () => undefined, close: async () => undefined };
+    return {
+      ...content,
+      integrity: 'detect',
+      readMemory: async () => undefined,
+      close: async () => undefined,
+    };
   }
 }
 

@@ -18,9 +18,13 @@ export function checkOneRange(memory: GuestMemory): void {
   let end = 0n;
   for (const { base, bytes } of memory.regions) {
     if (base !== end) {
-      throw new CheckpointError('CHKPT_UNSUPPORTED', 'memory is not one range from address 0, as that of an original', {
-        details: { expected: end, actual: base },
-      });
+      throw new CheckpointError(
+        'CHKPT_UNSUPPORTED',
+        'memory is not one range from address 0, as that of an original',
+        {
+          details: { expected: end, actual: base },
+        },
+      );
     }
     end += bytes;
   }
@@ -56,7 +60,8 @@ export async function readBitmap(reader: WireReader, memory: GuestMemory): Promi
   const words = new Uint8Array(8 * Math.ceil(pageCount / 64));
   await reader.fill(words.subarray(0, byteCount));
   const padding = pageCount % 8 === 0 ? 0 : (words[byteCount - 1] as number) >> (pageCount % 8);
-  if (padding !== 0) throw formatError('the set of pages has more than memory', { ...reader.place, context: bitmapContext });
+  if (padding !== 0)
+    throw formatError('the set of pages has more than memory', { ...reader.place, context: bitmapContext });
   await reader.close(bitmapContext);
   const pages = new PageSet(pageCount);
   pages.mergeBits(words);
@@ -85,4 +90,3 @@ export async function readPages(
     }
   }
 }
-

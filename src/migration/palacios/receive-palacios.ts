@@ -72,11 +72,12 @@ export async function receivePalacios(
     try {
       const reception = new Reception(vm, memory, new WireReader(link, url), options);
       const received = await reception.run();
+      link.destroy();
       return { ...received, url, bytes: link.bytesRead };
     } catch (error) {
+      // A sender that waits for an end in good order hears of it.
+      link.reset();
       throw abortedOr(error, options.signal);
-    } finally {
-      link.destroy();
     }
   });
 }
@@ -127,7 +128,9 @@ class Reception {
       if (pages.count() === 0) return;
       this.#rounds += 1;
       if (this.#rounds > roundCountMax) {
-        throw new CheckpointError('CHKPT_LIMIT', 'more rounds than an original sends', { details: this.#reader.place });
+        throw new CheckpointError('CHKPT_LIMIT', 'more rounds than an original sends', {
+          details: this.#reader.place,
+        });
       }
       await this.#touch();
       await readPages(this.#reader, this.#memory, pages, (count) => {
@@ -150,7 +153,10 @@ class Reception {
     const content = fromPalacios({ contexts, blocks: undefined }, new Uint8Array());
     const isOwn = contexts.some(({ name }) => name === besideContext);
     if (!isOwn && apply === undefined) {
-      throw new CheckpointError('CHKPT_UNSUPPORTED', 'an original has sent its state, and nobody says what to do with it (apply)');
+      throw new CheckpointError(
+        'CHKPT_UNSUPPORTED',
+        'an original has sent its state, and nobody says what to do with it (apply)',
+      );
     }
     const set = isOwn ? await readContent(this.#vm, content, { skip, ignore, signal }) : [];
     await this.#touch();

@@ -2,9 +2,10 @@
  * Sends a running machine to an original, or to a `receivePalacios`: pages in rounds while it runs, with the original's rules for the
  * last one, then its state. The protocol has no answer, so that this end never learns whether the guest runs there.
  */
-import type { SkipPart, VirtualMachine } from '../../checkpoint/virtual-machine.ts';
-import { inTurn } from '../../checkpoint/turns.ts';
+
 import { abortedOr } from '../../checkpoint/save-vm.ts';
+import { inTurn } from '../../checkpoint/turns.ts';
+import type { SkipPart, VirtualMachine } from '../../checkpoint/virtual-machine.ts';
 import { CheckpointError } from '../../errors/index.ts';
 import { isBeside } from '../../foreign/palacios/beside.ts';
 import { encodeWireContext, finishLink } from '../../foreign/palacios/net-format.ts';
@@ -80,14 +81,19 @@ export async function sendPalacios(
   return await inTurn(vm, options.signal, async () => {
     const { memory } = vm;
     if (vm.failure !== undefined) {
-      throw new CheckpointError('CHKPT_VM_FAILED', 'the machine holds a mixture of two states', { cause: vm.failure });
+      throw new CheckpointError('CHKPT_VM_FAILED', 'the machine holds a mixture of two states', {
+        cause: vm.failure,
+      });
     }
     if (memory === undefined) throw new TypeError('a machine without memory is not migrated');
     checkOneRange(memory);
     const tracking = vm.running ? openTracking(vm, memory, undefined) : undefined;
     try {
       if (tracking !== undefined && tracking.tracker === undefined) {
-        throw new CheckpointError('CHKPT_UNSUPPORTED', `the guest runs, and nobody can tell what it writes: ${tracking.report.reason}`);
+        throw new CheckpointError(
+          'CHKPT_UNSUPPORTED',
+          `the guest runs, and nobody can tell what it writes: ${tracking.report.reason}`,
+        );
       }
       const link = await openLink(address, options, { url, signal: options.signal });
       const sending = new Sending(vm, memory, link, { ...options, url, tracker: tracking?.tracker });
@@ -201,6 +207,9 @@ class Sending {
   #unknown(cause: unknown): CheckpointError {
     if (cause instanceof CheckpointError && cause.code === 'CHKPT_UNACKNOWLEDGED') return cause;
     const what = 'everything was sent, and nobody knows whether the receiver has it; the guest stays paused';
-    return new CheckpointError('CHKPT_UNACKNOWLEDGED', what, { details: { store: this.#options.url }, cause });
+    return new CheckpointError('CHKPT_UNACKNOWLEDGED', what, {
+      details: { store: this.#options.url },
+      cause,
+    });
   }
 }

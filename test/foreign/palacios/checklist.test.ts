@@ -4,10 +4,10 @@ import { mkdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { SyntheticVm } from '../../../src/adapters/synthetic/index.ts';
-import { encodeWireContext } from '../../../src/foreign/palacios/net-format.ts';
+import { ForeignStore } from '../../../src/foreign/foreign-store.ts';
 import { PalaciosFolderFormat } from '../../../src/foreign/palacios/folder-format.ts';
 import { fileForm, textForm } from '../../../src/foreign/palacios/form.ts';
-import { ForeignStore } from '../../../src/foreign/foreign-store.ts';
+import { encodeWireContext } from '../../../src/foreign/palacios/net-format.ts';
 import {
   encodeSkip,
   GuestMemory,
@@ -21,9 +21,9 @@ import {
   palaciosUserStore,
   receiveCheckpoint,
   receivePalacios,
+  type Store,
   saveVm,
   sendPalacios,
-  type Store,
   trackMemory,
   verifyCheckpoint,
 } from '../../../src/index.ts';
@@ -62,9 +62,13 @@ async function original(groups: readonly Group[]): Promise<{ path: string; store
   return { path, store: openStore(`palacios+file:${path}`) };
 }
 
-const fileStore = (path: string): Store => openPalaciosStore(`palacios+file:${path}`, { blockBytes: 1 << 16 });
+const fileStore = (path: string): Store =>
+  openPalaciosStore(`palacios+file:${path}`, { blockBytes: 1 << 16 });
 
-async function saveContexts(store: Store, contexts: Readonly<Record<string, Record<string, number>>>): Promise<void> {
+async function saveContexts(
+  store: Store,
+  contexts: Readonly<Record<string, Record<string, number>>>,
+): Promise<void> {
   const checkpoint = await openCheckpoint(store, { mode: 'save' });
   for (const [name, values] of Object.entries(contexts)) {
     const context = await checkpoint.openContext(name);
@@ -83,7 +87,13 @@ describe('correctness', () => {
   });
 
   test('a device has the same names when it is saved and loaded, whatever its id', async () => {
-    const groups = sampleOriginal({ devices: [['my pci', []]], extended: [['bus 7', []], ['bus 7-0', []]] });
+    const groups = sampleOriginal({
+      devices: [['my pci', []]],
+      extended: [
+        ['bus 7', []],
+        ['bus 7-0', []],
+      ],
+    });
     const { path, store } = await original(groups);
     const to = folder.next();
     await receiveCheckpoint(store, openPalaciosStore(`palacios+file:${to}`));
@@ -110,7 +120,10 @@ describe('correctness', () => {
   });
 
   test('data longer than its tag does not end up in room for the tag', async () => {
-    const { store } = await original([...sampleOriginal({ skip: ['memory'] }), ['x', [['a', Buffer.alloc(100_000, 7)]]]]);
+    const { store } = await original([
+      ...sampleOriginal({ skip: ['memory'] }),
+      ['x', [['a', Buffer.alloc(100_000, 7)]]],
+    ]);
     const inspection = await inspectCheckpoint(store);
     expect((await inspection.readTag('x', 'a')).value).toEqual(new Uint8Array(100_000).fill(7));
     await inspection.close();
@@ -144,7 +157,9 @@ describe('correctness', () => {
 
   test('a guest that runs is not sent without a tracker that is known to work', async () => {
     const vm = await machine();
-    Object.defineProperty(vm, 'dirtyTracker', { value: { kind: 'digest', reason: 'none', harvest: async () => new PageSet(64) } });
+    Object.defineProperty(vm, 'dirtyTracker', {
+      value: { kind: 'digest', reason: 'none', harvest: async () => new PageSet(64) },
+    });
     await vm.resume();
     expect(await codeOf(sendPalacios(vm, 'palacios+net:c:127.0.0.1:9'))).toBe('CHKPT_UNSUPPORTED');
     await vm.pause();
@@ -167,7 +182,11 @@ describe('correctness', () => {
     expect(await codeOf(receivePalacios(vm, 'palacios+net:a:127.0.0.1:0'))).toBe('CHKPT_VM_RUNNING');
     const { url, result } = await originalListens(drain);
     const stopped: boolean[] = [];
-    await sendPalacios(vm, url, { contexts: () => (stopped.push(!vm.running), []) });
+    const contexts = (): [] => {
+      stopped.push(!vm.running);
+      return [];
+    };
+    await sendPalacios(vm, url, { contexts });
     await result;
     expect(stopped).toEqual([true]);
   });
@@ -179,7 +198,9 @@ describe('correctness', () => {
     await context.close();
     expect(await codeOf(checkpoint.commit())).toBe('CHKPT_NAME');
     await checkpoint.abort();
-    expect(readdirSync(folder.path).filter((name) => name.includes(path.split('/').at(-1) ?? '?'))).toEqual([]);
+    expect(readdirSync(folder.path).filter((name) => name.includes(path.split('/').at(-1) ?? '?'))).toEqual(
+      [],
+    );
   });
 
   test('a partial send does not count as complete: a slow receiver gets every byte', async () => {
@@ -211,7 +232,12 @@ describe('correctness', () => {
     const done = codeOf(receivePalacios(vm, 'palacios+net:a:127.0.0.1:0', { onListening: told }));
     await originalConnects(await url, async (socket) => {
       socket.on('error', () => undefined);
-      socket.write(Buffer.concat([wireOf(['memory_bitmap_bits', [['memory_bitmap_bits', Buffer.alloc(8, 255)]]]), key('memory_page')]));
+      socket.write(
+        Buffer.concat([
+          wireOf(['memory_bitmap_bits', [['memory_bitmap_bits', Buffer.alloc(8, 255)]]]),
+          key('memory_page'),
+        ]),
+      );
     });
     expect(await done).toBe('CHKPT_TRUNCATED');
     expect(await codeOf(vm.resume())).toBe('CHKPT_VM_FAILED');
@@ -235,7 +261,9 @@ describe('correctness', () => {
   test('what was left out is told', async () => {
     const { store } = await original(sampleOriginal({ skip: ['memory', 'archdep'] }));
     const inspection = await inspectCheckpoint(store);
-    expect((await inspection.readTag('header', 'options.skip')).value).toBe(encodeSkip(['memory', 'archdep']));
+    expect((await inspection.readTag('header', 'options.skip')).value).toBe(
+      encodeSkip(['memory', 'archdep']),
+    );
     await inspection.close();
   });
 
@@ -243,16 +271,24 @@ describe('correctness', () => {
     const path = folder.next();
     await saveContexts(fileStore(path), { Pic: { irr: 1 }, pic: { irr: 2 } });
     const inspection = await inspectCheckpoint(fileStore(path));
-    expect([(await inspection.readTag('Pic', 'irr')).value, (await inspection.readTag('pic', 'irr')).value]).toEqual([1, 2]);
+    expect([
+      (await inspection.readTag('Pic', 'irr')).value,
+      (await inspection.readTag('pic', 'irr')).value,
+    ]).toEqual([1, 2]);
     await inspection.close();
   });
 
   test('a save succeeds only when every file was flushed and closed', async () => {
     for (const name of ['fsync', 'close', 'fsync-directory']) {
-      const fileSystem = new FaultFileSystem((operation) => (operation.name === name ? { errno: 'EIO' } : undefined));
+      const fileSystem = new FaultFileSystem((operation) =>
+        operation.name === name ? { errno: 'EIO' } : undefined,
+      );
       const environment = { fileSystem, processes: hostProcesses };
       const path = folder.next();
-      const store = new ForeignStore('test:', new PalaciosFolderFormat(fileForm, path, 'test:', { environment }));
+      const store = new ForeignStore(
+        'test:',
+        new PalaciosFolderFormat(fileForm, path, 'test:', { environment }),
+      );
       expect(await codeOf(saveContexts(store, { pic: { irr: 1 } }))).toMatch(/^CHKPT_(DURABILITY|IO)$/);
       expect(existsSync(path)).toBe(false);
     }
@@ -264,7 +300,9 @@ describe('integrity and versions', () => {
     for (const name of ['memory_img', 'chkpt.timer']) {
       const path = folder.next();
       await saveVm(await machine({ guestLike: true }), fileStore(path));
-      const file = existsSync(join(path, name)) ? name : (readdirSync(path).find((one) => one.startsWith('chkpt.')) ?? name);
+      const file = existsSync(join(path, name))
+        ? name
+        : (readdirSync(path).find((one) => one.startsWith('chkpt.')) ?? name);
       const bytes = await readFile(join(path, file));
       bytes.writeUInt8(bytes.readUInt8(bytes.length - 1) ^ 1, bytes.length - 1);
       await writeFile(join(path, file), bytes);
@@ -274,7 +312,9 @@ describe('integrity and versions', () => {
 
   test('the header says who wrote it, and is compared', async () => {
     const text = 'v3vee palacios checkpoint version: x.x, ARM x.x';
-    const groups = sampleOriginal().map((group): Group => (group[0] === 'header' ? ['header', [['header', Buffer.from(text)]]] : group));
+    const groups = sampleOriginal().map(
+      (group): Group => (group[0] === 'header' ? ['header', [['header', Buffer.from(text)]]] : group),
+    );
     expect(await codeOf(verifyCheckpoint((await original(groups)).store))).toBe('CHKPT_FORMAT');
   });
 
@@ -330,7 +370,11 @@ describe('integrity and versions', () => {
 
   test('the same memory in other blocks is the same memory', async () => {
     const digests: bigint[] = [];
-    for (const [blockBytes, blocks] of [[8192, 6], [16_384, 3], [49_152, 1]] as const) {
+    for (const [blockBytes, blocks] of [
+      [8192, 6],
+      [16_384, 3],
+      [49_152, 1],
+    ] as const) {
       const { store } = await original(sampleOriginal({ blockBytes, blocks }));
       const memory = GuestMemory.allocate([{ base: 0, bytes: 49_152 }]);
       const checkpoint = await openCheckpoint(store, { mode: 'load' });
@@ -352,7 +396,9 @@ describe('integrity and versions', () => {
 describe('hostile input', () => {
   test('the number of local APICs indexes nothing', async () => {
     const apics: Group = ['apic', [['NUM_APICS', u32(0xffffffff)]]];
-    expect(await codeOf(verifyCheckpoint((await original([...sampleOriginal(), apics])).store))).toBe('no error');
+    expect(await codeOf(verifyCheckpoint((await original([...sampleOriginal(), apics])).store))).toBe(
+      'no error',
+    );
   });
 
   test('the number of devices, the end of their names, and 2^32 times 32 are checked', async () => {
@@ -363,7 +409,10 @@ describe('hostile input', () => {
       [1, 32, 'CHKPT_FORMAT'],
     ] as const) {
       const { path, store } = await original(sampleOriginal());
-      await writeFile(join(path, 'devices'), Buffer.concat([record(['num_devs', u32(count)]), record(['names', Buffer.alloc(names, 0x61)])]));
+      await writeFile(
+        join(path, 'devices'),
+        Buffer.concat([record(['num_devs', u32(count)]), record(['names', Buffer.alloc(names, 0x61)])]),
+      );
       expect(await codeOf(verifyCheckpoint(store))).toBe(code);
     }
   });
@@ -379,7 +428,9 @@ describe('hostile input', () => {
   });
 
   test('a URL with more colons than it may have is refused', () => {
-    expect(() => openStore('palacios+net:a:127.0.0.1:1:2:3:4')).toThrow(expect.objectContaining({ code: 'CHKPT_STORE_URL' }));
+    expect(() => openStore('palacios+net:a:127.0.0.1:1:2:3:4')).toThrow(
+      expect.objectContaining({ code: 'CHKPT_STORE_URL' }),
+    );
   });
 
   test('a name that is a path stays inside the folder', async () => {
@@ -408,8 +459,15 @@ describe('liveness', () => {
   test('silence ends it, and the caller can', async () => {
     const stop = new AbortController();
     const silent = async (): Promise<string> =>
-      (await originalListens(async (socket) => void (await new Promise((resolve) => socket.on('close', resolve).on('error', resolve))))).url;
-    expect(await codeOf(verifyCheckpoint(openPalaciosStore(await silent(), { idleMs: 20 })))).toBe('CHKPT_TIMEOUT');
+      (
+        await originalListens(
+          async (socket) =>
+            void (await new Promise((resolve) => socket.on('close', resolve).on('error', resolve))),
+        )
+      ).url;
+    expect(await codeOf(verifyCheckpoint(openPalaciosStore(await silent(), { idleMs: 20 })))).toBe(
+      'CHKPT_TIMEOUT',
+    );
     const waiting = codeOf(verifyCheckpoint(openStore(await silent()), { signal: stop.signal }));
     setTimeout(() => stop.abort(), 20);
     expect(await waiting).toBe('CHKPT_ABORTED');
@@ -420,7 +478,9 @@ describe('liveness', () => {
     await writeOriginal(path, 'textfile', sampleOriginal({ blockBytes: 1 << 20, blocks: 2 }));
     const fileSystem = new FaultFileSystem();
     const environment = { fileSystem, processes: hostProcesses };
-    await verifyCheckpoint(new ForeignStore('test:', new PalaciosFolderFormat(textForm, path, 'test:', { environment })));
+    await verifyCheckpoint(
+      new ForeignStore('test:', new PalaciosFolderFormat(textForm, path, 'test:', { environment })),
+    );
     expect(fileSystem.trace.filter(({ name }) => name === 'read').length).toBeLessThan(150);
   });
 
@@ -461,7 +521,11 @@ describe('usability', () => {
     const { path } = await original(sampleOriginal());
     await truncate(join(path, 'memory_img'), 20_000);
     const to = `${folder.next()}.chkpt`;
-    for (const words of [['verify', `palacios+file:${path}`], ['info', `palacios+file:${path}`], ['load', `palacios+file:${path}`, '--memory', to]]) {
+    for (const words of [
+      ['verify', `palacios+file:${path}`],
+      ['info', `palacios+file:${path}`],
+      ['load', `palacios+file:${path}`, '--memory', to],
+    ]) {
       const { code, stderr } = await runHere(words, folder.path);
       expect([code, stderr]).toEqual([3, expect.stringContaining('CHKPT_TRUNCATED')]);
     }
@@ -476,7 +540,8 @@ describe('usability', () => {
       return stdout;
     };
     const info = await run('info', `palacios+file:${path}`);
-    for (const text of ['v3vee palacios', 'AuthenticAMD', '8259 PIC', 'guest_info1', '48.0 KiB']) expect(info).toContain(text);
+    for (const text of ['v3vee palacios', 'AuthenticAMD', '8259 PIC', 'guest_info1', '48.0 KiB'])
+      expect(info).toContain(text);
     expect(await run('ls', `palacios+file:${path}`)).toContain('guest_info0');
     expect(await run('verify', `palacios+file:${path}`)).toContain('none');
     const memory = folder.next();

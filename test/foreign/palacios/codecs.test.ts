@@ -1,7 +1,7 @@
 /** Records, key frames, text, device tables and schemas: exact bytes, and typed errors for what is not exact. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { encodeDeviceTable, decodeDeviceTable } from '../../../src/foreign/palacios/device-table.ts';
+import { decodeDeviceTable, encodeDeviceTable } from '../../../src/foreign/palacios/device-table.ts';
 import { decodeFiles, fileForm, plainForm, textForm } from '../../../src/foreign/palacios/form.ts';
 import { encodeGuestInfo } from '../../../src/foreign/palacios/guest-info.ts';
 import { decodeImageHead, digitsBelow, encodeImageHead } from '../../../src/foreign/palacios/image-layout.ts';
@@ -18,7 +18,18 @@ import * as schema from '../../../src/foreign/palacios/schema.ts';
 import { decodeTextContext, encodeTextContext } from '../../../src/foreign/palacios/text.ts';
 import { name as anyName } from '../../support/arbitraries.ts';
 import * as dumps from './support/dumps.ts';
-import { fileOf, guestInfo, key, pattern, plainOf, record, recordsIn, textOf, u32, u64 } from './support/original.ts';
+import {
+  fileOf,
+  guestInfo,
+  key,
+  pattern,
+  plainOf,
+  record,
+  recordsIn,
+  textOf,
+  u32,
+  u64,
+} from './support/original.ts';
 
 const joined = (pieces: readonly Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(pieces));
 const context = (name: string, ...records: [tag: string, data: Uint8Array][]): PalaciosContext => ({
@@ -80,36 +91,70 @@ describe('the bytes of an original', () => {
   });
 
   test('agree with an implementation of their own for any records', () => {
-    const blob = fc.tuple(fc.string({ minLength: 1, maxLength: 40, unit: fc.constantFrom(...'abcXYZ019_->.') }), fc.uint8Array());
+    const blob = fc.tuple(
+      fc.string({ minLength: 1, maxLength: 40, unit: fc.constantFrom(...'abcXYZ019_->.') }),
+      fc.uint8Array(),
+    );
     fc.assert(
       fc.property(fc.array(blob), (blobs) => {
         const legal = blobs.filter(([tag]) => tag !== '.' && tag !== '..');
         const written = joined(encodeRecords(context('c', ...legal)));
         expect(written).toEqual(new Uint8Array(fileOf(legal)));
         expect(recordsIn(written)).toEqual(legal);
-        expect(joined(encodeTextContext(context('c', ...legal)))).toEqual(new Uint8Array(textOf(['c', legal])));
+        expect(joined(encodeTextContext(context('c', ...legal)))).toEqual(
+          new Uint8Array(textOf(['c', legal])),
+        );
       }),
     );
   });
 
   test('have the sizes of the description', () => {
     const bytes = schema.bytesOf;
-    const records = (fields: schema.Schema): number => fields.reduce((sum, [tag, data]) => sum + 20 + tag.length + data, 0);
-    expect([schema.guestInfoSchema.length, records(schema.guestInfoSchema), bytes(schema.guestInfoSchema)]).toEqual([54, 2311, 996]);
+    const records = (fields: schema.Schema): number =>
+      fields.reduce((sum, [tag, data]) => sum + 20 + tag.length + data, 0);
+    expect([
+      schema.guestInfoSchema.length,
+      records(schema.guestInfoSchema),
+      bytes(schema.guestInfoSchema),
+    ]).toEqual([54, 2311, 996]);
     expect([records(schema.vmcbSchema), bytes(schema.vmcbSchema)]).toEqual([4443, 4164]);
     expect([records(schema.vmcsSchema), bytes(schema.vmcsSchema)]).toEqual([4125, 4096]);
     expect(records(schema.headerSchema)).toBe(73);
     expect(records(schema.memoryImageSchema)).toBe(74);
     const at = (tag: string): number =>
-      bytes(schema.guestInfoSchema.slice(0, schema.guestInfoSchema.findIndex(([name]) => name === tag)));
-    expect(['run_state', 'RIP', 'RDI', 'CR0', 'DR0', 'CS', 'STAR', 'GUEST_CR3', 'FP_STATE_TYPE', 'FP_STATE_BLOB'].map(at)).toEqual([
-      0, 16, 24, 152, 216, 264, 424, 456, 480, 484,
-    ]);
+      bytes(
+        schema.guestInfoSchema.slice(
+          0,
+          schema.guestInfoSchema.findIndex(([name]) => name === tag),
+        ),
+      );
+    expect(
+      [
+        'run_state',
+        'RIP',
+        'RDI',
+        'CR0',
+        'DR0',
+        'CS',
+        'STAR',
+        'GUEST_CR3',
+        'FP_STATE_TYPE',
+        'FP_STATE_BLOB',
+      ].map(at),
+    ).toEqual([0, 16, 24, 152, 216, 264, 424, 456, 480, 484]);
     expect(guestInfo(0).map(([tag, data]) => [tag, data.length])).toEqual(schema.guestInfoSchema);
   });
 
   test('of a segment are those of the description: 64-bit code', () => {
-    const values: Record<string, bigint> = { limit: 0xffffffffn, selector: 0x10n, type: 0xbn, s: 1n, present: 1n, l: 1n, g: 1n };
+    const values: Record<string, bigint> = {
+      limit: 0xffffffffn,
+      selector: 0x10n,
+      type: 0xbn,
+      s: 1n,
+      present: 1n,
+      l: 1n,
+      g: 1n,
+    };
     const info = encodeGuestInfo(0, (tag) => {
       if (tag === 'debug.db') return new Uint8Array(32);
       if (tag === 'xsave.region') return new Uint8Array(4096);
@@ -127,7 +172,9 @@ describe('devices', () => {
       expect(schema.kindOfBytes(schema.bytesOf(schema.schemaOfKind(kind)))?.kind).toBe(kind);
     }
     for (const apics of [1, 2, 255]) {
-      expect(schema.kindOfBytes(schema.bytesOf(schema.localApicSchema(apics)))?.schema).toHaveLength(1 + 33 * apics);
+      expect(schema.kindOfBytes(schema.bytesOf(schema.localApicSchema(apics)))?.schema).toHaveLength(
+        1 + 33 * apics,
+      );
     }
     expect(schema.kindOfBytes(7)).toBe(undefined);
   });
@@ -142,7 +189,10 @@ describe('devices', () => {
     ['a name twice', [u32(2), Buffer.from('a'.padEnd(32, '\0').repeat(2))], 'CHKPT_FORMAT'],
     ['no names', [u32(0)], 'CHKPT_FORMAT'],
   ])('in a damaged table are a typed error: %s', (_what, data, code) => {
-    const records = data.map((one, index) => ({ tag: ['num_devs', 'names'][index] ?? '', data: new Uint8Array(one) }));
+    const records = data.map((one, index) => ({
+      tag: ['num_devs', 'names'][index] ?? '',
+      data: new Uint8Array(one),
+    }));
     expect(codeOf(() => decodeDeviceTable(records))).toBe(code);
   });
 
@@ -179,13 +229,25 @@ describe('a damaged record', () => {
   });
 
   test('anywhere never gives anything else than records or a typed error', () => {
-    const bytes = new Uint8Array(fileOf([['num_devs', u32(0)], ['names', new Uint8Array(64)]]));
+    const bytes = new Uint8Array(
+      fileOf([
+        ['num_devs', u32(0)],
+        ['names', new Uint8Array(64)],
+      ]),
+    );
     fc.assert(
-      fc.property(fc.nat(bytes.length - 1), fc.integer({ min: 0, max: 255 }), fc.nat(bytes.length), (at, value, cut) => {
-        const copy = bytes.slice(0, cut);
-        if (at < cut) copy[at] = value;
-        expect(codeOf(() => decodeRecords(copy, {}))).toMatch(/^(no error|CHKPT_(FORMAT|LIMIT|TRUNCATED))$/);
-      }),
+      fc.property(
+        fc.nat(bytes.length - 1),
+        fc.integer({ min: 0, max: 255 }),
+        fc.nat(bytes.length),
+        (at, value, cut) => {
+          const copy = bytes.slice(0, cut);
+          if (at < cut) copy[at] = value;
+          expect(codeOf(() => decodeRecords(copy, {}))).toMatch(
+            /^(no error|CHKPT_(FORMAT|LIMIT|TRUNCATED))$/,
+          );
+        },
+      ),
       { numRuns: 500 },
     );
   });
@@ -211,11 +273,14 @@ describe('a damaged record', () => {
 describe('a key frame', () => {
   test('of any name that an original takes comes back', () => {
     fc.assert(
-      fc.property(anyName.filter((one) => Buffer.byteLength(one) <= 127), (one) => {
-        const frame = encodeKeyFrame(one);
-        expect(parse(keyFrame({}), frame)).toBe(one);
-        expect(frame[1]).toBe(0x80);
-      }),
+      fc.property(
+        anyName.filter((one) => Buffer.byteLength(one) <= 127),
+        (one) => {
+          const frame = encodeKeyFrame(one);
+          expect(parse(keyFrame({}), frame)).toBe(one);
+          expect(frame[1]).toBe(0x80);
+        },
+      ),
     );
     expect(Buffer.from(encodeKeyFrame('x'.repeat(127)))).toEqual(key('x'.repeat(127)));
   });
@@ -236,7 +301,9 @@ describe('a key frame', () => {
   });
 
   test('and a record are told apart by two bytes, and a frame that closes may have any name', () => {
-    expect(parse(wireItem({}, 100), record(['RIP', u64(1)]))).toEqual({ record: { tag: 'RIP', dataBytes: 8 } });
+    expect(parse(wireItem({}, 100), record(['RIP', u64(1)]))).toEqual({
+      record: { tag: 'RIP', dataBytes: 8 },
+    });
     for (const close of ['devices', 'BAR-5', '', '#']) {
       expect(parse(wireItem({}, 100), key(close))).toEqual({ close: new Uint8Array(Buffer.from(close)) });
     }
@@ -285,7 +352,8 @@ describe('text', () => {
 });
 
 describe('values without tags', () => {
-  const files = (name: string, bytes: Uint8Array): ReadonlyMap<string, Uint8Array> => new Map([[name, bytes]]);
+  const files = (name: string, bytes: Uint8Array): ReadonlyMap<string, Uint8Array> =>
+    new Map([[name, bytes]]);
   test('are taken apart by the schema of their context', () => {
     const blobs = guestInfo(3);
     const [found] = decodeFiles(plainForm, files('guest_info3', plainOf(blobs)), new Map());
@@ -307,7 +375,10 @@ describe('values without tags', () => {
   test('of a device that is not known are read with the schema that the caller gives', () => {
     const own = new Map([['nvram', [['a', 3] as const, ['b', 4] as const]]]);
     const [found] = decodeFiles(plainForm, files('nvram', pattern(1, 7)), own);
-    expect(found?.records.map(({ tag, data }) => [tag, data.length])).toEqual([['a', 3], ['b', 4]]);
+    expect(found?.records.map(({ tag, data }) => [tag, data.length])).toEqual([
+      ['a', 3],
+      ['b', 4],
+    ]);
   });
 });
 
@@ -324,18 +395,25 @@ describe('the head of memory', () => {
     const records = [u64(blockBytes), u32(blockCount)].map((data, index) => ({ tag: `${index}`, data }));
     expect(codeOf(() => decodeImageHead(records))).toBe(code);
     if (code !== 'no error') return;
-    expect(encodeImageHead(decodeImageHead(records)).map(({ data }) => data)).toEqual(records.map(({ data }) => data));
+    expect(encodeImageHead(decodeImageHead(records)).map(({ data }) => data)).toEqual(
+      records.map(({ data }) => data),
+    );
   });
 
   test('numbers blocks in decimal', () => {
     for (const count of [0, 1, 9, 10, 11, 99, 100, 101, 12_345]) {
-      const expected = Array.from({ length: count }, (_, index) => String(index).length).reduce((sum, one) => sum + one, 0);
+      const expected = Array.from({ length: count }, (_, index) => String(index).length).reduce(
+        (sum, one) => sum + one,
+        0,
+      );
       expect(digitsBelow(count)).toBe(expected);
     }
   });
 
   test('and blocks are written as the original does', () => {
-    expect(Buffer.from(fileForm.blockHead(12, 4096))).toEqual(record(['memory_img12', new Uint8Array(4096)]).subarray(0, 32));
+    expect(Buffer.from(fileForm.blockHead(12, 4096))).toEqual(
+      record(['memory_img12', new Uint8Array(4096)]).subarray(0, 32),
+    );
     expect(Buffer.from(textForm.blockHead(12, 4096)).toString()).toBe('memory_img12=');
   });
 });

@@ -8,15 +8,22 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { CheckpointError } from '../../../src/errors/index.ts';
+import { ForeignStore } from '../../../src/foreign/foreign-store.ts';
 import { PalaciosFolderFormat } from '../../../src/foreign/palacios/folder-format.ts';
 import { fileForm, type PalaciosForm, plainForm, textForm } from '../../../src/foreign/palacios/form.ts';
-import { ForeignStore } from '../../../src/foreign/foreign-store.ts';
-import { GuestMemory, openCheckpoint, PageEncoder, type Store, verifyCheckpoint } from '../../../src/index.ts';
+import {
+  GuestMemory,
+  openCheckpoint,
+  PageEncoder,
+  type Store,
+  verifyCheckpoint,
+} from '../../../src/index.ts';
 import { hostProcesses } from '../../../src/store/environment.ts';
 import { FaultFileSystem, type Operation } from '../../store/support/fault-file-system.ts';
 import { contentOf } from './support/folders.ts';
 
 const older = '0f0e0d0c-0b0a-4908-8706-050403020100';
+const third = '01234567-89ab-4cde-8f01-23456789abcd';
 const newer = 'ffeeddcc-bbaa-4988-8776-554433221100';
 
 async function save(store: Store, uuid: string): Promise<void> {
@@ -39,7 +46,10 @@ async function save(store: Store, uuid: string): Promise<void> {
 
 function storeOf(form: PalaciosForm, path: string, fileSystem: FaultFileSystem): Store {
   const environment = { fileSystem, processes: hostProcesses };
-  return new ForeignStore('test:', new PalaciosFolderFormat(form, path, 'test:', { environment, blockBytes: 8192 }));
+  return new ForeignStore(
+    'test:',
+    new PalaciosFolderFormat(form, path, 'test:', { environment, blockBytes: 8192 }),
+  );
 }
 
 describe.each([fileForm, textForm, plainForm])('$scheme:', (form) => {
@@ -53,13 +63,16 @@ describe.each([fileForm, textForm, plainForm])('$scheme:', (form) => {
   }
 
   /** Runs `work` once without and then with each of its calls failing. */
-  async function sweep(work: (fileSystem: FaultFileSystem, failing: Operation | undefined) => Promise<void>): Promise<void> {
+  async function sweep(
+    work: (fileSystem: FaultFileSystem, failing: Operation | undefined) => Promise<void>,
+  ): Promise<void> {
     const whole = new FaultFileSystem();
     await work(whole, undefined);
     expect(whole.trace.length).toBeGreaterThan(20);
     for (const operation of whole.trace) {
       for (const errno of ['EIO', 'ENOSPC']) {
-        const plan = ({ index }: Operation): { errno: string } | undefined => (index === operation.index ? { errno } : undefined);
+        const plan = ({ index }: Operation): { errno: string } | undefined =>
+          index === operation.index ? { errno } : undefined;
         await work(new FaultFileSystem(plan), operation);
       }
     }
@@ -90,12 +103,38 @@ describe.each([fileForm, textForm, plainForm])('$scheme:', (form) => {
     });
   });
 
+  test('a process that ends at any call leaves the older or the newer one, whole', async () => {
+    const whole = new FaultFileSystem();
+    await inFolder(async (path) => {
+      await save(storeOf(form, path, new FaultFileSystem()), older);
+      await save(storeOf(form, path, whole), newer);
+    });
+    const found = new Set<string>();
+    for (const { index } of whole.trace) {
+      await inFolder(async (path) => {
+        const sound = storeOf(form, path, new FaultFileSystem());
+        await save(sound, older);
+        const fileSystem = new FaultFileSystem((operation) =>
+          operation.index === index ? 'kill' : undefined,
+        );
+        await save(storeOf(form, path, fileSystem), newer).catch(() => undefined);
+        await fileSystem.release();
+        found.add((await verifyCheckpoint(sound)).header.uuid);
+        await save(sound, third);
+        expect((await verifyCheckpoint(sound)).header.uuid).toBe(third);
+      });
+    }
+    expect([...found].sort()).toEqual([older, newer]);
+  });
+
   test('a load', async () => {
     await inFolder(async (path) => {
       await save(storeOf(form, path, new FaultFileSystem()), older);
       const { root } = await verifyCheckpoint(storeOf(form, path, new FaultFileSystem()));
       await sweep(async (fileSystem, failing) => {
-        const report = await verifyCheckpoint(storeOf(form, path, fileSystem)).catch((error: unknown) => error);
+        const report = await verifyCheckpoint(storeOf(form, path, fileSystem)).catch(
+          (error: unknown) => error,
+        );
         if (report instanceof CheckpointError) expect(failing).toBeDefined();
         else expect((report as { root: string }).root).toBe(root);
       });

@@ -9,9 +9,9 @@ import {
   openCheckpoint,
   openPalaciosStore,
   openStore,
-  type PalaciosStoreOptions,
   PageDecoder,
   PageEncoder,
+  type PalaciosStoreOptions,
   receiveCheckpoint,
   type Store,
   verifyCheckpoint,
@@ -59,7 +59,10 @@ for (const form of forms) {
 describe('a checkpoint of an original', () => {
   const samples: [string, Group[]][] = [
     ['with every kind of device', whole],
-    ['of an Intel machine with one core', sampleOriginal({ vendor: 'VMX', cores: 1, devices: plainDevices.slice(0, 2) })],
+    [
+      'of an Intel machine with one core',
+      sampleOriginal({ vendor: 'VMX', cores: 1, devices: plainDevices.slice(0, 2) }),
+    ],
     ['without memory', sampleOriginal({ skip: ['memory'] })],
     ['without devices', sampleOriginal({ skip: ['devices'] })],
     ['without cores', sampleOriginal({ skip: ['cores'] })],
@@ -72,19 +75,22 @@ describe('a checkpoint of an original', () => {
     forms.filter((form) => form === 'file' || index === 0).map((form) => [what, form, groups] as const),
   );
   describe('both ways', () => {
-    test.each(cells)('becomes a native one and the same files again: %s, palacios+%s:', async (_what, form, groups) => {
-      const [from, to] = [folder.next(), folder.next()];
-      await writeOriginal(from, form, groups);
-      const kept = native();
-      await receiveCheckpoint(open(form, from), kept);
-      await receiveCheckpoint(kept, open(form, to));
-      expect(await contentOf(to)).toEqual(await contentOf(from));
-      const first = await verifyCheckpoint(open(form, from));
-      const second = await verifyCheckpoint(open(form, to));
-      expect([second.root, second.header]).toEqual([first.root, first.header]);
-      expect(first.integrity).toBe('none');
-      await kept.remove?.();
-    });
+    test.each(cells)(
+      'becomes a native one and the same files again: %s, palacios+%s:',
+      async (_what, form, groups) => {
+        const [from, to] = [folder.next(), folder.next()];
+        await writeOriginal(from, form, groups);
+        const kept = native();
+        await receiveCheckpoint(open(form, from), kept);
+        await receiveCheckpoint(kept, open(form, to));
+        expect(await contentOf(to)).toEqual(await contentOf(from));
+        const first = await verifyCheckpoint(open(form, from));
+        const second = await verifyCheckpoint(open(form, to));
+        expect([second.root, second.header]).toEqual([first.root, first.header]);
+        expect(first.integrity).toBe('none');
+        await kept.remove?.();
+      },
+    );
   });
 
   test.each(forms)('becomes one in every other form: from palacios+%s:', async (form) => {
@@ -93,7 +99,10 @@ describe('a checkpoint of an original', () => {
     for (const other of forms) {
       const to = folder.next();
       await receiveCheckpoint(open(form, from), open(other, to));
-      const expected = whole.map((group): [string, Buffer] => [group[0], Buffer.from(encoders[other](group))]);
+      const expected = whole.map((group): [string, Buffer] => [
+        group[0],
+        Buffer.from(encoders[other](group)),
+      ]);
       expect(await contentOf(to)).toEqual(new Map(expected.sort(([a], [b]) => (a < b ? -1 : 1))));
     }
   });
@@ -105,7 +114,8 @@ describe('a checkpoint of an original', () => {
     for (const [name, blobs] of whole) {
       if (name === 'memory_img') continue;
       const context = await checkpoint.openContext(name);
-      for (const [tag, data] of blobs) expect(new Uint8Array(await context.loadBytes(tag))).toEqual(new Uint8Array(data));
+      for (const [tag, data] of blobs)
+        expect(new Uint8Array(await context.loadBytes(tag))).toEqual(new Uint8Array(data));
       await context.close();
     }
     const memory = GuestMemory.allocate([{ base: 0, bytes: 3 * 16_384 }]);
@@ -120,7 +130,8 @@ describe('a checkpoint of an original', () => {
     const from = folder.next();
     await writeOriginal(from, 'file', whole);
     const inspection = await inspectCheckpoint(open('file', from));
-    const read = async (context: string, tag: string): Promise<unknown> => (await inspection.readTag(context, tag)).value;
+    const read = async (context: string, tag: string): Promise<unknown> =>
+      (await inspection.readTag(context, tag)).value;
     expect(await read('header', 'producer')).toBe('v3vee palacios checkpoint version: x.x, SVM x.x');
     expect(await read('header', 'cpu.vendor')).toBe('AuthenticAMD');
     expect(await read('header', 'core.count')).toBe(2);
@@ -163,30 +174,104 @@ const info = whole.find(([name]) => name === 'guest_info0')?.[1] ?? [];
 const damages: readonly Damage[] = [
   ['no header', 'CHKPT_FORMAT', (path) => rm(join(path, 'header'))],
   ['an empty header', 'CHKPT_FORMAT', replace('header', new Uint8Array())],
-  ['a header of another program', 'CHKPT_FORMAT', replace('header', record(['header', Buffer.alloc(47, 0x78)]))],
-  ['a header of another version', 'CHKPT_FORMAT', replace('header', record(['header', Buffer.from(String(headerText).replace('x.x', '1.3'))]))],
-  ['a record behind the header', 'CHKPT_TRAILING_DATA', replace('header', Buffer.concat([record(['header', headerText]), record(['header2', headerText])]))],
-  ['a wrong boundary', 'CHKPT_FORMAT', replace('header', Buffer.concat([Uint8Array.of(1), record(['header', headerText]).subarray(1)]))],
+  [
+    'a header of another program',
+    'CHKPT_FORMAT',
+    replace('header', record(['header', Buffer.alloc(47, 0x78)])),
+  ],
+  [
+    'a header of another version',
+    'CHKPT_FORMAT',
+    replace('header', record(['header', Buffer.from(String(headerText).replace('x.x', '1.3'))])),
+  ],
+  [
+    'a record behind the header',
+    'CHKPT_TRAILING_DATA',
+    replace('header', Buffer.concat([record(['header', headerText]), record(['header2', headerText])])),
+  ],
+  [
+    'a wrong boundary',
+    'CHKPT_FORMAT',
+    replace('header', Buffer.concat([Uint8Array.of(1), record(['header', headerText]).subarray(1)])),
+  ],
   ['a device of the table without a context', 'CHKPT_FORMAT', (path) => rm(join(path, 'hpet'))],
   ['a device table cut short', 'CHKPT_TRUNCATED', (path) => truncate(join(path, 'devices'), 100)],
-  ['too many devices', 'CHKPT_LIMIT', replace('devices', Buffer.concat([record(['num_devs', u32(0xffffffff)]), record(['names', new Uint8Array()])]))],
+  [
+    'too many devices',
+    'CHKPT_LIMIT',
+    replace(
+      'devices',
+      Buffer.concat([record(['num_devs', u32(0xffffffff)]), record(['names', new Uint8Array()])]),
+    ),
+  ],
   ['the state of core 0 cut short', 'CHKPT_TRUNCATED', (path) => truncate(join(path, 'guest_info0'), 2000)],
   ['no state of core 0', 'CHKPT_FORMAT', (path) => rm(join(path, 'guest_info0'))],
-  ['a core without architecture-dependent state of its own', 'CHKPT_FORMAT', (path) => rename(join(path, 'vmcb_data1'), join(path, 'vmcb_data7'))],
-  ['registers in another order', 'CHKPT_FORMAT', replace('guest_info0', Buffer.concat([...info].reverse().map(record)))],
-  ['a register with a prefix of its name', 'CHKPT_FORMAT', replace('guest_info0', Buffer.concat(info.map(([tag, data]) => record([tag === 'RIP' ? 'RI' : tag, data]))))],
-  ['the tail of an older save behind a device', 'CHKPT_TRAILING_DATA', async (path) => {
-    const bytes = await readFile(join(path, 'dev 0'));
-    await writeFile(join(path, 'dev 0'), Buffer.concat([bytes, record(['MASTER_IRR', u32(0)])]));
-  }],
-  ['a record twice in a device', 'CHKPT_FORMAT', replace('dev 3', Buffer.concat([record(['A', u32(0)]), record(['A', u32(1)])]))],
+  [
+    'a core without architecture-dependent state of its own',
+    'CHKPT_FORMAT',
+    (path) => rename(join(path, 'vmcb_data1'), join(path, 'vmcb_data7')),
+  ],
+  [
+    'registers in another order',
+    'CHKPT_FORMAT',
+    replace('guest_info0', Buffer.concat([...info].reverse().map(record))),
+  ],
+  [
+    'a register with a prefix of its name',
+    'CHKPT_FORMAT',
+    replace(
+      'guest_info0',
+      Buffer.concat(info.map(([tag, data]) => record([tag === 'RIP' ? 'RI' : tag, data]))),
+    ),
+  ],
+  [
+    'the tail of an older save behind a device',
+    'CHKPT_TRAILING_DATA',
+    async (path) => {
+      const bytes = await readFile(join(path, 'dev 0'));
+      await writeFile(join(path, 'dev 0'), Buffer.concat([bytes, record(['MASTER_IRR', u32(0)])]));
+    },
+  ],
+  [
+    'a record twice in a device',
+    'CHKPT_FORMAT',
+    replace('dev 3', Buffer.concat([record(['A', u32(0)]), record(['A', u32(1)])])),
+  ],
   ['memory cut short', 'CHKPT_TRUNCATED', (path) => truncate(join(path, 'memory_img'), 49_000)],
-  ['bytes behind memory', 'CHKPT_TRAILING_DATA', async (path) => {
-    await writeFile(join(path, 'memory_img'), Buffer.concat([await readFile(join(path, 'memory_img')), Buffer.alloc(1)]));
-  }],
-  ['memory of 2^63 bytes', 'CHKPT_LIMIT', replace('memory_img', Buffer.concat([record(['region_size', u64(2n ** 62n)]), record(['num_regions', u32(2)])]))],
-  ['memory whose blocks are no pages', 'CHKPT_FORMAT', replace('memory_img', Buffer.concat([record(['region_size', u64(1000)]), record(['num_regions', u32(2)])]))],
-  ['memory that announces more than it has', 'CHKPT_TRUNCATED', replace('memory_img', Buffer.concat([record(['region_size', u64(4096)]), record(['num_regions', u32(0xffffffff)])]))],
+  [
+    'bytes behind memory',
+    'CHKPT_TRAILING_DATA',
+    async (path) => {
+      await writeFile(
+        join(path, 'memory_img'),
+        Buffer.concat([await readFile(join(path, 'memory_img')), Buffer.alloc(1)]),
+      );
+    },
+  ],
+  [
+    'memory of 2^63 bytes',
+    'CHKPT_LIMIT',
+    replace(
+      'memory_img',
+      Buffer.concat([record(['region_size', u64(2n ** 62n)]), record(['num_regions', u32(2)])]),
+    ),
+  ],
+  [
+    'memory whose blocks are no pages',
+    'CHKPT_FORMAT',
+    replace(
+      'memory_img',
+      Buffer.concat([record(['region_size', u64(1000)]), record(['num_regions', u32(2)])]),
+    ),
+  ],
+  [
+    'memory that announces more than it has',
+    'CHKPT_TRUNCATED',
+    replace(
+      'memory_img',
+      Buffer.concat([record(['region_size', u64(4096)]), record(['num_regions', u32(0xffffffff)])]),
+    ),
+  ],
   ['an empty memory', 'CHKPT_FORMAT', replace('memory_img', new Uint8Array())],
   ['a folder among the contexts', 'CHKPT_FORMAT', async (path) => void (await mkdir(join(path, 'x')))],
   ['a link among the contexts', 'CHKPT_PERMISSION', (path) => symlink('/etc/passwd', join(path, 'x'))],
@@ -201,7 +286,9 @@ describe('a damaged checkpoint of an original', () => {
     await change(from);
     await expect(verifyCheckpoint(open('file', from))).rejects.toMatchObject({ code });
     const to = folder.next();
-    await expect(receiveCheckpoint(open('file', from), openStore(`file:${to}`))).rejects.toMatchObject({ code });
+    await expect(receiveCheckpoint(open('file', from), openStore(`file:${to}`))).rejects.toMatchObject({
+      code,
+    });
     expect(existsSync(to)).toBe(false);
   });
 
@@ -310,7 +397,11 @@ describe('a checkpoint of chkpt', () => {
   });
 
   test('has modes for its owner only, but for palacios+dir:, whose folder all may enter', async () => {
-    for (const [form, mode] of [['file', 0o700], ['textfile', 0o700], ['dir', 0o755]] as const) {
+    for (const [form, mode] of [
+      ['file', 0o700],
+      ['textfile', 0o700],
+      ['dir', 0o755],
+    ] as const) {
       const path = folder.next();
       await save(open(form, path));
       expect(statSync(path).mode & 0o777 & ~process.umask()).toBe(mode & ~process.umask());
@@ -322,6 +413,11 @@ describe('a checkpoint of chkpt', () => {
     const path = folder.next();
     await save(open('dir', path));
     expect(await readFile(join(path, 'header'))).toEqual(headerText);
-    expect(await readFile(join(path, 'chkpt.pic'))).toEqual(plainOf([['', u64(7).slice(0, 4)], ['', Buffer.from('master')]]));
+    expect(await readFile(join(path, 'chkpt.pic'))).toEqual(
+      plainOf([
+        ['', u64(7).slice(0, 4)],
+        ['', Buffer.from('master')],
+      ]),
+    );
   });
 });

@@ -3,11 +3,25 @@ import { readdirSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { debugLayout, fpuLayout, msrsLayout, regsLayout, sregsLayout } from '../../../src/adapters/kvm/layouts.ts';
+import {
+  debugLayout,
+  fpuLayout,
+  msrsLayout,
+  regsLayout,
+  sregsLayout,
+} from '../../../src/adapters/kvm/layouts.ts';
 import type { StructLayout } from '../../../src/adapters/kvm/struct-layout.ts';
 import { SyntheticVm } from '../../../src/adapters/synthetic/index.ts';
 import { headerContext, headerState } from '../../../src/checkpoint/vm-header.ts';
-import { inspectCheckpoint, loadVm, openCheckpoint, openPalaciosStore, openStore, saveVm, verifyCheckpoint } from '../../../src/index.ts';
+import {
+  inspectCheckpoint,
+  loadVm,
+  openCheckpoint,
+  openPalaciosStore,
+  openStore,
+  saveVm,
+  verifyCheckpoint,
+} from '../../../src/index.ts';
 import { useFolder, writeOriginal } from './support/folders.ts';
 import { pattern, recordsIn, sampleOriginal, u32, u64 } from './support/original.ts';
 
@@ -16,7 +30,10 @@ const folder = useFolder();
 describe.each(['file', 'textfile', 'dir'])('a machine in palacios+%s:', (form) => {
   test('is the same one when it was loaded, and runs on', async () => {
     const options = { memoryBytes: 100 * 4096, guestLike: true, cores: 2, pagesPerSecond: 0 };
-    const [vm, other] = [await SyntheticVm.create(options), await SyntheticVm.create({ ...options, seed: 7n })];
+    const [vm, other] = [
+      await SyntheticVm.create(options),
+      await SyntheticVm.create({ ...options, seed: 7n }),
+    ];
     const store = openPalaciosStore(`palacios+${form}:${folder.next()}`, { blockBytes: 256 * 4096 });
     await vm.resume();
     await saveVm(vm, store);
@@ -34,8 +51,15 @@ test('an original finds memory, an empty device table and its header, and no mor
   const vm = await SyntheticVm.create({ memoryBytes: 16 * 4096 });
   const path = folder.next();
   await saveVm(vm, openPalaciosStore(`palacios+file:${path}`, { blockBytes: 16 * 4096 }));
-  expect(readdirSync(path).filter((name) => !name.startsWith('chkpt'))).toEqual(['devices', 'header', 'memory_img']);
-  expect(recordsIn(await readFile(join(path, 'devices')))).toEqual([['num_devs', u32(0)], ['names', new Uint8Array()]]);
+  expect(readdirSync(path).filter((name) => !name.startsWith('chkpt'))).toEqual([
+    'devices',
+    'header',
+    'memory_img',
+  ]);
+  expect(recordsIn(await readFile(join(path, 'devices')))).toEqual([
+    ['num_devs', u32(0)],
+    ['names', new Uint8Array()],
+  ]);
   const memory = recordsIn(await readFile(join(path, 'memory_img')));
   expect(memory.map(([tag]) => tag)).toEqual(['region_size', 'num_regions', 'memory_img0']);
   expect(memory[2]?.[1]).toEqual(vm.memory.read(0, 16 * 4096));
@@ -65,7 +89,9 @@ test('what is told of an original has every tag of the header of a machine', asy
   await writeOriginal(path, 'file', sampleOriginal());
   const inspection = await inspectCheckpoint(openStore(`palacios+file:${path}`));
   const tags = inspection.contexts.find(({ name }) => name === headerContext)?.tags ?? [];
-  expect(tags.slice(1).map(({ name, type }) => [name, type])).toEqual(headerState.leaves.map(({ tag, type }) => [tag, type]));
+  expect(tags.slice(1).map(({ name, type }) => [name, type])).toEqual(
+    headerState.leaves.map(({ tag, type }) => [tag, type]),
+  );
   await inspection.close();
 });
 
@@ -73,10 +99,35 @@ describe('the processors of a KVM machine', () => {
   const msrs = msrsLayout([0xc0000081, 0xc0000082, 0xc0000084, 0xc0000102]);
   /** One bit of every segment field is set, by a layout of the kernel's struct. */
   const sregs = sregsLayout.decode(pattern(3, 312)) as Record<string, Record<string, unknown> | bigint>;
-  const own = { type: 11, present: 1, dpl: 3, db: 0, s: 1, l: 1, g: 1, avl: 0, unusable: 0, limit: 0xffffffff, base: 0n, selector: 0x33 };
+  const own = {
+    type: 11,
+    present: 1,
+    dpl: 3,
+    db: 0,
+    s: 1,
+    l: 1,
+    g: 1,
+    avl: 0,
+    unusable: 0,
+    limit: 0xffffffff,
+    base: 0n,
+    selector: 0x33,
+  };
   const values: [string, StructLayout, Uint8Array][] = [
     ['', regsLayout, pattern(1, 144)],
-    ['', sregsLayout, sregsLayout.encode({ ...sregs, cs: own, ss: { ...own, l: 0 }, cr0: 0x80000011n, cr4: 0x20n, efer: 0xd01n, cr8: 5n })],
+    [
+      '',
+      sregsLayout,
+      sregsLayout.encode({
+        ...sregs,
+        cs: own,
+        ss: { ...own, l: 0 },
+        cr0: 0x80000011n,
+        cr4: 0x20n,
+        efer: 0xd01n,
+        cr8: 5n,
+      }),
+    ],
   ];
   const arch: [string, StructLayout, Uint8Array][] = [
     ['fpu.', fpuLayout, pattern(5, 416)],
@@ -87,7 +138,10 @@ describe('the processors of a KVM machine', () => {
   async function save(path: string, cores: number): Promise<void> {
     const checkpoint = await openCheckpoint(openPalaciosStore(`palacios+file:${path}`), { mode: 'save' });
     for (let core = 0; core < cores; core += 1) {
-      for (const [name, parts] of [[`core${core}`, values], [`core${core}.arch`, arch]] as const) {
+      for (const [name, parts] of [
+        [`core${core}`, values],
+        [`core${core}.arch`, arch],
+      ] as const) {
         const context = await checkpoint.openContext(name);
         for (const [prefix, layout, bytes] of parts) {
           await context.save(layout.state({ prefix, strict: false }), layout.decode(bytes));
@@ -107,8 +161,16 @@ describe('the processors of a KVM machine', () => {
     expect(info.get('RAX')).toEqual(regs.slice(0, 8));
     expect(info.get('RIP')).toEqual(regs.slice(128, 136));
     expect(info.get('RFLAGS')).toEqual(regs.slice(136, 144));
-    expect(info.get('CS')).toEqual(Uint8Array.of(0x33, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0xfb, 0x0a));
-    for (const [tag, value] of [['run_state', 1], ['cpu_mode', 3], ['mem_mode', 1], ['CPL', 3], ['FP_STATE_TYPE', 1]] as const) {
+    expect(info.get('CS')).toEqual(
+      Uint8Array.of(0x33, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0xfb, 0x0a),
+    );
+    for (const [tag, value] of [
+      ['run_state', 1],
+      ['cpu_mode', 3],
+      ['mem_mode', 1],
+      ['CPL', 3],
+      ['FP_STATE_TYPE', 1],
+    ] as const) {
       expect(info.get(tag)).toEqual(u32(value));
     }
     expect(info.get('APIC_TPR')).toEqual(u64(0x50));

@@ -2,17 +2,25 @@
 import { once } from 'node:events';
 import { afterEach, describe, expect, test } from 'vitest';
 import { SyntheticVm } from '../../../src/adapters/synthetic/index.ts';
+import { WireReader } from '../../../src/foreign/palacios/wire-reader.ts';
 import {
   type DirtyTracker,
   GuestMemory,
-  type PalaciosContext,
   PageSet,
-  receivePalacios,
+  type PalaciosContext,
   type ReceivePalaciosOptions,
+  receivePalacios,
   sendPalacios,
   type VirtualMachine,
 } from '../../../src/index.ts';
+import {
+  encodeBitmap,
+  encodePages,
+  readBitmap,
+  readPages,
+} from '../../../src/migration/palacios/memory-wire.ts';
 import { extendedDevices, plainDevices } from './support/devices.ts';
+import { bitmapOnTheWire, pageOnTheWire } from './support/dumps.ts';
 import { key, record, sampleOriginal, wireOf } from './support/original.ts';
 import {
   drain,
@@ -100,14 +108,19 @@ describe('a guest that is sent to an original', () => {
     expect(arrived.memory.equals(vm.memory.read(0, pageCount * 4096))).toBe(true);
     expect(arrived.rounds).toEqual(report.rounds.map(({ pages }) => pages));
     expect(arrived.rounds[0]).toBe(pageCount);
-    expect(arrived.rest.map(([name, , close]) => [name, close])).toEqual([['devices', 'devices'], ['header', 'header']]);
+    expect(arrived.rest.map(([name, , close]) => [name, close])).toEqual([
+      ['devices', 'devices'],
+      ['header', 'header'],
+    ]);
     expect(report.bytes).toBe((await result).length);
   });
 
   test('has its contexts in the order of the original when the machine has those of one', async () => {
     const vm = await machine({ memoryBytes: 64 * 4096 });
     const state = sampleOriginal({ devices: plainDevices, extended: extendedDevices, skip: ['memory'] });
-    const contexts = state.map(([name, blobs]): PalaciosContext => ({ name, records: blobs.map(([tag, data]) => ({ tag, data })) }));
+    const contexts = state.map(
+      ([name, blobs]): PalaciosContext => ({ name, records: blobs.map(([tag, data]) => ({ tag, data })) }),
+    );
     const { url, result } = await originalListens(drain);
     await sendPalacios(vm, url, { contexts: () => contexts });
     const bytes = await result;
@@ -120,7 +133,11 @@ describe('a guest that is sent to an original', () => {
     ['199 pages are the last round', [500, 199], [pageCount, 500, 199]],
     ['200 pages are not', [200, 0], [pageCount, 200]],
     ['rounds without pages are not sent', [0], [pageCount]],
-    ['there are 34 rounds at most, whatever is written', [400], [pageCount, ...Array.from({ length: 33 }, () => 400)]],
+    [
+      'there are 34 rounds at most, whatever is written',
+      [400],
+      [pageCount, ...Array.from({ length: 33 }, () => 400)],
+    ],
   ])('stops by the rules of the original: %s', async (_what, harvests, expected) => {
     const vm = await machine({ pagesPerSecond: 1000 });
     await vm.resume();
@@ -135,7 +152,9 @@ describe('a guest that is sent to an original', () => {
     const { url, result } = await originalListens(drain);
     const report = await sendPalacios(vm, url);
     expect(report.rounds).toEqual([{ round: 0, pages: pageCount, isLast: true }]);
-    expect(receiveMigration(await result, pageCount).memory.equals(vm.memory.read(0, pageCount * 4096))).toBe(true);
+    expect(receiveMigration(await result, pageCount).memory.equals(vm.memory.read(0, pageCount * 4096))).toBe(
+      true,
+    );
   });
 
   test('and runs, while nobody can tell what it writes, is refused before anything is sent', async () => {
@@ -149,7 +168,13 @@ describe('a guest that is sent to an original', () => {
   });
 
   test('with memory that has holes is refused', async () => {
-    const vm = await machine({ memoryBytes: undefined, regions: [{ base: 0, bytes: 4096 }, { base: 8192, bytes: 4096 }] });
+    const vm = await machine({
+      memoryBytes: undefined,
+      regions: [
+        { base: 0, bytes: 4096 },
+        { base: 8192, bytes: 4096 },
+      ],
+    });
     expect(await codeOf(sendPalacios(vm, 'palacios+net:c:127.0.0.1:9'))).toBe('CHKPT_UNSUPPORTED');
     expect(await codeOf(receivePalacios(vm, 'palacios+net:a:127.0.0.1:0'))).toBe('CHKPT_UNSUPPORTED');
   });
@@ -184,38 +209,52 @@ describe('a guest that is sent to an original', () => {
 describe('a guest that an original sends', () => {
   const state = sampleOriginal({ devices: plainDevices, extended: extendedDevices, skip: ['memory'] });
 
-  test.each(['it connects', 'it listens'])('has its memory and its contexts here, in rounds: %s', async (role) => {
-    const vm = await machine();
-    const { bytes, memory } = sendMigration(pageCount, state);
-    const applied: (readonly PalaciosContext[])[] = [];
-    const closes: string[] = [];
-    const options = {
-      apply: (contexts: readonly PalaciosContext[]) => void applied.push(contexts),
-      onClosingName: (context: string, close: string) => void closes.push(`${context} as ${close}`),
-    };
-    let report: Awaited<ReturnType<typeof receivePalacios>>;
-    if (role === 'it connects') {
-      const { url, done } = receiving(vm, options);
-      await originalConnects(await url, (socket) => dribble(socket, bytes, 4001));
-      report = await done;
-    } else {
-      const { url } = await originalListens((socket) => dribble(socket, bytes, 4001));
-      report = await receivePalacios(vm, url, options);
-    }
-    expect(vm.memory.read(0, pageCount * 4096)).toEqual(new Uint8Array(memory));
-    expect(report).toMatchObject({ rounds: 3, pages: pageCount + Math.ceil(pageCount / 3) + Math.ceil(pageCount / 11), bytes: bytes.length });
-    const found = applied[0]?.map(({ name, records }) => [name, records.map(({ tag, data }) => [tag, new Uint8Array(data)])]);
-    expect(found).toEqual(state.map(([name, blobs]) => [name, blobs.map(([tag, data]) => [tag, new Uint8Array(data)])]));
-    expect(closes).toEqual(['pci-0.0-0 as BAR-5', 'pci-0.1-1 as BAR-5']);
-    expect(vm.failure).toBe(undefined);
-    await vm.resume();
-    await vm.pause();
-  });
+  test.each(['it connects', 'it listens'])(
+    'has its memory and its contexts here, in rounds: %s',
+    async (role) => {
+      const vm = await machine();
+      const { bytes, memory } = sendMigration(pageCount, state);
+      const applied: (readonly PalaciosContext[])[] = [];
+      const closes: string[] = [];
+      const options = {
+        apply: (contexts: readonly PalaciosContext[]) => void applied.push(contexts),
+        onClosingName: (context: string, close: string) => void closes.push(`${context} as ${close}`),
+      };
+      let report: Awaited<ReturnType<typeof receivePalacios>>;
+      if (role === 'it connects') {
+        const { url, done } = receiving(vm, options);
+        await originalConnects(await url, (socket) => dribble(socket, bytes, 4001));
+        report = await done;
+      } else {
+        const { url } = await originalListens((socket) => dribble(socket, bytes, 4001));
+        report = await receivePalacios(vm, url, options);
+      }
+      expect(vm.memory.read(0, pageCount * 4096)).toEqual(new Uint8Array(memory));
+      expect(report).toMatchObject({
+        rounds: 3,
+        pages: pageCount + Math.ceil(pageCount / 3) + Math.ceil(pageCount / 11),
+        bytes: bytes.length,
+      });
+      const found = applied[0]?.map(({ name, records }) => [
+        name,
+        records.map(({ tag, data }) => [tag, new Uint8Array(data)]),
+      ]);
+      expect(found).toEqual(
+        state.map(([name, blobs]) => [name, blobs.map(([tag, data]) => [tag, new Uint8Array(data)])]),
+      );
+      expect(closes).toEqual(['pci-0.0-0 as BAR-5', 'pci-0.1-1 as BAR-5']);
+      expect(vm.failure).toBe(undefined);
+      await vm.resume();
+      await vm.pause();
+    },
+  );
 
   test('is not taken by a machine that does not know what to do with its state', async () => {
     const vm = await machine();
     const { url, done } = receiving(vm);
-    await originalConnects(await url, (socket) => dribble(socket, sendMigration(pageCount, state).bytes, 65_536));
+    await originalConnects(await url, (socket) =>
+      dribble(socket, sendMigration(pageCount, state).bytes, 65_536),
+    );
     expect(await codeOf(done)).toBe('CHKPT_UNSUPPORTED');
     expect(vm.failure).toBeInstanceOf(Error);
   });
@@ -237,8 +276,11 @@ describe('a guest that goes from chkpt to chkpt this way', () => {
   test('and is another one than the target is a mismatch, and the target refuses to run', async () => {
     const [source, target] = [await machine({ id: 'a' }), await machine({ id: 'b' })];
     const { url, done } = receiving(target);
-    const [, code] = await Promise.all([codeOf(sendPalacios(source, (await url).replace(':a:', ':c:'))), codeOf(done)]);
-    expect(code).toBe('CHKPT_VM_ID');
+    const codes = await Promise.all([
+      codeOf(sendPalacios(source, (await url).replace(':a:', ':c:'))),
+      codeOf(done),
+    ]);
+    expect(codes).toEqual(['CHKPT_UNACKNOWLEDGED', 'CHKPT_VM_ID']);
     expect(await codeOf(target.resume())).toBe('CHKPT_VM_FAILED');
   });
 });
@@ -257,8 +299,26 @@ describe('a sender that means no good', () => {
     ['a checkpoint, no migration', wireOf(['memory_img', []]), 'CHKPT_FORMAT', false],
     ['a set of pages that is too long', bits(2), 'CHKPT_FORMAT', false],
     ['a set of pages that is empty', bits(0), 'CHKPT_FORMAT', false],
-    ['a set of 2^62 pages', Buffer.concat([key('memory_bitmap_bits'), record(['memory_bitmap_bits', Buffer.alloc(0)]).subarray(0, 30), Buffer.from([0, 0, 0, 0, 0, 0, 0, 0x40])]), 'CHKPT_LIMIT', false],
-    ['a set of pages of another name', Buffer.concat([key('memory_bitmap_bits'), record(['memory_bitmap', Buffer.alloc(1)]), key('memory_bitmap_bits')]), 'CHKPT_FORMAT', false],
+    [
+      'a set of 2^62 pages',
+      Buffer.concat([
+        key('memory_bitmap_bits'),
+        record(['memory_bitmap_bits', Buffer.alloc(0)]).subarray(0, 30),
+        Buffer.from([0, 0, 0, 0, 0, 0, 0, 0x40]),
+      ]),
+      'CHKPT_LIMIT',
+      false,
+    ],
+    [
+      'a set of pages of another name',
+      Buffer.concat([
+        key('memory_bitmap_bits'),
+        record(['memory_bitmap', Buffer.alloc(1)]),
+        key('memory_bitmap_bits'),
+      ]),
+      'CHKPT_FORMAT',
+      false,
+    ],
     ['a page of another length', wrongPage((bytes) => bytes.writeUInt8(0xff, 80 + 36)), 'CHKPT_FORMAT', true],
     ['a page of another tag', wrongPage((bytes) => bytes.writeUInt8(0x58, 80 + 26)), 'CHKPT_FORMAT', true],
     ['a page without boundary', wrongPage((bytes) => bytes.writeUInt8(0, 80 + 13)), 'CHKPT_FORMAT', true],
@@ -268,21 +328,27 @@ describe('a sender that means no good', () => {
     ['a core cut short', Buffer.concat([bits(1), wireOf(['guest_info0', []])]), 'CHKPT_FORMAT', false],
   ];
 
-  test.each(cases)('is a typed error, and a machine that was touched refuses to run: %s', async (_what, bytes, code, touched) => {
-    const vm = await machine({ memoryBytes: 8 * 4096 });
-    const { url, done } = receiving(vm, { apply: () => undefined });
-    await originalConnects(await url, async (socket) => {
-      socket.on('error', () => undefined);
-      socket.write(bytes);
-    });
-    expect(await codeOf(done)).toBe(code);
-    expect(vm.failure !== undefined).toBe(touched);
-  });
+  test.each(cases)(
+    'is a typed error, and a machine that was touched refuses to run: %s',
+    async (_what, bytes, code, touched) => {
+      const vm = await machine({ memoryBytes: 8 * 4096 });
+      const { url, done } = receiving(vm, { apply: () => undefined });
+      await originalConnects(await url, async (socket) => {
+        socket.on('error', () => undefined);
+        socket.write(bytes);
+      });
+      expect(await codeOf(done)).toBe(code);
+      expect(vm.failure !== undefined).toBe(touched);
+    },
+  );
 
   test('pads its set of pages with pages that do not exist is CHKPT_FORMAT', async () => {
     const vm = await machine({ memoryBytes: 5 * 4096 });
     const { url, done } = receiving(vm);
-    await originalConnects(await url, async (socket) => void socket.write(frame('memory_bitmap_bits', Buffer.from([0x20]))));
+    await originalConnects(
+      await url,
+      async (socket) => void socket.write(frame('memory_bitmap_bits', Buffer.from([0x20]))),
+    );
     expect(await codeOf(done)).toBe('CHKPT_FORMAT');
   });
 
@@ -294,10 +360,18 @@ describe('a sender that means no good', () => {
   });
 });
 
+test('sets of pages and pages have the bytes of the description', async () => {
+  const memory = GuestMemory.allocate([{ base: 0, bytes: 12 * 4096 }]);
+  const pages = new PageSet(12);
+  for (const page of [0, 3, 9]) pages.markRun(page, 1);
+  expect(new Uint8Array(Buffer.concat(encodeBitmap(pages)))).toEqual(bitmapOnTheWire);
+  for (const frames of encodePages(memory, pages)) expect(new Uint8Array(frames)).toEqual(pageOnTheWire);
+  await memory.close();
+});
+
 test('pages beyond 2 GiB and 4 GiB of a sparse guest are sent to their places', async () => {
   const bytes = 5n << 30n;
   const memory = GuestMemory.allocate([{ base: 0, bytes }]);
-  const { encodeBitmap, encodePages } = await import('../../../src/migration/palacios/memory-wire.ts');
   const pages = new PageSet(memory.pageCount);
   for (const page of [524_287, 524_288, 1_048_576]) {
     pages.markRun(page, 1);
@@ -306,9 +380,11 @@ test('pages beyond 2 GiB and 4 GiB of a sparse guest are sent to their places', 
   const wire = Buffer.concat([...encodeBitmap(pages), ...encodePages(memory, pages)]);
   const groups = groupsIn(wire);
   expect(groups).toHaveLength(4);
-  expect(groups.slice(1).map(([, [blob]]) => [...(blob?.[1].subarray(0, 2) ?? [])])).toEqual([[255, 7], [0, 7], [0, 7]]);
-  const { readBitmap, readPages } = await import('../../../src/migration/palacios/memory-wire.ts');
-  const { WireReader } = await import('../../../src/foreign/palacios/wire-reader.ts');
+  expect(groups.slice(1).map(([, [blob]]) => [...(blob?.[1].subarray(0, 2) ?? [])])).toEqual([
+    [255, 7],
+    [0, 7],
+    [0, 7],
+  ]);
   let at = 0;
   const read = async (target: Uint8Array): Promise<number> => {
     const count = wire.copy(target, 0, at, at + target.length);
@@ -319,6 +395,7 @@ test('pages beyond 2 GiB and 4 GiB of a sparse guest are sent to their places', 
   const reader = new WireReader({ read }, 'test');
   await reader.open();
   await readPages(reader, target, await readBitmap(reader, target), () => undefined);
-  for (const page of [524_287, 524_288, 1_048_576]) expect([...target.read(page * 4096, 2)]).toEqual([page & 255, 7]);
+  for (const page of [524_287, 524_288, 1_048_576])
+    expect([...target.read(page * 4096, 2)]).toEqual([page & 255, 7]);
   for (const one of [memory, target]) await one.close();
 });

@@ -2,29 +2,40 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { describe, expect, test } from 'vitest';
+import { parsePalaciosAddress } from '../../../src/foreign/palacios/net-link.ts';
 import {
   GuestMemory,
   openCheckpoint,
   openPalaciosStore,
   openStore,
-  type PalaciosStoreOptions,
   PageDecoder,
   PageEncoder,
+  type PalaciosStoreOptions,
   receiveCheckpoint,
   type Store,
   verifyCheckpoint,
 } from '../../../src/index.ts';
-import { parsePalaciosAddress } from '../../../src/foreign/palacios/net-link.ts';
 import { extendedDevices, plainDevices } from './support/devices.ts';
 import { useFolder, writeOriginal } from './support/folders.ts';
-import { type Group, key, memoryGroup, record, sampleOriginal, samplePage, u32, u64, wireOf } from './support/original.ts';
+import {
+  type Group,
+  key,
+  memoryGroup,
+  record,
+  sampleOriginal,
+  samplePage,
+  u32,
+  u64,
+  wireOf,
+} from './support/original.ts';
 import { drain, dribble, groupsIn, originalConnects, originalListens } from './support/peers.ts';
 
 const folder = useFolder();
 const whole = sampleOriginal({ devices: plainDevices, extended: extendedDevices });
 /** As the PCI bus of an original: its buffer holds the name of the last BAR by then. */
 const closeOf = ([name, blobs]: Group): string => (blobs.some(([tag]) => tag === 'BAR-5') ? 'BAR-5' : name);
-const wireBytes = (groups: readonly Group[]): Buffer => Buffer.concat(groups.map((group) => wireOf(group, closeOf(group))));
+const wireBytes = (groups: readonly Group[]): Buffer =>
+  Buffer.concat(groups.map((group) => wireOf(group, closeOf(group))));
 
 /** A store that listens, and the URL at which it does. */
 function listener(options: PalaciosStoreOptions = {}): { store: Store; url: Promise<string> } {
@@ -51,53 +62,76 @@ describe('an address', () => {
     expect(parsePalaciosAddress(rest, rest)).toEqual(expected);
   });
 
-  test.each(['', 'a:127.0.0.1', 'b:127.0.0.1:1', 'c:127.0.0.1:0', 'c:localhost:1', 'c:127.0.0.1:65536', 'c:1.2.3:1', 'c:127.0.0.1:1:2:3', 'c:[::1]:1', 'a:127.0.0.1:-1'])(
-    '%s is CHKPT_STORE_URL',
-    (rest) => {
-      expect(() => openStore(`palacios+net:${rest}`)).toThrow(expect.objectContaining({ code: 'CHKPT_STORE_URL' }));
+  test.each([
+    '',
+    'a:127.0.0.1',
+    'b:127.0.0.1:1',
+    'c:127.0.0.1:0',
+    'c:localhost:1',
+    'c:127.0.0.1:65536',
+    'c:1.2.3:1',
+    'c:127.0.0.1:1:2:3',
+    'c:[::1]:1',
+    'a:127.0.0.1:-1',
+  ])('%s is CHKPT_STORE_URL', (rest) => {
+    expect(() => openStore(`palacios+net:${rest}`)).toThrow(
+      expect.objectContaining({ code: 'CHKPT_STORE_URL' }),
+    );
+  });
+
+  test.each(['a:0.0.0.0:0', 'c:192.0.2.1:1'])(
+    'off this machine is refused unless it is asked for: %s',
+    async (rest) => {
+      expect(await codeOf(verifyCheckpoint(openStore(`palacios+net:${rest}`)))).toBe('CHKPT_INSECURE');
     },
   );
 
-  test.each(['a:0.0.0.0:0', 'c:192.0.2.1:1'])('off this machine is refused unless it is asked for: %s', async (rest) => {
-    expect(await codeOf(verifyCheckpoint(openStore(`palacios+net:${rest}`)))).toBe('CHKPT_INSECURE');
-  });
-
   test('off this machine is listened at when it is asked for', async () => {
     const stop = new AbortController();
-    const store = openPalaciosStore('palacios+net:a:0.0.0.0:0', { insecure: true, onListening: () => stop.abort() });
+    const store = openPalaciosStore('palacios+net:a:0.0.0.0:0', {
+      insecure: true,
+      onListening: () => stop.abort(),
+    });
     expect(await codeOf(verifyCheckpoint(store, { signal: stop.signal }))).toBe('CHKPT_ABORTED');
   });
 });
 
 describe('a checkpoint of an original', () => {
-  test.each(['it connects', 'it listens'])('is received, contexts and memory, in small pieces: %s', async (role) => {
-    const closes: string[] = [];
-    const options = { onClosingName: (context: string, close: string) => closes.push(`${context} as ${close}`) };
-    const kept = openStore(`mem:palacios-net-${process.pid}`);
-    if (role === 'it connects') {
-      const { store, url } = listener(options);
-      const receiving = receiveCheckpoint(store, kept);
-      await originalConnects(await url, (socket) => dribble(socket, wireBytes(whole), 777));
-      await receiving;
-    } else {
-      const { url } = await originalListens((socket) => dribble(socket, wireBytes(whole), 777));
-      await receiveCheckpoint(openPalaciosStore(url, options), kept);
-    }
-    expect(closes).toEqual(['pci-0.0-0 as BAR-5', 'pci-0.1-1 as BAR-5']);
-    const checkpoint = await openCheckpoint(kept, { mode: 'load' });
-    const memory = GuestMemory.allocate([{ base: 0, bytes: 3 * 16_384 }]);
-    await checkpoint.loadMemory('memory', () => new PageDecoder(memory));
-    for (const [name, blobs] of whole.filter(([one]) => one !== 'memory_img')) {
-      const context = await checkpoint.openContext(name);
-      for (const [tag, data] of blobs) expect(new Uint8Array(await context.loadBytes(tag))).toEqual(new Uint8Array(data));
-      await context.close();
-    }
-    await checkpoint.finish();
-    await checkpoint.close();
-    for (let page = 0; page < 12; page += 1) expect(memory.read(page * 4096, 4096)).toEqual(samplePage(page));
-    await memory.close();
-    await kept.remove?.();
-  });
+  test.each(['it connects', 'it listens'])(
+    'is received, contexts and memory, in small pieces: %s',
+    async (role) => {
+      const closes: string[] = [];
+      const options = {
+        onClosingName: (context: string, close: string) => closes.push(`${context} as ${close}`),
+      };
+      const kept = openStore(`mem:palacios-net-${process.pid}`);
+      if (role === 'it connects') {
+        const { store, url } = listener(options);
+        const receiving = receiveCheckpoint(store, kept);
+        await originalConnects(await url, (socket) => dribble(socket, wireBytes(whole), 777));
+        await receiving;
+      } else {
+        const { url } = await originalListens((socket) => dribble(socket, wireBytes(whole), 777));
+        await receiveCheckpoint(openPalaciosStore(url, options), kept);
+      }
+      expect(closes).toEqual(['pci-0.0-0 as BAR-5', 'pci-0.1-1 as BAR-5']);
+      const checkpoint = await openCheckpoint(kept, { mode: 'load' });
+      const memory = GuestMemory.allocate([{ base: 0, bytes: 3 * 16_384 }]);
+      await checkpoint.loadMemory('memory', () => new PageDecoder(memory));
+      for (const [name, blobs] of whole.filter(([one]) => one !== 'memory_img')) {
+        const context = await checkpoint.openContext(name);
+        for (const [tag, data] of blobs)
+          expect(new Uint8Array(await context.loadBytes(tag))).toEqual(new Uint8Array(data));
+        await context.close();
+      }
+      await checkpoint.finish();
+      await checkpoint.close();
+      for (let page = 0; page < 12; page += 1)
+        expect(memory.read(page * 4096, 4096)).toEqual(samplePage(page));
+      await memory.close();
+      await kept.remove?.();
+    },
+  );
 
   test.each(['it connects', 'it listens'])('is sent to one exactly as it would send it: %s', async (role) => {
     const from = folder.next();
@@ -133,7 +167,10 @@ describe('a checkpoint of chkpt', () => {
   }
 
   test('comes back from another chkpt, which finds damage by digests', async () => {
-    const memory = GuestMemory.allocate([{ base: 0, bytes: 1 << 20 }, { base: 1 << 21, bytes: 1 << 16 }]);
+    const memory = GuestMemory.allocate([
+      { base: 0, bytes: 1 << 20 },
+      { base: 1 << 21, bytes: 1 << 16 },
+    ]);
     memory.write(4096, Uint8Array.of(1, 2, 3));
     memory.write(1 << 21, Uint8Array.of(4));
     const { store, url } = listener();
@@ -173,33 +210,110 @@ describe('a checkpoint of chkpt', () => {
   });
 });
 
-const header = wireOf(['header', [['header', Buffer.from('v3vee palacios checkpoint version: x.x, SVM x.x')]]]);
+const header = wireOf([
+  'header',
+  [['header', Buffer.from('v3vee palacios checkpoint version: x.x, SVM x.x')]],
+]);
 const hostile: [what: string, bytes: Buffer, code: string][] = [
   ['nothing', Buffer.alloc(0), 'CHKPT_FORMAT'],
   ['a name without its top bit', Buffer.concat([Uint8Array.of(6, 0), Buffer.from('header')]), 'CHKPT_FORMAT'],
   ['a name of 128 bytes', key('x'.repeat(128)), 'CHKPT_LIMIT'],
   ['a name of 32767 bytes', key('x'.repeat(32_767)), 'CHKPT_LIMIT'],
   ['an empty name', key(''), 'CHKPT_FORMAT'],
-  ['a name that is a prefix of the right one', Buffer.concat([key('head'), header.subarray(8)]), 'CHKPT_FORMAT'],
+  [
+    'a name that is a prefix of the right one',
+    Buffer.concat([key('head'), header.subarray(8)]),
+    'CHKPT_FORMAT',
+  ],
   ['a name with a slash', key('../header'), 'CHKPT_FORMAT'],
   ['a closing frame of 200 bytes', Buffer.concat([key('header'), key('x'.repeat(200))]), 'CHKPT_LIMIT'],
   ['neither record nor frame', Buffer.concat([key('header'), Uint8Array.of(0, 0)]), 'CHKPT_FORMAT'],
-  ['a wrong boundary', Buffer.concat([key('header'), Uint8Array.of(0x23, 1, 0, 0), Buffer.alloc(20)]), 'CHKPT_FORMAT'],
-  ['a negative tag length', Buffer.concat([key('header'), Uint8Array.of(0x23, 1, 0xcd, 0xab), u64(-1)]), 'CHKPT_FORMAT'],
-  ['a negative data length', Buffer.concat([key('header'), record(['header', Buffer.alloc(0)]).subarray(0, 18), u64(-1)]), 'CHKPT_FORMAT'],
-  ['data of 2^62 bytes', Buffer.concat([key('header'), record(['header', Buffer.alloc(0)]).subarray(0, 18), u64(2n ** 62n)]), 'CHKPT_LIMIT'],
-  ['data that is announced and does not come', Buffer.concat([key('x'), record(['a', Buffer.alloc(0)]).subarray(0, 13), u64(200_000_000)]), 'CHKPT_TRUNCATED'],
+  [
+    'a wrong boundary',
+    Buffer.concat([key('header'), Uint8Array.of(0x23, 1, 0, 0), Buffer.alloc(20)]),
+    'CHKPT_FORMAT',
+  ],
+  [
+    'a negative tag length',
+    Buffer.concat([key('header'), Uint8Array.of(0x23, 1, 0xcd, 0xab), u64(-1)]),
+    'CHKPT_FORMAT',
+  ],
+  [
+    'a negative data length',
+    Buffer.concat([key('header'), record(['header', Buffer.alloc(0)]).subarray(0, 18), u64(-1)]),
+    'CHKPT_FORMAT',
+  ],
+  [
+    'data of 2^62 bytes',
+    Buffer.concat([key('header'), record(['header', Buffer.alloc(0)]).subarray(0, 18), u64(2n ** 62n)]),
+    'CHKPT_LIMIT',
+  ],
+  [
+    'data that is announced and does not come',
+    Buffer.concat([key('x'), record(['a', Buffer.alloc(0)]).subarray(0, 13), u64(200_000_000)]),
+    'CHKPT_TRUNCATED',
+  ],
   ['an end inside a name', header.subarray(0, 4), 'CHKPT_TRUNCATED'],
   ['an end inside a record', header.subarray(0, 40), 'CHKPT_TRUNCATED'],
   ['an end before the frame that closes', header.subarray(0, 81), 'CHKPT_TRUNCATED'],
   ['a context twice', Buffer.concat([header, header]), 'CHKPT_FORMAT'],
-  ['memory twice', Buffer.concat([wireOf(memoryGroup(4096, 1)), wireOf(memoryGroup(4096, 1))]), 'CHKPT_FORMAT'],
-  ['memory of 2^60 bytes', Buffer.concat([key('memory_img'), record(['region_size', u64(2n ** 60n)]), record(['num_regions', u32(1)])]), 'CHKPT_LIMIT'],
-  ['memory of 16 TiB that does not come', Buffer.concat([key('memory_img'), record(['region_size', u64(2n ** 43n)]), record(['num_regions', u32(2)])]), 'CHKPT_TRUNCATED'],
-  ['a block of another length', wireOf(['memory_img', [['region_size', u64(4096)], ['num_regions', u32(1)], ['memory_img0', Buffer.alloc(4095)]]]), 'CHKPT_FORMAT'],
-  ['a block too many', wireOf(['memory_img', [...memoryGroup(4096, 1)[1], ['memory_img1', Buffer.alloc(4096)]]]), 'CHKPT_FORMAT'],
-  ['a block in the place of another', wireOf(['memory_img', [['region_size', u64(4096)], ['num_regions', u32(1)], ['memory_img1', Buffer.alloc(4096)]]]), 'CHKPT_FORMAT'],
-  ['a migration', wireOf(['memory_bitmap_bits', [['memory_bitmap_bits', Buffer.alloc(1)]]]), 'CHKPT_UNSUPPORTED'],
+  [
+    'memory twice',
+    Buffer.concat([wireOf(memoryGroup(4096, 1)), wireOf(memoryGroup(4096, 1))]),
+    'CHKPT_FORMAT',
+  ],
+  [
+    'memory of 2^60 bytes',
+    Buffer.concat([
+      key('memory_img'),
+      record(['region_size', u64(2n ** 60n)]),
+      record(['num_regions', u32(1)]),
+    ]),
+    'CHKPT_LIMIT',
+  ],
+  [
+    'memory of 16 TiB that does not come',
+    Buffer.concat([
+      key('memory_img'),
+      record(['region_size', u64(2n ** 43n)]),
+      record(['num_regions', u32(2)]),
+    ]),
+    'CHKPT_TRUNCATED',
+  ],
+  [
+    'a block of another length',
+    wireOf([
+      'memory_img',
+      [
+        ['region_size', u64(4096)],
+        ['num_regions', u32(1)],
+        ['memory_img0', Buffer.alloc(4095)],
+      ],
+    ]),
+    'CHKPT_FORMAT',
+  ],
+  [
+    'a block too many',
+    wireOf(['memory_img', [...memoryGroup(4096, 1)[1], ['memory_img1', Buffer.alloc(4096)]]]),
+    'CHKPT_FORMAT',
+  ],
+  [
+    'a block in the place of another',
+    wireOf([
+      'memory_img',
+      [
+        ['region_size', u64(4096)],
+        ['num_regions', u32(1)],
+        ['memory_img1', Buffer.alloc(4096)],
+      ],
+    ]),
+    'CHKPT_FORMAT',
+  ],
+  [
+    'a migration',
+    wireOf(['memory_bitmap_bits', [['memory_bitmap_bits', Buffer.alloc(1)]]]),
+    'CHKPT_UNSUPPORTED',
+  ],
 ];
 
 describe('a sender that means no good', () => {

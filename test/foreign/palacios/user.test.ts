@@ -1,18 +1,18 @@
 /** `user:`: messages to a handler, exact bytes, and a handler that answers what it should not. */
 import { describe, expect, test } from 'vitest';
+import { decodeUserMessage, encodeUserMessage } from '../../../src/foreign/palacios/user-message.ts';
 import {
   GuestMemory,
   openCheckpoint,
+  openPalaciosStore,
+  openStore,
   PageDecoder,
   type PalaciosUserHandler,
   palaciosUserStore,
   receiveCheckpoint,
   type Store,
-  openPalaciosStore,
-  openStore,
   verifyCheckpoint,
 } from '../../../src/index.ts';
-import { decodeUserMessage, encodeUserMessage } from '../../../src/foreign/palacios/user-message.ts';
 import { describeForeignStore } from '../../conformance/foreign-store.suite.ts';
 import { plainDevices } from './support/devices.ts';
 import { devicesOfReferenceHandler, userReadResponse, userWriteRequest } from './support/dumps.ts';
@@ -58,7 +58,8 @@ class ReferenceHandler {
       return this.#answer(type, buffer.length - tagBytes, handle, Buffer.alloc(0));
     }
     const start = context.at + tagBytes;
-    const isThere = start + xfer <= file.length && file.subarray(context.at, start).equals(buffer.subarray(0, tagBytes));
+    const isThere =
+      start + xfer <= file.length && file.subarray(context.at, start).equals(buffer.subarray(0, tagBytes));
     if (!isThere) return this.#answer(type, -1, handle, Buffer.alloc(0));
     context.at = start + xfer;
     return this.#answer(type, xfer, handle, file.subarray(start, start + xfer));
@@ -80,7 +81,9 @@ class ReferenceHandler {
 }
 
 const folder = useFolder();
-const devices = new Map(plainDevices.map(([id, blobs]) => [id, blobs.map(([tag, data]) => [tag, data.length] as const)] as const));
+const devices = new Map(
+  plainDevices.map(([id, blobs]) => [id, blobs.map(([tag, data]) => [tag, data.length] as const)] as const),
+);
 const whole = sampleOriginal({ devices: plainDevices });
 const regions = [
   { base: 0n, bytes: 1n << 20n },
@@ -89,9 +92,18 @@ const regions = [
 
 describe('messages', () => {
   test('have the bytes of the description', () => {
-    const write = { type: 5, transferred: 4, handle: 5n, dataOffset: 8, buffer: Buffer.concat([Buffer.from('num_devs'), u32(2)]) } as const;
+    const write = {
+      type: 5,
+      transferred: 4,
+      handle: 5n,
+      dataOffset: 8,
+      buffer: Buffer.concat([Buffer.from('num_devs'), u32(2)]),
+    } as const;
     expect(encodeUserMessage(write)).toEqual(userWriteRequest);
-    expect(decodeUserMessage(userWriteRequest, 'request', {})).toMatchObject({ ...write, buffer: new Uint8Array(write.buffer) });
+    expect(decodeUserMessage(userWriteRequest, 'request', {})).toMatchObject({
+      ...write,
+      buffer: new Uint8Array(write.buffer),
+    });
     const read = { type: 6, transferred: 4, handle: 5n, dataOffset: 0, buffer: u32(2) } as const;
     expect(encodeUserMessage(read)).toEqual(userReadResponse);
     expect(decodeUserMessage(userReadResponse, 'response', {})).toEqual(read);
@@ -119,7 +131,9 @@ describe('messages', () => {
     roomy[0] = 200;
     expect(decodeUserMessage(roomy, 'request', {}).transferred).toBe(4);
     roomy[40] = 13;
-    expect(() => decodeUserMessage(roomy, 'request', {})).toThrow(expect.objectContaining({ code: 'CHKPT_FORMAT' }));
+    expect(() => decodeUserMessage(roomy, 'request', {})).toThrow(
+      expect.objectContaining({ code: 'CHKPT_FORMAT' }),
+    );
   });
 });
 
@@ -159,7 +173,10 @@ describe('a handler', () => {
   }
 
   test('keeps an original as the reference handler does', async () => {
-    const table = [['8259a', plainDevices[0]?.[1] ?? []], ['serial', plainDevices[4]?.[1] ?? []]] as const;
+    const table = [
+      ['8259a', plainDevices[0]?.[1] ?? []],
+      ['serial', plainDevices[4]?.[1] ?? []],
+    ] as const;
     const handler = await keep(sampleOriginal({ devices: table, skip: ['memory'] }));
     expect(new Uint8Array(handler.files.get('devices') ?? [])).toEqual(devicesOfReferenceHandler);
     expect(handler.openCount).toBe(0);
@@ -174,7 +191,8 @@ describe('a handler', () => {
     await checkpoint.loadMemory('memory', () => new PageDecoder(memory));
     for (const [name, blobs] of whole.filter(([one]) => one !== 'memory_img')) {
       const context = await checkpoint.openContext(name);
-      for (const [tag, data] of blobs) expect(new Uint8Array(await context.loadBytes(tag))).toEqual(new Uint8Array(data));
+      for (const [tag, data] of blobs)
+        expect(new Uint8Array(await context.loadBytes(tag))).toEqual(new Uint8Array(data));
       await context.close();
     }
     await checkpoint.finish();
@@ -186,18 +204,35 @@ describe('a handler', () => {
 
   test('cannot be asked for devices whose values nobody knows', async () => {
     const handler = await keep();
-    await expect(verifyCheckpoint(palaciosUserStore(handler.handle))).rejects.toMatchObject({ code: 'CHKPT_UNSUPPORTED' });
+    await expect(verifyCheckpoint(palaciosUserStore(handler.handle))).rejects.toMatchObject({
+      code: 'CHKPT_UNSUPPORTED',
+    });
     expect(handler.openCount).toBe(0);
   });
 
   test('without a checkpoint is CHKPT_NOT_FOUND', async () => {
-    await expect(verifyCheckpoint(palaciosUserStore(new ReferenceHandler().handle))).rejects.toMatchObject({ code: 'CHKPT_NOT_FOUND' });
+    await expect(verifyCheckpoint(palaciosUserStore(new ReferenceHandler().handle))).rejects.toMatchObject({
+      code: 'CHKPT_NOT_FOUND',
+    });
   });
 
   const liars: [what: string, change: (answer: Buffer, request: Buffer) => Uint8Array, code: string][] = [
-    ['gives a handle of 0', (answer, request) => (request.readInt32LE(8) === 3 ? Buffer.concat([answer.subarray(0, 24), Buffer.alloc(24)]) : answer), 'CHKPT_STORE_FAILED'],
-    ['says that it wrote less', (answer) => Buffer.concat([answer.subarray(0, 16), u64(1), answer.subarray(24)]), 'CHKPT_STORE_FAILED'],
-    ['answers something else', (answer) => Buffer.concat([answer.subarray(0, 8), u32(6), answer.subarray(12)]), 'CHKPT_FORMAT'],
+    [
+      'gives a handle of 0',
+      (answer, request) =>
+        request.readInt32LE(8) === 3 ? Buffer.concat([answer.subarray(0, 24), Buffer.alloc(24)]) : answer,
+      'CHKPT_STORE_FAILED',
+    ],
+    [
+      'says that it wrote less',
+      (answer) => Buffer.concat([answer.subarray(0, 16), u64(1), answer.subarray(24)]),
+      'CHKPT_STORE_FAILED',
+    ],
+    [
+      'answers something else',
+      (answer) => Buffer.concat([answer.subarray(0, 8), u32(6), answer.subarray(12)]),
+      'CHKPT_FORMAT',
+    ],
     ['answers with half a message', (answer) => answer.subarray(0, 20), 'CHKPT_FORMAT'],
     ['answers with no bytes', () => 'text' as unknown as Uint8Array, 'CHKPT_STORE_FAILED'],
     [
@@ -210,10 +245,14 @@ describe('a handler', () => {
   ];
   test.each(liars)('that %s ends the save with a typed error', async (_what, change, code) => {
     const handler = new ReferenceHandler();
-    const store = palaciosUserStore(async (request) => change(Buffer.from(await handler.handle(request)), Buffer.from(request)));
+    const store = palaciosUserStore(async (request) =>
+      change(Buffer.from(await handler.handle(request)), Buffer.from(request)),
+    );
     const from = folder.next();
     await writeOriginal(from, 'file', sampleOriginal({ skip: ['memory'] }));
-    await expect(receiveCheckpoint(openPalaciosStore(`palacios+file:${from}`), store)).rejects.toMatchObject({ code });
+    await expect(receiveCheckpoint(openPalaciosStore(`palacios+file:${from}`), store)).rejects.toMatchObject({
+      code,
+    });
   });
 
   test('that gives more or less than was asked for ends the load with CHKPT_FORMAT', async () => {
@@ -227,7 +266,9 @@ describe('a handler', () => {
         longer.writeBigUInt64LE(BigInt(longer.length - 48), 32);
         return longer;
       });
-      await expect(receiveCheckpoint(store, openStore('null:'))).rejects.toMatchObject({ code: 'CHKPT_FORMAT' });
+      await expect(receiveCheckpoint(store, openStore('null:'))).rejects.toMatchObject({
+        code: 'CHKPT_FORMAT',
+      });
     }
   });
 });

@@ -41,6 +41,8 @@ export async function writeOriginal(folder: string, form: Form, groups: readonly
 /** Everything in a folder, by name. */
 export async function contentOf(folder: string): Promise<ReadonlyMap<string, Buffer>> {
   const names = (await readdir(folder)).sort();
-  const files = await Promise.all(names.map(async (name) => [name, await readFile(join(folder, name))] as const));
+  const files = await Promise.all(
+    names.map(async (name) => [name, await readFile(join(folder, name))] as const),
+  );
   return new Map(files);
 }

@@ -19,7 +19,13 @@ export function u64(value: number | bigint): Uint8Array {
 
 /** A record as the keyed streams write it. */
 export function record([tag, data]: Blob): Buffer {
-  return Buffer.concat([Uint8Array.of(0x23, 0x01, 0xcd, 0xab), u64(tag.length), latin(tag), u64(data.length), data]);
+  return Buffer.concat([
+    Uint8Array.of(0x23, 0x01, 0xcd, 0xab),
+    u64(tag.length),
+    latin(tag),
+    u64(data.length),
+    data,
+  ]);
 }
 
 export const fileOf = (blobs: readonly Blob[]): Buffer => Buffer.concat(blobs.map(record));
@@ -88,10 +94,13 @@ export function memoryGroup(blockBytes: number, blocks: number): Group {
     [
       ['region_size', u64(blockBytes)],
       ['num_regions', u32(blocks)],
-      ...Array.from({ length: blocks }, (_, block): Blob => [
-        `memory_img${block}`,
-        Buffer.concat(Array.from({ length: pages }, (_page, page) => samplePage(block * pages + page))),
-      ]),
+      ...Array.from(
+        { length: blocks },
+        (_, block): Blob => [
+          `memory_img${block}`,
+          Buffer.concat(Array.from({ length: pages }, (_page, page) => samplePage(block * pages + page))),
+        ],
+      ),
     ],
   ];
 }

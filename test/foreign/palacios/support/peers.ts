@@ -132,7 +132,11 @@ export function receiveMigration(bytes: Buffer, pageCount: number): Arrived {
 }
 
 /** A migration of `pageCount` pages as an original sends it, and the memory that must come of it. */
-export function sendMigration(pageCount: number, state: readonly Group[], seed = 1): { bytes: Buffer; memory: Buffer } {
+export function sendMigration(
+  pageCount: number,
+  state: readonly Group[],
+  seed = 1,
+): { bytes: Buffer; memory: Buffer } {
   const memory = Buffer.alloc(pageCount * 4096);
   const rounds: Buffer[] = [];
   for (const [round, step] of [1, 3, 11].entries()) {
@@ -146,7 +150,11 @@ export function sendMigration(pageCount: number, state: readonly Group[], seed =
   }
   const end = roundOf(pageCount, new Map());
   const groups = state.map(([name, blobs]) =>
-    Buffer.concat([key(name), ...blobs.map(record), key(blobs.some(([tag]) => tag === 'BAR-5') ? 'BAR-5' : name)]),
+    Buffer.concat([
+      key(name),
+      ...blobs.map(record),
+      key(blobs.some(([tag]) => tag === 'BAR-5') ? 'BAR-5' : name),
+    ]),
   );
   return { bytes: Buffer.concat([...rounds, end, ...groups]), memory };
 }
