@@ -16,7 +16,7 @@ import {
   verifyCheckpoint,
 } from '../../../src/index.ts';
 import { extendedDevices, plainDevices } from './support/devices.ts';
-import { useFolder, writeOriginal } from './support/folders.ts';
+import { fingerprint, useFolder, writeOriginal } from './support/folders.ts';
 import {
   type Group,
   key,
@@ -121,7 +121,7 @@ describe('a checkpoint of an original', () => {
       for (const [name, blobs] of whole.filter(([one]) => one !== 'memory_img')) {
         const context = await checkpoint.openContext(name);
         for (const [tag, data] of blobs)
-          expect(new Uint8Array(await context.loadBytes(tag))).toEqual(new Uint8Array(data));
+          expect(fingerprint(await context.loadBytes(tag)), tag).toBe(fingerprint(data));
         await context.close();
       }
       await checkpoint.finish();
@@ -148,11 +148,8 @@ describe('a checkpoint of an original', () => {
       sent = originalConnects(await url, drain);
       await sending;
     }
-    expect(groupsIn(await sent).map(([name, blobs]) => [name, blobs])).toEqual(
-      whole.map(([name, blobs]) => [name, blobs.map(([tag, data]) => [tag, new Uint8Array(data)])]),
-    );
     // All but the names by which PCI functions are closed.
-    expect(await sent).toEqual(Buffer.concat(whole.map((group) => wireOf(group))));
+    expect(fingerprint(await sent)).toBe(fingerprint(Buffer.concat(whole.map((group) => wireOf(group)))));
   });
 });
 
@@ -352,8 +349,7 @@ describe('a sender that means no good', () => {
     const receiving = verifyCheckpoint(store);
     await originalConnects(await url, async (socket) => {
       const second = connect(Number((await url).split(':').at(-1)), '127.0.0.1');
-      second.on('error', () => undefined);
-      await once(second, 'close');
+      await new Promise((resolve) => second.on('error', () => undefined).on('close', resolve));
       socket.write(header);
     });
     expect((await receiving).integrity).toBe('none');

@@ -16,7 +16,7 @@ import {
 import { describeForeignStore } from '../../conformance/foreign-store.suite.ts';
 import { plainDevices } from './support/devices.ts';
 import { devicesOfReferenceHandler, userReadResponse, userWriteRequest } from './support/dumps.ts';
-import { useFolder, writeOriginal } from './support/folders.ts';
+import { fingerprint, useFolder, writeOriginal } from './support/folders.ts';
 import { sampleOriginal, samplePage, u32, u64 } from './support/original.ts';
 
 /**
@@ -192,7 +192,7 @@ describe('a handler', () => {
     for (const [name, blobs] of whole.filter(([one]) => one !== 'memory_img')) {
       const context = await checkpoint.openContext(name);
       for (const [tag, data] of blobs)
-        expect(new Uint8Array(await context.loadBytes(tag))).toEqual(new Uint8Array(data));
+        expect(fingerprint(await context.loadBytes(tag)), tag).toBe(fingerprint(data));
       await context.close();
     }
     await checkpoint.finish();

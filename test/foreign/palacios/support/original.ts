@@ -42,7 +42,8 @@ export const wireOf = ([name, blobs]: Group, close = name): Buffer =>
   Buffer.concat([key(name), fileOf(blobs), key(close)]);
 
 /** Takes records apart, one byte after the other. */
-export function recordsIn(bytes: Uint8Array): Blob[] {
+export function recordsIn(file: Uint8Array): Blob[] {
+  const bytes = new Uint8Array(file);
   const found: Blob[] = [];
   const length = (at: number): number => {
     let value = 0;

@@ -42,6 +42,13 @@ export async function drain(socket: Socket): Promise<Buffer> {
   return Buffer.concat(pieces);
 }
 
+/** Takes all of it, and ends without good order. */
+export async function drainAndReset(socket: Socket): Promise<void> {
+  socket.resume();
+  await once(socket, 'end');
+  socket.resetAndDestroy();
+}
+
 /** An original that waits at a port of its own: `serve` is given the one who comes. */
 export async function originalListens<T>(
   serve: (socket: Socket) => Promise<T>,
@@ -52,6 +59,8 @@ export async function originalListens<T>(
   const { port } = server.address() as AddressInfo;
   const result = (async () => {
     const [socket] = (await once(server, 'connection')) as [Socket];
+    // A receiver that does not take what comes resets the connection.
+    socket.on('error', () => undefined);
     server.close();
     try {
       return await serve(socket);
@@ -68,6 +77,7 @@ export async function originalConnects<T>(url: string, serve: (socket: Socket) =
   const [, host, port] = /:([0-9.]+):([0-9]+)$/.exec(url) ?? [];
   const socket = connect({ host: String(host), port: Number(port), allowHalfOpen: true });
   await once(socket, 'connect');
+  socket.on('error', () => undefined);
   try {
     return await serve(socket);
   } finally {
