@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <vector>
@@ -24,8 +25,28 @@ Error OutsideError() {
 
 Error AbortedError() { return {.code = ErrorCode::kAborted, .message = "cancelled"}; }
 
+// REQUIRES: not empty.
 bool IsZero(std::span<const std::uint8_t> bytes) {
-  return std::ranges::all_of(bytes, [](std::uint8_t byte) { return byte == 0; });
+  return bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
+}
+
+// Calls `visit(offset, bytes)` for what is not zero, in units of `unit` bytes, as long as can be.
+template <typename Visit>
+Status ForEachContent(std::span<const std::uint8_t> bytes, std::size_t unit, Visit visit) {
+  for (std::size_t at = 0; at < bytes.size();) {
+    std::size_t end = at;
+    while (end < bytes.size()) {
+      const std::size_t next = std::min(end + unit, bytes.size());
+      if (IsZero(bytes.subspan(end, next - end))) break;
+      end = next;
+    }
+    if (end > at) {
+      Status visited = visit(at, bytes.subspan(at, end - at));
+      if (!visited.ok()) return visited;
+    }
+    at = end + unit;
+  }
+  return Ok();
 }
 
 // Calls `visit(region, run, offset)` for each part of the range that lies in one region: its pages,
@@ -73,9 +94,12 @@ Status CopyRangeToFile(const GuestMemory& memory, std::uint64_t address, std::ui
             Status read = memory.CopyOut(pages, buffer.get());
             if (!read.ok()) return read;
             const std::span<const std::uint8_t> content(buffer.get(), pages.count * kPageBytes);
-            if (IsZero(content)) continue;
             const std::uint64_t place = position + offset + (pages.first - run.first) * kPageBytes;
-            Status written = WriteAll(fd, place, content);
+            // Holes of less than a block are not worth a call.
+            Status written = ForEachContent(
+                content, kBlockBytes, [&](std::size_t at, std::span<const std::uint8_t> part) {
+                  return WriteAll(fd, place + at, part);
+                });
             if (!written.ok()) return written;
           }
         }
@@ -112,16 +136,11 @@ Status CopyRangeFromFile(GuestMemory& memory, std::uint64_t address, std::uint64
     const std::uint64_t count = std::min(kBufferPages * kPageBytes, bytes - done);
     Status read = ReadAll(fd, position + done, {buffer.get(), count});
     if (!read.ok()) return read;
-    for (std::uint64_t at = 0; at < count;) {
-      // Whole runs of pages that hold something.
-      std::uint64_t end = at;
-      while (end < count && !IsZero({buffer.get() + end, kPageBytes})) end += kPageBytes;
-      if (end > at) {
-        Status written = memory.Write(address + done + at, {buffer.get() + at, end - at});
-        if (!written.ok()) return written;
-      }
-      at = end + kPageBytes;
-    }
+    Status written = ForEachContent({buffer.get(), count}, kPageBytes,
+                                    [&](std::size_t at, std::span<const std::uint8_t> part) {
+                                      return memory.Write(address + done + at, part);
+                                    });
+    if (!written.ok()) return written;
     done += count;
   }
   return Ok();
