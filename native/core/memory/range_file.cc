@@ -97,8 +97,8 @@ Status CopyRangeToFile(const GuestMemory& memory, std::uint64_t address, std::ui
             const std::uint64_t place = position + offset + (pages.first - run.first) * kPageBytes;
             // Holes of less than a block are not worth a call.
             Status written = ForEachContent(
-                content, kBlockBytes, [&](std::size_t at, std::span<const std::uint8_t> part) {
-                  return WriteAll(fd, place + at, part);
+                content, kBlockBytes, [&](std::size_t at, std::span<const std::uint8_t> filled) {
+                  return WriteAll(fd, place + at, filled);
                 });
             if (!written.ok()) return written;
           }
