@@ -196,6 +196,14 @@ describe('devices', () => {
     expect(codeOf(() => decodeDeviceTable(records))).toBe(code);
   });
 
+  test('in a damaged table are told apart: a name that does not end', () => {
+    const records = [
+      { tag: 'num_devs', data: u32(1) },
+      { tag: 'names', data: new Uint8Array(32).fill(0x61) },
+    ];
+    expect(() => decodeDeviceTable(records)).toThrow('does not end');
+  });
+
   test('with an id of 32 bytes are refused when the table is written', () => {
     expect(codeOf(() => encodeDeviceTable(['x'.repeat(32)]))).toBe('CHKPT_NAME');
     expect(decodeDeviceTable(encodeDeviceTable(['x'.repeat(31)]).records)).toEqual(['x'.repeat(31)]);
@@ -250,6 +258,10 @@ describe('a damaged record', () => {
       ),
       { numRuns: 500 },
     );
+  });
+
+  test.each([4, 15])('is told what is wrong: a negative length at %d', (at) => {
+    expect(() => decodeRecords(poked(at, u64(-8)), {})).toThrow('is negative');
   });
 
   test('asks for nothing that its lengths announce before they were bounded', () => {
