@@ -105,6 +105,10 @@ export {
 } from './errors/index.ts';
 export { type Gem5Options, gem5StoreFactory } from './foreign/gem5/gem5-store.ts';
 export type { SkeletonReport } from './foreign/gem5/skeleton.ts';
+export type { PalaciosContext, PalaciosRecord } from './foreign/palacios/record.ts';
+export { openPalaciosStore, type PalaciosStoreOptions } from './foreign/palacios/register.ts';
+export { type PalaciosUserOptions, palaciosUserStore } from './foreign/palacios/user-format.ts';
+export type { PalaciosUserHandler } from './foreign/palacios/user-stream.ts';
 export type { AnyValue, TypedValue, ValueType } from './format/value.ts';
 export {
   type AllocateOptions,
@@ -147,6 +151,17 @@ export {
   type SendReport,
   type TrackingReport,
 } from './migration/outcome.ts';
+export {
+  type ReceivePalaciosOptions,
+  type ReceivePalaciosReport,
+  receivePalacios,
+} from './migration/palacios/receive-palacios.ts';
+export {
+  type PalaciosRound,
+  type SendPalaciosOptions,
+  type SendPalaciosReport,
+  sendPalacios,
+} from './migration/palacios/send-palacios.ts';
 export type {
   EncodingFacts,
   LinkFacts,

@@ -11,6 +11,7 @@
 #include "binding/copy_wrap.h"
 #include "binding/delta_wrap.h"
 #include "binding/fetch_wrap.h"
+#include "binding/foreign_wrap.h"
 #include "binding/guard_wrap.h"
 #include "binding/gzip_wrap.h"
 #include "binding/kvm_wrap.h"
@@ -117,6 +118,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   LayerWrap::Define(env, exports);
   FetchWrap::Define(env, exports);
   StampWrap::Define(env, exports);
+  DefineForeign(env, exports);
   DefineKvm(env, exports);
   DefineBuffers(env, exports);
   DefineBaselines(env, exports);

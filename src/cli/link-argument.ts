@@ -1,6 +1,7 @@
 /** Options of connections: what `--tls-…`, `--psk-file` and `--insecure` say, and stores that need them. */
 import { readFileSync } from 'node:fs';
 import { CheckpointError, fromSystemError } from '../errors/index.ts';
+import { openPalaciosStore, palaciosNetScheme } from '../foreign/palacios/register.ts';
 import { openStreamStore, type Store, type StreamStore, type StreamStoreOptions } from '../store/index.ts';
 import { parseStoreUrl } from '../store/url.ts';
 import type { Invocation } from './invocation.ts';
@@ -27,7 +28,14 @@ export function linkedStoreOf(url: string, invocation: Invocation, role: 'connec
   if (isLink(url)) return openLink(url, invocation, role, 1);
   const given = linkOptions.find(({ name }) => invocation.line.has(name));
   if (given !== undefined) throw usageError(`--${given.name} goes with tcp:, tls: and unix:`);
-  return storeOf(url);
+  if (parseStoreUrl(url).scheme !== palaciosNetScheme) return storeOf(url);
+  const { line, common, output } = invocation;
+  return openPalaciosStore(url, {
+    insecure: line.has('insecure'),
+    onListening: (address) => {
+      if (!common.quiet) output.note(`listening at ${printable(address)}`);
+    },
+  });
 }
 
 /** `count`: how many senders are taken, one after the other. */

@@ -44,6 +44,8 @@ export interface ForeignMemoryOptions {
   readonly threads?: number | undefined;
   /** Told now and then how many pages are done. */
   readonly onPages?: ((pageCount: number) => void) | undefined;
+  /** Of a writer: the contexts that stand before memory, where they are known by now: of memory that comes as frames. */
+  readonly before?: readonly ForeignContext[] | undefined;
 }
 
 /** One save. Calls come one at a time. Nothing is visible before `commit` resolves. */

@@ -115,7 +115,7 @@ export class ForeignStoreWriter implements StoreWriter {
       else if (item.kind === 'context-open' && item.contextKind === 'values') {
         contexts.push({ name: item.name, tags: [] });
       } else if (item.kind === 'context-open') {
-        const regions = await this.#decodeMemory(stream, item.name, item.regions);
+        const regions = await this.#decodeMemory(stream, item.name, item.regions, contexts);
         memory = { name: item.name, at: contexts.length, regions };
       }
     }
@@ -126,12 +126,13 @@ export class ForeignStoreWriter implements StoreWriter {
     stream: StreamReader,
     name: string,
     regions: readonly Region[],
+    before: readonly ForeignContext[],
   ): Promise<ForeignMemory['regions']> {
     const specs = regions.map(({ base, bytes }) => ({ base, bytes }));
     const image = await openScratch(specs, this.#format.scratchFolder);
     try {
       await stream.readMemory(new PageDecoder(image));
-      await this.#writer.memory(name, image, { signal: this.#signal });
+      await this.#writer.memory(name, image, { signal: this.#signal, before });
       return image.regions;
     } finally {
       await image.close();

@@ -84,6 +84,11 @@ const typeOfCode: ReadonlyMap<number, ValueType> = new Map(
   [...codeOfType].map(([type, code]) => [code, type]),
 );
 
+/** True for the name of a type. */
+export function isValueType(type: unknown): type is ValueType {
+  return codeOfType.has(type as ValueType);
+}
+
 /** Code of a type in the stream. Throws TypeError when there is no such type. */
 export function valueTypeCode(type: ValueType): number {
   const code = codeOfType.get(type);

@@ -334,6 +334,27 @@ export interface NativeAddon {
       readonly pageCount: number;
     },
   ) => NativeStampWriter;
+  /** Writes whole pages where the file holds nothing yet; zeros stay holes. */
+  rangeToFile(
+    memory: NativeMemory,
+    address: bigint,
+    bytes: bigint,
+    descriptor: number,
+    position: number,
+  ): Promise<void>;
+  /** Into memory that is zero there. */
+  rangeFromFile(
+    memory: NativeMemory,
+    address: bigint,
+    bytes: bigint,
+    descriptor: number,
+    position: number,
+  ): Promise<void>;
+  /** 1 to 256 pages, 4153 bytes each, see native/core/foreign/palacios_pages.h. */
+  encodePalaciosPages(memory: NativeMemory, first: number, count: number): Uint8Array;
+  placePalaciosPages(memory: NativeMemory, first: number, bytes: Uint8Array): void;
+  /** Throws CHKPT_UNSUPPORTED where the file system cannot. */
+  exchangePaths(left: string, right: string): void;
   /** Throws CHKPT_UNSUPPORTED where there is no usable KVM. */
   kvmSupport(): NativeKvmSupport;
   /** Absent where `kvmSupport` throws because of the platform. */
