@@ -2,6 +2,12 @@
  * chkpt: checkpoints of virtual machines. See README.md and docs/.
  */
 
+export {
+  type CollectOptions,
+  type CollectReport,
+  collectGarbage,
+  type Leftover,
+} from './checkpoint/collect-garbage.ts';
 export { type ConvertOptions, type ConvertReport, convertCheckpoint } from './checkpoint/convert.ts';
 export { type DiffOptions, type DiffReport, diffCheckpoints, type RegionDiff } from './checkpoint/diff.ts';
 export { type FlattenOptions, type FlattenReport, flattenCheckpoint } from './checkpoint/flatten.ts';

@@ -76,4 +76,21 @@ export const chainCommands: readonly CommandSpec[] = [
     isInterruptible: true,
     load: () => import('./commands/prune.ts'),
   },
+  {
+    name: 'gc',
+    summary: 'find what killed saves and loads have left behind, and remove it',
+    usages: ['FOLDER [--remove]'],
+    operands: ['FOLDER'],
+    options: [{ name: 'remove', summary: 'remove it; otherwise it is only told' }],
+    common: ['json', 'quiet'],
+    notes: [
+      'Looks into FOLDER and the checkpoints that are folders in it. What belongs to a process that runs is left alone, and so is every checkpoint.',
+    ],
+    examples: [
+      ['chkpt gc /var/lib/checkpoints', 'what is there'],
+      ['chkpt gc /var/lib/checkpoints --remove', 'away with it'],
+    ],
+    isInterruptible: false,
+    load: () => import('./commands/gc.ts'),
+  },
 ];

@@ -49,6 +49,13 @@ export class TemporaryNames {
   }
 }
 
+const anyPattern = new RegExp(`^\\.(.+)\\.${uuidText}\\.${pidText}\\.(?:tmp|old)$`);
+
+/** Of a temporary of any file: the part of its name that stands for that file. */
+export function stemIn(entry: string): string | undefined {
+  return anyPattern.exec(entry)?.[1];
+}
+
 export function isUuid(text: unknown): text is string {
   return typeof text === 'string' && uuidPattern.test(text);
 }

@@ -31,7 +31,7 @@ const uuid = '3d0a7a0e-5a3f-4e0c-9df1-6f3f5c0e8a11';
 test.each<[words: string[], line: RegExp]>([
   [
     [],
-    /a command is missing: save, load, info, ls, cat, verify, flatten, convert, diff, prune, receive, send, resume, migrations; see chkpt --help/,
+    /a command is missing: save, load, info, ls, cat, verify, flatten, convert, diff, prune, gc, receive, send, resume, migrations; see chkpt --help/,
   ],
   [['sav'], /unknown command sav; did you mean save\?/],
   [['lso'], /did you mean ls\?/],

@@ -34,7 +34,7 @@ describe('completion', () => {
     ['chkpt sa', 'save'],
     [
       'chkpt ',
-      'save load info ls cat verify flatten convert diff prune receive send resume migrations help completion --help --version',
+      'save load info ls cat verify flatten convert diff prune gc receive send resume migrations help completion --help --version',
     ],
     ['chkpt save --me', '--memory'],
     ['chkpt save --codec ', 'auto raw lz4'],

@@ -32,13 +32,17 @@ export class FolderPlace {
     return `${this.#parent}/${this.#names.make(uuid, this.#environment.processes.pid, role)}`;
   }
 
-  /** Removes what saves that are over have left behind. Best effort. */
+  /** Removes what saves that are over have left behind. An older folder without a newer one is all there is: it stays. Best effort. */
   async collect(): Promise<void> {
     const { fileSystem } = this.#environment;
+    const isThere = await fileSystem.status(this.path).then(
+      () => true,
+      () => false,
+    );
     const entries = await fileSystem.readdir(this.#parent).catch((): string[] => []);
     for (const entry of entries) {
       const name = this.#names.parse(entry);
-      if (name === undefined) continue;
+      if (name === undefined || (name.role === 'old' && !isThere)) continue;
       const path = `${this.#parent}/${entry}`;
       if (await isLeftBehind(this.#environment, path, name.pid)) {
         await removeFolder(fileSystem, path).catch(() => undefined);

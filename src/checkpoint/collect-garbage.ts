@@ -1,0 +1,139 @@
+/**
+ * What saves and loads that were killed have left behind, found and removed without a policy: nothing is judged by age or number, and what
+ * belongs to a process that may still run is never touched. The rules are those by which the next save into the same place cleans up;
+ * here they are asked for all places of a folder.
+ */
+import { CheckpointError, fromSystemError } from '../errors/index.ts';
+import { Gem5Folder } from '../foreign/gem5/folder.ts';
+import { FolderPlace } from '../foreign/palacios/publish-folder.ts';
+import { DirectoryCollector } from '../store/directory-collector.ts';
+import { hostEnvironment, type StoreEnvironment } from '../store/environment.ts';
+import type { FileStatus, FileSystem } from '../store/file-system.ts';
+import { FileTemporaries } from '../store/file-temporaries.ts';
+import { stemIn } from '../store/temporary-names.ts';
+
+/** A file or folder that nobody uses any more. */
+export interface Leftover {
+  readonly path: string;
+  readonly kind: 'file' | 'folder';
+  /** Size of the file, 0 for a folder; a second name of a file that stays counts too. */
+  readonly bytes: number;
+}
+
+export interface CollectOptions {
+  /** Removes what is found. Default false: it is only told. */
+  readonly remove?: boolean | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Files and processes of the host; tests give others. */
+  readonly environment?: StoreEnvironment | undefined;
+}
+
+export interface CollectReport {
+  readonly folder: string;
+  /** Found, and with `remove` removed, in that order. */
+  readonly leftovers: readonly Leftover[];
+  /** All of them, bytes. */
+  readonly bytes: number;
+  readonly removed: boolean;
+}
+
+/**
+ * Looks into `folder`, and into the checkpoints that are folders in it, for temporaries of `file:`, `dir:`, gem5 and Palacios checkpoints
+ * and of output files, and for generations of `dir:` checkpoints that were replaced.
+ *
+ * Throws `CHKPT_NOT_FOUND`, `CHKPT_PERMISSION` for the folder itself. What cannot be removed stays, and is not among the leftovers.
+ */
+export async function collectGarbage(folder: string, options: CollectOptions = {}): Promise<CollectReport> {
+  const { remove = false, signal, environment = hostEnvironment } = options;
+  const fileSystem = new WatchedFileSystem(environment.fileSystem, remove);
+  const watched = { ...environment, fileSystem };
+  let entries: string[];
+  try {
+    entries = await fileSystem.readdir(folder);
+  } catch (error) {
+    throw fromSystemError(error, 'cannot look into the folder', { path: folder });
+  }
+  for (const entry of entries) {
+    if (signal?.aborted) throw new CheckpointError('CHKPT_ABORTED', 'aborted', { cause: signal.reason });
+    const path = `${folder}/${entry}`;
+    if (stemIn(entry) === undefined && (await kindOf(fileSystem, path)) === 'directory') {
+      await collectIn(watched, path, await fileSystem.readdir(path).catch(() => []), false);
+    }
+  }
+  await collectIn(watched, folder, entries, true);
+  const { leftovers } = fileSystem;
+  const bytes = leftovers.reduce((sum, leftover) => sum + leftover.bytes, 0);
+  return { folder, leftovers, bytes, removed: remove };
+}
+
+const isGem5 = (entry: string): boolean =>
+  entry === 'm5.cpt' || stemIn(entry) === 'm5.cpt' || entry.endsWith('.pmem');
+const isDirectoryStore = (entry: string): boolean =>
+  entry === 'MANIFEST.json' || stemIn(entry) === 'MANIFEST.json' || entry.startsWith('.tmp-');
+
+/** `isPlain`: checkpoints that are files, or folders with temporaries beside them, may lie here too. */
+async function collectIn(
+  environment: StoreEnvironment,
+  folder: string,
+  entries: readonly string[],
+  isPlain: boolean,
+): Promise<void> {
+  if (entries.some(isGem5)) await new Gem5Folder(environment, folder, folder).collect();
+  else if (entries.some(isDirectoryStore))
+    await new DirectoryCollector(environment, folder, folder).collect();
+  if (!isPlain) return;
+  const stems = new Set(entries.flatMap((entry) => stemIn(entry) ?? []));
+  for (const stem of ['MANIFEST.json', 'm5.cpt']) stems.delete(stem);
+  for (const stem of stems) {
+    const temporaries = new FileTemporaries(environment, folder, stem);
+    for (const { entry } of await temporaries.leftBehind(entries)) {
+      if ((await kindOf(environment.fileSystem, `${folder}/${entry}`)) === 'file')
+        await temporaries.remove(entry);
+    }
+    await new FolderPlace(environment, `${folder}/${stem}`, folder).collect();
+  }
+}
+
+async function kindOf(fileSystem: FileSystem, path: string): Promise<FileStatus['kind'] | undefined> {
+  return await fileSystem.status(path).then(
+    ({ kind }) => kind,
+    () => undefined,
+  );
+}
+
+/** Sees what is removed, and removes it only when it is told to. */
+class WatchedFileSystem implements FileSystem {
+  readonly leftovers: Leftover[] = [];
+  readonly #inner: FileSystem;
+  readonly #remove: boolean;
+
+  constructor(inner: FileSystem, remove: boolean) {
+    this.#inner = inner;
+    this.#remove = remove;
+  }
+
+  async unlink(path: string): Promise<void> {
+    const { bytes } = await this.#inner.status(path);
+    if (this.#remove) await this.#inner.unlink(path);
+    this.leftovers.push({ path, kind: 'file', bytes });
+  }
+
+  async rmdir(path: string): Promise<void> {
+    if (this.#remove) await this.#inner.rmdir(path);
+    this.leftovers.push({ path, kind: 'folder', bytes: 0 });
+  }
+
+  open: FileSystem['open'] = (...parameters) => this.#inner.open(...parameters);
+  readdir: FileSystem['readdir'] = (path) => this.#inner.readdir(path);
+  status: FileSystem['status'] = (path) => this.#inner.status(path);
+
+  /** Who cleans up makes nothing. */
+  rename = refuse;
+  link = refuse;
+  mkdir = refuse;
+  fsyncDirectory = refuse;
+}
+
+async function refuse(): Promise<never> {
+  throw new CheckpointError('CHKPT_INTERNAL', 'a clean-up removes, and does nothing else');
+}
