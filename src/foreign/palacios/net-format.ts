@@ -51,11 +51,17 @@ export interface PalaciosNetOptions extends PalaciosLinkOptions {
 
 const pieceBytes = 1024 * 1024;
 const closeMs = 10_000;
+const pciFunctionName = /-\d+\.\d+-\d+$/;
+const lastBarTag = 'BAR-5';
 
-/** A context between its frames. */
+/**
+ * A context between its frames. The PCI bus of an original uses one buffer for the name of a function and those of its BARs, and closes
+ * by what it holds then: so it is sent, byte for byte; what closes a context means nothing to a reader.
+ */
 export function encodeWireContext(context: PalaciosContext): Uint8Array[] {
-  const frame = encodeKeyFrame(context.name);
-  return [frame, ...encodeRecords(context), frame];
+  const { name, records } = context;
+  const isFunction = pciFunctionName.test(name) && records.at(-1)?.tag === lastBarTag;
+  return [encodeKeyFrame(name), ...encodeRecords(context), encodeKeyFrame(isFunction ? lastBarTag : name)];
 }
 
 /**

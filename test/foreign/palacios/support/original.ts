@@ -37,8 +37,11 @@ export function key(name: string): Buffer {
   return Buffer.concat([Uint8Array.of(name.length & 255, 0x80 | (name.length >> 8)), latin(name)]);
 }
 
+/** As the PCI bus of an original: its buffer holds the name of the last BAR by then. */
+const closeOf = ([name, blobs]: Group): string => (blobs.some(([tag]) => tag === 'BAR-5') ? 'BAR-5' : name);
+
 /** A context on a connection; `close`: what stands in the caller's buffer by then. */
-export const wireOf = ([name, blobs]: Group, close = name): Buffer =>
+export const wireOf = ([name, blobs]: Group, close = closeOf([name, blobs])): Buffer =>
   Buffer.concat([key(name), fileOf(blobs), key(close)]);
 
 /** Takes records apart, one byte after the other. */
