@@ -13,9 +13,9 @@
 namespace chkpt {
 namespace {
 
-constexpr std::array<RegionSpec, 2> kRegions = {{{0, 8 * 4096}, {8 * 4096, 8 * 4096}}};
+constexpr std::array<RegionSpec, 2> kTwoPieces = {{{0, 8 * 4096}, {8 * 4096, 8 * 4096}}};
 
-Memory Allocate() { return GuestMemory::Allocate(kRegions, {}).value(); }
+Memory TwoPieces() { return GuestMemory::Allocate(kTwoPieces, {}).value(); }
 
 // The bytes of one page's frames, from the published description.
 Bytes Frames(const Bytes& page) {
@@ -29,7 +29,7 @@ Bytes Frames(const Bytes& page) {
 }
 
 TEST(PalaciosPagesTest, FramesAreThoseOfTheOriginalAcrossRegionsThatTouch) {
-  const Memory memory = Allocate();
+  const Memory memory = TwoPieces();
   const Bytes content = RandomBytes(2 * 4096, 1);
   ASSERT_TRUE(memory->Write(7 * 4096, content).ok());
   auto bytes = EncodePalaciosPages(*memory, {7, 2});
@@ -42,7 +42,7 @@ TEST(PalaciosPagesTest, FramesAreThoseOfTheOriginalAcrossRegionsThatTouch) {
 }
 
 TEST(PalaciosPagesTest, PagesComeBackAndAreLogged) {
-  const Memory memory = Allocate();
+  const Memory memory = TwoPieces();
   const auto log = std::make_shared<DirtyBitmap>(memory->page_count());
   memory->AddWriteLog(log);
   const Bytes content = RandomBytes(4096, 2);
@@ -62,7 +62,7 @@ TEST(PalaciosPagesTest, PagesComeBackAndAreLogged) {
 }
 
 TEST(PalaciosPagesTest, OneWrongByteOfAFramePlacesNothing) {
-  const Memory memory = Allocate();
+  const Memory memory = TwoPieces();
   for (const std::size_t at :
        {std::size_t{0}, std::size_t{1}, std::size_t{12}, std::size_t{13}, std::size_t{17},
         std::size_t{30}, std::size_t{43}, kPalaciosPageBytes - 13, kPalaciosPageBytes - 1}) {

@@ -14,11 +14,11 @@ namespace chkpt {
 namespace {
 
 // They touch at 1 MiB; a hole follows.
-constexpr std::array<RegionSpec, 3> kRegions = {
+constexpr std::array<RegionSpec, 3> kApart = {
     {{0, kMiB}, {kMiB, 2 * kMiB + 8192}, {8 * kMiB, kMiB}}};
 constexpr std::uint64_t kOdd = 104;
 
-Memory Allocate() { return GuestMemory::Allocate(kRegions, {}).value(); }
+Memory RegionsApart() { return GuestMemory::Allocate(kApart, {}).value(); }
 
 class RangeFileTest : public testing::Test {
  protected:
@@ -27,7 +27,7 @@ class RangeFileTest : public testing::Test {
 
 TEST_F(RangeFileTest, WhatWasWrittenComesBackAtAnyPlaceOfTheFile) {
   const TestFile file(0, true);
-  const Memory memory = Allocate();
+  const Memory memory = RegionsApart();
   const Bytes content = RandomBytes(12 * 4096, 1);
   for (const std::uint64_t at : {std::uint64_t{0}, kMiB - 4096, 2 * kMiB}) {
     ASSERT_TRUE(memory->Write(at, content).ok());
@@ -41,7 +41,7 @@ TEST_F(RangeFileTest, WhatWasWrittenComesBackAtAnyPlaceOfTheFile) {
   ASSERT_TRUE(ReadAll(file.fd(), kOdd, stored).ok());
   EXPECT_EQ(stored, expected);
 
-  const Memory copy = Allocate();
+  const Memory copy = RegionsApart();
   ASSERT_TRUE(CopyRangeFromFile(*copy, 0, bytes, file.fd(), kOdd, not_cancelled_).ok());
   Bytes read(bytes);
   ASSERT_TRUE(copy->Read(0, read).ok());
@@ -50,7 +50,7 @@ TEST_F(RangeFileTest, WhatWasWrittenComesBackAtAnyPlaceOfTheFile) {
 
 TEST_F(RangeFileTest, ZerosStayHolesInTheFile) {
   const TestFile file(0, true);
-  const Memory memory = Allocate();
+  const Memory memory = RegionsApart();
   ASSERT_TRUE(memory->Write(0, Bytes(kMiB)).ok());
   ASSERT_TRUE(memory->Write(2 * kMiB, RandomBytes(4096, 2)).ok());
   ASSERT_TRUE(CopyRangeToFile(*memory, 0, 3 * kMiB, file.fd(), kOdd, not_cancelled_).ok());
@@ -60,7 +60,7 @@ TEST_F(RangeFileTest, ZerosStayHolesInTheFile) {
 
 TEST_F(RangeFileTest, RangesOutsideMemoryOrNotOfPagesAreRefusedBeforeAnythingIsWritten) {
   const TestFile file(0, true);
-  const Memory memory = Allocate();
+  const Memory memory = RegionsApart();
   const std::uint64_t top = ~std::uint64_t{0} - 4095;
   for (const auto& [address, bytes] :
        std::initializer_list<std::pair<std::uint64_t, std::uint64_t>>{{0, 4 * kMiB},
@@ -79,7 +79,7 @@ TEST_F(RangeFileTest, RangesOutsideMemoryOrNotOfPagesAreRefusedBeforeAnythingIsW
 
 TEST_F(RangeFileTest, AFileThatEndsTooEarlyIsToldBeforeMemoryIsTouched) {
   const TestFile file(kMiB, true);
-  const Memory memory = Allocate();
+  const Memory memory = RegionsApart();
   ASSERT_TRUE(WriteAll(file.fd(), 0, RandomBytes(4096, 3)).ok());
   EXPECT_EQ(CopyRangeFromFile(*memory, 0, kMiB, file.fd(), 1, not_cancelled_).error().code,
             ErrorCode::kMemoryShort);
@@ -90,7 +90,7 @@ TEST_F(RangeFileTest, AFileThatEndsTooEarlyIsToldBeforeMemoryIsTouched) {
 
 TEST_F(RangeFileTest, CancelledEndsIt) {
   const TestFile file(kMiB, true);
-  const Memory memory = Allocate();
+  const Memory memory = RegionsApart();
   const std::atomic<bool> cancelled{true};
   EXPECT_EQ(CopyRangeToFile(*memory, 0, kMiB, file.fd(), 0, cancelled).error().code,
             ErrorCode::kAborted);
