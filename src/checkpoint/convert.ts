@@ -32,7 +32,10 @@ export interface ConvertReport {
   readonly checkpointBytes: number;
   /** What it is worth that no error was found in the old one. */
   readonly integrity: Integrity;
-  /** The new one was read back, and holds the same; what that is worth. Undefined: it was not read. */
+  /**
+   * The new one was read back without an error, which is worth this. Between native stores it has the same root digest; in a format of
+   * others as many contexts, tags and pages. Undefined: it was not read.
+   */
   readonly checked: Integrity | undefined;
   readonly elapsedMs: number;
 }

@@ -1,7 +1,7 @@
 /** Everything that `chkpt info` tells, as one plain object with the key names of docs/cli.md. */
 import { memberOf } from '../checkpoint/parent.ts';
 import { regionsOf, type VmHeader } from '../checkpoint/vm-header.ts';
-import { decodeSkip, type OpenInspection, type Store } from '../index.ts';
+import { decodeSkip, type MemoryTotals, type OpenInspection, type Store } from '../index.ts';
 import { pageBytes } from '../limits.ts';
 import type { Integrity } from '../store/index.ts';
 import { type ChainFacts, chainFactsOf } from './chain-facts.ts';
@@ -56,6 +56,19 @@ export interface ContextFacts {
 export const pageClasses = ['total', 'zero', 'fill', 'stored', 'same', 'parent'] as const;
 export type PageClass = (typeof pageClasses)[number];
 
+/** Counts of pages as documents tell them. */
+export function pagesOf(counts: Omit<MemoryTotals, 'encodedBytes'>): Readonly<Record<PageClass, number>> {
+  const { pages: total, zeroPages, fillPages, storedPages, samePages, parentPages } = counts;
+  return {
+    total,
+    zero: zeroPages,
+    fill: fillPages,
+    stored: storedPages,
+    same: samePages,
+    parent: parentPages,
+  };
+}
+
 /**
  * Reads the header and the device table, and looks at the parents: in `parents`, else where they were. Throws errors of kind
  * `damaged`; what is wrong with a parent is one of the facts.
@@ -83,14 +96,7 @@ export async function factsOf(
       pages: Number(bytes / BigInt(pageBytes)),
     })),
     memoryBytes,
-    pages: {
-      total: counts.pages,
-      zero: counts.zeroPages,
-      fill: counts.fillPages,
-      stored: counts.storedPages,
-      same: counts.samePages,
-      parent: counts.parentPages,
-    },
+    pages: pagesOf(counts),
     encodedBytes: counts.encodedBytes,
     checkpointBytes,
     ratio: ratioOf(memoryBytes, checkpointBytes),

@@ -5,7 +5,7 @@ import type { Digest64 } from '../format/digest.ts';
 import { checkpointDigest } from '../memory/digest.ts';
 import { PageEncoder } from '../memory/index.ts';
 import type { Integrity, StoreReader, StoreReadOptions } from '../store/index.ts';
-import { BytePipe } from '../util/byte-pipe.ts';
+import { BytePipe } from './byte-pipe.ts';
 import type { ForeignFormat, ForeignMemory, ForeignReading } from './foreign-format.ts';
 import { openScratch } from './scratch.ts';
 

@@ -12,7 +12,7 @@ import type {
   StoreWriteOptions,
   StoreWriter,
 } from '../store/index.ts';
-import { BytePipe } from '../util/byte-pipe.ts';
+import { BytePipe } from './byte-pipe.ts';
 import type {
   ForeignContext,
   ForeignFormat,

@@ -3,6 +3,7 @@ import { basename } from 'node:path';
 import type { TrackerReport } from '../../checkpoint/increment.ts';
 import { noPages } from '../../format/page-sequence.ts';
 import { type MemoryTotals, type SkipPart, type Store, type TeeOutcome, TeeStore } from '../../index.ts';
+import { pagesOf } from '../checkpoint-facts.ts';
 import type { Invocation } from '../invocation.ts';
 import { linkedStoreOf } from '../link-argument.ts';
 import { type MemoryArgument, parseMemoryArguments } from '../memory-argument.ts';
@@ -152,18 +153,6 @@ function documentOf(saved: Saved): object {
 
 function outcomeDocument({ url, storedBytes, error }: TeeOutcome): object {
   return { store: url, checkpointBytes: storedBytes ?? null, error: error === undefined ? null : error.code };
-}
-
-function pagesOf(totals: MemoryTotals): object {
-  const { pages, zeroPages, fillPages, storedPages, samePages, parentPages } = totals;
-  return {
-    total: pages,
-    zero: zeroPages,
-    fill: fillPages,
-    stored: storedPages,
-    same: samePages,
-    parent: parentPages,
-  };
 }
 
 function summaryOf({ memoryBytes, checkpointBytes, totals, parent }: Saved, elapsedMs: number): string {

@@ -1,6 +1,7 @@
 /** `chkpt verify`: reads all of a checkpoint and its parents. Works without the native addon, slower. */
 import { type VerifyOptions, type VerifyReport, verifyChain, verifyCheckpoint } from '../../index.ts';
 import { pageBytes } from '../../limits.ts';
+import { pagesOf } from '../checkpoint-facts.ts';
 import type { Invocation } from '../invocation.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
@@ -42,7 +43,7 @@ function parentsIn({ header, parents }: Verified): readonly VerifyReport[] | und
 
 function documentOf(report: Verified): object {
   const { url, header, root, counts, bytes, indexed, integrity, elapsedMs } = report;
-  const { contexts, tags, pages, zeroPages, fillPages, storedPages, samePages, parentPages } = counts;
+  const { contexts, tags, pages } = counts;
   return {
     command: 'verify',
     store: url,
@@ -56,14 +57,7 @@ function documentOf(report: Verified): object {
     memoryBytes: pages * pageBytes,
     checkpointBytes: bytes,
     encodedBytes: counts.encodedBytes,
-    pages: {
-      total: pages,
-      zero: zeroPages,
-      fill: fillPages,
-      stored: storedPages,
-      same: samePages,
-      parent: parentPages,
-    },
+    pages: pagesOf(counts),
     parents: parentsIn(report)?.map(parentDocument) ?? null,
     elapsedMs,
   };
