@@ -41,7 +41,7 @@ export interface ConvertReport {
 }
 
 /** Where a read would be for the next sender, or cannot be at all. */
-const writeOnly: ReadonlySet<string> = new Set(['tcp', 'tls', 'unix', 'fd', 'null']);
+const writeOnly: ReadonlySet<string> = new Set(['tcp', 'tls', 'unix', 'fd', 'null', 'tee']);
 
 /**
  * Copies a checkpoint from one store into another, of whatever formats. Between native stores the bytes stay what they are, and an
