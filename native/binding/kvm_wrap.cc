@@ -7,12 +7,17 @@
 #include "binding/convert.h"
 #include "binding/memory_wrap.h"
 #include "binding/task.h"
+#include "binding/tracker_wrap.h"
+#include "core/kvm/kvm_log_tracker.h"
 #include "core/kvm/kvm_machine.h"
+#include "core/kvm/kvm_ring_tracker.h"
 
 namespace chkpt::binding {
 namespace {
 
 #ifdef CHKPT_HAVE_KVM
+
+constexpr std::uint64_t kRingEntriesLimit = 1 << 20;
 
 using StatePart = std::span<const std::uint8_t>;
 
@@ -61,6 +66,9 @@ std::optional<KvmOptions> ToOptions(const Napi::Object& object) {
     if (!base || !bytes) return std::nullopt;
     options.ranges.push_back({ToBool(item.As<Napi::Array>().Get(0u)), *base, *bytes});
   }
+  const auto ring_entries = Below(object.Get("ringEntries"), kRingEntriesLimit);
+  if (!ring_entries || (*ring_entries & (*ring_entries - 1)) != 0) return std::nullopt;
+  options.ring_entries = static_cast<std::uint32_t>(*ring_entries);
   return options;
 }
 
@@ -88,6 +96,8 @@ class KvmWrap : public Napi::ObjectWrap<KvmWrap>, public Pollable {
             InstanceMethod<&KvmWrap::Open<&KvmWrap::TakeSerialOutput>>("takeSerialOutput"),
             InstanceMethod<&KvmWrap::Open<&KvmWrap::FeedSerial>>("feedSerial"),
             InstanceMethod<&KvmWrap::Open<&KvmWrap::TakeEnd>>("takeEnd"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::Throttle>>("throttle"),
+            InstanceMethod<&KvmWrap::Open<&KvmWrap::OpenTracker>>("openTracker"),
         });
   }
 
@@ -300,6 +310,22 @@ class KvmWrap : public Napi::ObjectWrap<KvmWrap>, public Pollable {
     object.Set("core", Number(env, end->core));
     object.Set("reason", end->reason);
     return object;
+  }
+
+  Napi::Value Throttle(const Napi::CallbackInfo& info) {
+    const double share = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : -1;
+    if (!(share >= 0 && share < 1))
+      return ThrowType(info.Env(), "share from 0 to below 1 expected");
+    machine_->Throttle(share);
+    return info.Env().Undefined();
+  }
+
+  // openTracker(whether of the rings)
+  Napi::Value OpenTracker(const Napi::CallbackInfo& info) {
+    auto tracker = ToBool(info[0]) ? KvmRingTracker::Open(machine_) : KvmLogTracker::Open(machine_);
+    if (tracker.ok()) return TrackerWrap::Wrap(info.Env(), std::move(tracker.value()));
+    Throw(info.Env(), tracker.error());
+    return {};
   }
 
   std::optional<unsigned> CoreOf(const Napi::Value& value) const {

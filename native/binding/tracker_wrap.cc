@@ -14,6 +14,7 @@ namespace chkpt::binding {
 namespace {
 
 using SetPointer = std::shared_ptr<DirtyBitmap>;
+using TrackerPointer = std::shared_ptr<DirtyTracker>;
 using Cost = std::optional<double>;
 
 }  // namespace
@@ -42,7 +43,16 @@ std::shared_ptr<DirtyTracker> TrackerWrap::TrackerOf(const Napi::Value& value) {
   return Napi::ObjectWrap<TrackerWrap>::Unwrap(value.As<Napi::Object>())->Open(env);
 }
 
+Napi::Value TrackerWrap::Wrap(Napi::Env env, std::shared_ptr<DirtyTracker> tracker) {
+  return AddonData::Of(env).tracker_constructor.New(
+      {Napi::External<TrackerPointer>::New(env, &tracker)});
+}
+
 TrackerWrap::TrackerWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrackerWrap>(info) {
+  if (info.Length() == 1 && info[0].IsExternal()) {
+    tracker_ = *info[0].As<Napi::External<TrackerPointer>>().Data();
+    return;
+  }
   const std::shared_ptr<GuestMemory> memory = MemoryWrap::MemoryOf(info[0]);
   if (memory == nullptr) return;
   const auto kind = ToUint64(info[1]);

@@ -20,6 +20,8 @@ class TrackerWrap : public Napi::ObjectWrap<TrackerWrap> {
  public:
   static void Define(Napi::Env env, Napi::Object exports);
   explicit TrackerWrap(const Napi::CallbackInfo& info);
+  // An object of a tracker that somebody else has opened.
+  static Napi::Value Wrap(Napi::Env env, std::shared_ptr<DirtyTracker> tracker);
 
   // The tracker behind a JavaScript object; null and a pending exception when it is none, or
   // closed.

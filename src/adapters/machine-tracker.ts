@@ -9,17 +9,17 @@ import {
   CheckpointError,
   type DirtyTracker,
   type GuestMemory,
+  type MemoryTracker,
   PageSet,
   type TrackerKind,
-  type TrackOptions,
-  trackMemory,
 } from '../index.ts';
 import { CallQueue } from '../util/call-queue.ts';
 
 /** What is tracked now. */
 export interface TrackedMemory {
   readonly memory: GuestMemory;
-  readonly options: TrackOptions;
+  /** Opens a tracker of it. Throws what `trackMemory` does. */
+  open(): MemoryTracker;
   /** False when a tracker of that kind does not see all of the machine's writes any more. */
   isCurrent(kind: TrackerKind): boolean;
   /** Nobody tracks `memory` any more. */
@@ -30,14 +30,14 @@ export class MachineTracker implements DirtyTracker {
   readonly #queue = new CallQueue();
   readonly #find: () => TrackedMemory;
   #tracked: TrackedMemory;
-  #tracker: ReturnType<typeof trackMemory>;
+  #tracker: MemoryTracker;
   #isClosed = false;
 
   /** Throws what `trackMemory` does. */
   constructor(find: () => TrackedMemory) {
     this.#find = find;
     this.#tracked = find();
-    this.#tracker = trackMemory(this.#tracked.memory, this.#tracked.options);
+    this.#tracker = this.#tracked.open();
   }
 
   get kind(): TrackerKind {
@@ -100,7 +100,7 @@ export class MachineTracker implements DirtyTracker {
     await this.#tracked.release?.();
     // When there is none now, the next call looks again.
     const tracked = this.#find();
-    this.#tracker = trackMemory(tracked.memory, tracked.options);
+    this.#tracker = tracked.open();
     this.#tracked = tracked;
     return true;
   }

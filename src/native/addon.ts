@@ -364,6 +364,8 @@ export interface NativeAddon {
       /** Entries of `kvm_cpuid_entry2` for each core. */
       readonly cpuid: readonly Uint8Array[];
       readonly ranges: readonly (readonly [mmio: boolean, base: bigint, bytes: bigint])[];
+      /** Of the dirty ring of each vCPU, a power of two; 0: no rings. */
+      readonly ringEntries: number;
       /** There is something to take. Must not throw. */
       readonly onNews: () => void;
     },

@@ -1,3 +1,5 @@
+import type { NativeDirtyTracker } from './addon.ts';
+
 /** What `/dev/kvm` offers. */
 export interface NativeKvmSupport {
   /** Entries of `kvm_cpuid_entry2`. */
@@ -37,5 +39,9 @@ export interface NativeKvmMachine {
   answer(core: number, value: bigint): void;
   takeSerialOutput(): Uint8Array;
   feedSerial(bytes: Uint8Array): number;
+  /** The guest rests for that share of the time, 0 to below 1. */
+  throttle(share: number): void;
+  /** Of the dirty log, or of the rings. One at a time. */
+  openTracker(ofRings: boolean): NativeDirtyTracker;
   takeEnd(): { readonly core: number; readonly reason: string } | undefined;
 }

@@ -10,6 +10,7 @@ import {
   type MachineFactory,
   type TestMachine,
 } from '../conformance/virtual-machine.suite.ts';
+import { describeIncrements } from '../conformance/virtual-machine-increment.suite.ts';
 import { KvmStart, type Snapshot, snapshotOf } from './support/kvm-start.ts';
 
 const missing = await whyNoKvm();
@@ -34,6 +35,7 @@ async function selfChecking(options: KvmVmOptions = {}): Promise<TestMachine & {
   const coreCount = vm.cores.length;
   return {
     vm,
+    trackChanges: () => void vm.trackChanges(),
     digest: async () => {
       const hash = createHash('sha256').update(String(await vm.memory.digest()));
       for (const [tag, value] of await snapshotOf(vm)) hash.update(`${tag}=${value};`);
@@ -85,6 +87,19 @@ afterEach(() => {
 
 describe.skipIf(missing !== undefined)('kvm', () => {
   describeVirtualMachine('KVM over mem:', factory, () => space.store(`kvm-${count++}`));
+
+  describe('KVM with dirty rings', () => {
+    const made: TestMachine[] = [];
+    afterEach(async () => {
+      for (const machine of made.splice(0)) await machine.close();
+    });
+    const machine = async (): Promise<TestMachine> => {
+      const one = await selfChecking({ dirtyRing: 65_536 });
+      made.push(one);
+      return one;
+    };
+    describeIncrements({ machine, store: () => space.store(`kvm-${count++}`) });
+  });
 
   test('a guest that checks itself finds nothing wrong over ten saves and loads from machine to machine', async () => {
     let machine = await selfChecking();

@@ -13,18 +13,23 @@ constexpr std::uint64_t kClearPages = 1 << 16;  // 256 MiB: the kernel's lock is
 }  // namespace
 
 Result<std::unique_ptr<DirtyTracker>> KvmLogTracker::Open(std::shared_ptr<KvmMachine> machine) {
+  if (machine->has_rings()) {
+    return Error{.code = ErrorCode::kUnsupported,
+                 .message = "the machine was made with dirty rings, KVM keeps no log beside them"};
+  }
   if (!machine->ClaimDirtyLog()) {
     return Error{.code = ErrorCode::kUnsupported,
                  .message = "the machine has a tracker of its dirty log already"};
   }
   kvm_enable_cap manual = {};
   manual.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2;
-  manual.args[0] = 1;  // KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE, without KVM_DIRTY_LOG_INITIALLY_SET
-  const bool is_manual = KvmIoctl(machine->vm_fd(), KVM_ENABLE_CAP, &manual) == 0;
-  std::unique_ptr<KvmLogTracker> tracker(new KvmLogTracker(std::move(machine), is_manual));
-  Status logging = tracker->machine_->SetDirtyLog(true);
-  if (!logging.ok()) return logging.error();
-  return std::unique_ptr<DirtyTracker>(std::move(tracker));
+  // Where KVM can, all pages count as written at first and are protected by Reset, in pieces; else
+  // it protects all of them at once when the log begins.
+  manual.args[0] = static_cast<std::uint64_t>(std::max(0, machine->system().Check(manual.cap))) &
+                   (KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET);
+  const bool is_manual =
+      manual.args[0] != 0 && KvmIoctl(machine->vm_fd(), KVM_ENABLE_CAP, &manual) == 0;
+  return std::unique_ptr<DirtyTracker>(new KvmLogTracker(std::move(machine), is_manual));
 }
 
 KvmLogTracker::KvmLogTracker(std::shared_ptr<KvmMachine> machine, bool manual)
@@ -36,6 +41,8 @@ KvmLogTracker::~KvmLogTracker() {
 }
 
 Status KvmLogTracker::Reset(const Cancelled& cancelled) {
+  Status logging = machine_->SetDirtyLog(true);
+  if (!logging.ok()) return logging;
   DirtyBitmap old(memory()->page_count());
   return Collect(&old, cancelled);
 }

@@ -56,7 +56,7 @@ Status KvmMachine::CreateVm() {
   if (KvmIoctl(vm_.get(), KVM_CREATE_IRQCHIP) < 0) return KvmError("KVM_CREATE_IRQCHIP");
   kvm_pit_config pit = {};
   if (KvmIoctl(vm_.get(), KVM_CREATE_PIT2, &pit) < 0) return KvmError("KVM_CREATE_PIT2");
-  return Ok();
+  return has_rings() ? EnableRings() : Ok();
 }
 
 Status KvmMachine::MapMemory() {
@@ -89,7 +89,8 @@ Status KvmMachine::CreateVcpus() {
   }
   vcpus_.resize(options_.cpuid.size());
   for (unsigned core = 0; core < core_count(); ++core) {
-    Result<std::unique_ptr<Vcpu>> vcpu = Vcpu::Create(*system_, vm_.get(), core);
+    Result<std::unique_ptr<Vcpu>> vcpu =
+        Vcpu::Create(*system_, vm_.get(), core, options_.ring_entries);
     if (!vcpu.ok()) return vcpu.error();
     vcpus_[core].vcpu = std::move(vcpu.value());
     Status status = SetCpuid(vcpus_[core].vcpu->fd(), options_.cpuid[core]);
@@ -144,6 +145,7 @@ void KvmMachine::Stop() {
     stopping_ = true;
     paused_ = true;
     LeaveAll();
+    if (throttler_.joinable()) threads.push_back(std::move(throttler_));
     // One of several callers joins.
     for (Processor& processor : vcpus_) {
       if (processor.thread.joinable()) threads.push_back(std::move(processor.thread));
@@ -182,7 +184,10 @@ bool KvmMachine::RunGuest(unsigned core) {
       // Only an interrupted run has completed the access before it: nothing of the guest is pending
       // then.
       case VcpuExit::kInterrupted:
-        if (paused_) return true;
+        if (Rest(vcpu)) return true;
+        break;
+      case VcpuExit::kRingFull:
+        if (!MakeRoom(vcpu)) return false;
         break;
       case VcpuExit::kPorts: ServePorts(core); break;
       case VcpuExit::kMmio: ServeMmio(core); break;

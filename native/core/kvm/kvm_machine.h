@@ -22,6 +22,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/bitmap/dirty_bitmap.h"
 #include "core/kvm/uart_16550.h"
 #include "core/kvm/vcpu.h"
 #include "core/memory/guest_memory.h"
@@ -56,6 +57,9 @@ struct KvmOptions {
   // One list for each vCPU; their number is the number of cores.
   std::vector<std::vector<kvm_cpuid_entry2>> cpuid;
   std::vector<DeviceRange> ranges;
+  // Entries of the dirty ring of each vCPU, a power of two; 0: no rings, the machine has a dirty
+  // log instead. KVM wants to know before there is a vCPU.
+  std::uint32_t ring_entries = 0;
   // Called by vCPU threads, without a lock, when a Take… function has something.
   std::function<void()> notify;
 };
@@ -84,12 +88,25 @@ class KvmMachine {
 
   const std::shared_ptr<GuestMemory>& memory() const { return memory_; }
 
-  // For trackers of the dirty log (KVM_MEM_LOG_DIRTY_PAGES of all slots). One of them at a time:
-  // false when there is one already.
+  // The guest runs for 1 - share of the time. REQUIRES: 0 <= share < 1.
+  void Throttle(double share);
+
+  // For trackers of the dirty log or the dirty rings (KVM_MEM_LOG_DIRTY_PAGES of all slots). One of
+  // them at a time: false when there is one already.
   bool ClaimDirtyLog() { return !dirty_log_claimed_.exchange(true); }
   void ReleaseDirtyLog() { dirty_log_claimed_ = false; }
   Status SetDirtyLog(bool on) { return MapSlots(on ? KVM_MEM_LOG_DIRTY_PAGES : 0); }
   int vm_fd() const { return vm_.get(); }
+  bool has_rings() const { return options_.ring_entries > 0; }
+  // Marks in `found` what all rings hold, and lets KVM protect it again. What
+  // vCPUs had to take out themselves is in it. Every vCPU leaves the guest once: its processor may
+  // have logged pages that KVM does not know yet.
+  // Errors: those of KVM_RESET_DIRTY_RINGS; nothing is lost. REQUIRES: has_rings().
+  Status TakeRings(DirtyBitmap* found);
+  // Takes out what the rings hold when one is half full, for the next TakeRings. A KVM in software
+  // may write more pages at once than a ring has room for when it says that it is full. Errors and
+  // REQUIRES: as TakeRings.
+  Status RelieveRings();
 
   // Errors of all: kUnsupported while a vCPU runs and for what KVM refuses, kFormat for another
   // size.
@@ -141,6 +158,14 @@ class KvmMachine {
   // Runs the guest until it is to pause; false when it cannot go on.
   bool RunGuest(unsigned core);
   void LeaveAll();
+  // After a vCPU was interrupted: waits while the guest rests; true when the machine is paused.
+  bool Rest(Vcpu& vcpu);
+  void RunThrottler();
+  Status EnableRings();
+  void LeaveOnce();
+  Status EmptyRings();
+  // For a vCPU whose ring is full; false when it cannot go on.
+  bool MakeRoom(Vcpu& vcpu);
   void ServePorts(unsigned core);
   void ServeMmio(unsigned core);
   // One access of 1 to 8 bytes at `data`.
@@ -167,6 +192,13 @@ class KvmMachine {
   Uart16550 uart_;
   bool serial_line_ = false;
   std::vector<std::uint8_t> serial_output_;
+  double throttle_ = 0;  // share of the time that the guest rests
+  bool resting_ = false;
+  std::thread throttler_;  // while the share is not 0
+
+  std::mutex rings_mutex_;            // guards the vCPUs' rings, and:
+  std::optional<DirtyBitmap> taken_;  // taken out of rings, and not yet by TakeRings
+  bool rings_overran_ = false;
 };
 
 }  // namespace chkpt

@@ -8,9 +8,12 @@
 #include <cerrno>
 #include <cstring>
 
+#include "core/base/units.h"
+
 namespace chkpt {
 
-Result<std::unique_ptr<Vcpu>> Vcpu::Create(const KvmSystem& system, int vm, unsigned index) {
+Result<std::unique_ptr<Vcpu>> Vcpu::Create(const KvmSystem& system, int vm, unsigned index,
+                                           std::uint32_t ring_entries) {
   std::unique_ptr<Vcpu> vcpu(new Vcpu());
   vcpu->fd_ = OwnedFd(KvmIoctl(vm, KVM_CREATE_VCPU, std::uint64_t{index}));
   if (vcpu->fd() < 0) return KvmError("KVM_CREATE_VCPU");
@@ -19,15 +22,31 @@ Result<std::unique_ptr<Vcpu>> Vcpu::Create(const KvmSystem& system, int vm, unsi
   if (mapping == MAP_FAILED) return SystemError(errno, "mapping of kvm_run");
   vcpu->run_ = static_cast<kvm_run*>(mapping);
   vcpu->run_bytes_ = system.run_bytes();
+  if (ring_entries == 0) return vcpu;
+  void* const ring = mmap(nullptr, ring_entries * sizeof(kvm_dirty_gfn), PROT_READ | PROT_WRITE,
+                          MAP_SHARED, vcpu->fd(), KVM_DIRTY_LOG_PAGE_OFFSET * kPageBytes);
+  if (ring == MAP_FAILED) return SystemError(errno, "mapping of a dirty ring");
+  vcpu->ring_ = static_cast<kvm_dirty_gfn*>(ring);
+  vcpu->ring_entries_ = ring_entries;
   return vcpu;
 }
 
 Vcpu::~Vcpu() {
+  if (ring_ != nullptr) munmap(ring_, ring_entries_ * sizeof(kvm_dirty_gfn));
   if (run_ != nullptr) munmap(run_, run_bytes_);
 }
 
 VcpuExit Vcpu::Run() {
-  if (ioctl(fd(), KVM_RUN, 0) < 0) {
+  is_inside_ = true;
+  const int result = ioctl(fd(), KVM_RUN, 0);
+  const int run_errno = errno;
+  // In this order: who reads the count first and then finds it inside will see the count change.
+  is_inside_ = false;
+  ++exits_;
+  errno = run_errno;
+  const bool is_full = result == 0 && run_->exit_reason == KVM_EXIT_DIRTY_RING_FULL;
+  fulls_in_a_row_ = is_full ? fulls_in_a_row_ + 1 : 0;
+  if (result < 0) {
     // EAGAIN: a processor that waits to be started.
     if (errno == EINTR || errno == EAGAIN) return VcpuExit::kInterrupted;
     return End(std::string("KVM_RUN: ") + std::strerror(errno));
@@ -35,6 +54,7 @@ VcpuExit Vcpu::Run() {
   switch (run_->exit_reason) {
     case KVM_EXIT_IO: return VcpuExit::kPorts;
     case KVM_EXIT_MMIO: return VcpuExit::kMmio;
+    case KVM_EXIT_DIRTY_RING_FULL: return VcpuExit::kRingFull;
     case KVM_EXIT_INTR:
     case KVM_EXIT_IRQ_WINDOW_OPEN: return VcpuExit::kInterrupted;
     case KVM_EXIT_SHUTDOWN: return End("shutdown (triple fault)");

@@ -4,6 +4,7 @@
 // Thread safety: Run belongs to the vCPU's thread; AskToLeave may be called from any.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -17,6 +18,7 @@ namespace chkpt {
 // Why KVM_RUN came back.
 enum class VcpuExit : std::uint8_t {
   kInterrupted,  // a signal, or immediate_exit: nothing of the guest is pending
+  kRingFull,     // KVM_EXIT_DIRTY_RING_FULL: the ring must be taken before it goes on
   kPorts,        // KVM_EXIT_IO
   kMmio,         // KVM_EXIT_MMIO
   kEnded,        // the guest cannot go on: ended() says why
@@ -24,7 +26,9 @@ enum class VcpuExit : std::uint8_t {
 
 class Vcpu {
  public:
-  static Result<std::unique_ptr<Vcpu>> Create(const KvmSystem& system, int vm, unsigned index);
+  // With the dirty ring of the machine, when it has one: `ring_entries` > 0.
+  static Result<std::unique_ptr<Vcpu>> Create(const KvmSystem& system, int vm, unsigned index,
+                                              std::uint32_t ring_entries);
   ~Vcpu();
   Vcpu(const Vcpu&) = delete;
   Vcpu& operator=(const Vcpu&) = delete;
@@ -55,16 +59,52 @@ class Vcpu {
     std::uint8_t* data;
   };
   Mmio mmio() const;
+  // Times that the vCPU has come back from KVM_RUN, and whether it is in it. One that is
+  // outside, or was, has told KVM which pages its processor has logged.
+  std::uint64_t exits() const { return exits_; }
+  bool is_inside() const { return is_inside_; }
+
+  // Entries of its dirty ring that KVM has filled since the last call; visit(slot, page of it).
+  // They count as taken with KVM_RESET_DIRTY_RINGS. False when there were as many as the ring has:
+  // KVM keeps room, so it has gone past the end of the ring, and what it said first is lost. One
+  // caller at a time, also of ring_is_half_full.
+  template <typename Visit>
+  bool TakeRing(Visit visit) {
+    for (std::uint32_t taken = 0; taken < ring_entries_; ++taken) {
+      kvm_dirty_gfn& entry = RingEntry(0);
+      if (__atomic_load_n(&entry.flags, __ATOMIC_ACQUIRE) != KVM_DIRTY_GFN_F_DIRTY) return true;
+      visit(entry.slot, entry.offset);
+      __atomic_store_n(&entry.flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
+      ++ring_next_;
+    }
+    return ring_entries_ == 0;
+  }
+  // Times that Run has given kRingFull and nothing else.
+  unsigned fulls_in_a_row() const { return fulls_in_a_row_; }
+  bool ring_is_half_full() const {
+    return __atomic_load_n(&RingEntry(ring_entries_ / 2).flags, __ATOMIC_ACQUIRE) ==
+           KVM_DIRTY_GFN_F_DIRTY;
+  }
+
   // After kEnded: for people.
   const std::string& ended() const { return ended_; }
+  VcpuExit End(std::string why);
 
  private:
   Vcpu() = default;
-  VcpuExit End(std::string why);
+  kvm_dirty_gfn& RingEntry(std::uint32_t ahead) const {
+    return ring_[(ring_next_ + ahead) & (ring_entries_ - 1)];
+  }
 
   OwnedFd fd_;
   kvm_run* run_ = nullptr;
   std::size_t run_bytes_ = 0;
+  kvm_dirty_gfn* ring_ = nullptr;
+  std::uint32_t ring_entries_ = 0;  // a power of two, or no ring
+  std::uint32_t ring_next_ = 0;
+  unsigned fulls_in_a_row_ = 0;
+  std::atomic<std::uint64_t> exits_{0};
+  std::atomic<bool> is_inside_{false};
   std::string ended_;
 };
 

@@ -3,4 +3,4 @@ export type { CpuidEntry } from './cpuid.ts';
 export type { GuestImage } from './guest-image.ts';
 export type { KvmAccess, KvmDevice } from './kvm-device.ts';
 export { KvmVm } from './kvm-vm.ts';
-export type { KvmVmOptions, VcpuEnd } from './options.ts';
+export type { KvmTrackOptions, KvmVmOptions, VcpuEnd } from './options.ts';

@@ -10,7 +10,9 @@ import {
   type Core,
   type Device,
   GuestMemory,
+  MemoryTracker,
   type StatePart,
+  trackMemory,
   type VirtualMachine,
 } from '../../index.ts';
 import {
@@ -20,11 +22,17 @@ import {
   type NativeKvmSupport,
   nativeAddon,
 } from '../../native/index.ts';
+import { type MachineTracker, TrackerPlace } from '../machine-tracker.ts';
 import { RunGate } from '../run-gate.ts';
 import { cpuidOfCore, decodeCpuid, describeCpu, encodeCpuid } from './cpuid.ts';
 import { startRegisters, writeImage } from './guest-image.ts';
 import { type OwnedRange, rangesOf } from './kvm-device.ts';
-import { configurationOf, type KvmConfiguration, type KvmVmOptions } from './options.ts';
+import {
+  configurationOf,
+  type KvmConfiguration,
+  type KvmTrackOptions,
+  type KvmVmOptions,
+} from './options.ts';
 import { SerialLine } from './serial-line.ts';
 import { checkKept, coreSlots, machineSlots, type StateSlot, slotPart } from './state-slots.ts';
 
@@ -38,6 +46,11 @@ const deviceClasses: Readonly<Record<string, string>> = {
   clock: 'kvm.clock',
   serial0: '16550',
 };
+
+const reasons = {
+  'kvm-log': 'KVM keeps a dirty log of what the vCPUs write',
+  'kvm-ring': 'KVM keeps a dirty ring of what each vCPU writes',
+} as const;
 
 /** Where interrupt lines and received bytes arrive. */
 const lineContexts: ReadonlySet<string> = new Set(['pic0', 'pic1', 'ioapic', 'serial0']);
@@ -54,6 +67,8 @@ export class KvmVm implements VirtualMachine, AsyncDisposable {
   readonly #serial: SerialLine;
   readonly #slots: readonly StateSlot[];
   readonly #clock: StateSlot | undefined;
+  readonly #ringEntries: number;
+  readonly #tracker = new TrackerPlace();
   readonly #gate = new RunGate(this);
   #running = false;
   /** State since the guest was last stopped or loaded. */
@@ -63,12 +78,13 @@ export class KvmVm implements VirtualMachine, AsyncDisposable {
 
   private constructor(
     options: KvmVmOptions,
-    { id, cores, devices }: KvmConfiguration,
+    { id, cores, devices, ringEntries }: KvmConfiguration,
     memory: GuestMemory,
     support: NativeKvmSupport,
   ) {
     this.id = id;
     this.#options = options;
+    this.#ringEntries = ringEntries;
     const supported = decodeCpuid(support.cpuid);
     const entries = options.cpuid?.(supported) ?? supported;
     this.cpu = describeCpu(entries);
@@ -80,6 +96,7 @@ export class KvmVm implements VirtualMachine, AsyncDisposable {
         new KvmMachine(this.memory.native, {
           cpuid: Array.from({ length: cores }, (_, core) => encodeCpuid(cpuidOfCore(entries, core))),
           ranges: this.#ranges.map(({ space, base, bytes }) => [space === 'mmio', base, bytes]),
+          ringEntries,
           onNews: () => this.#onNews(),
         }),
     );
@@ -133,6 +150,38 @@ export class KvmVm implements VirtualMachine, AsyncDisposable {
   /** Why the machine must not run; `undefined` when it may. */
   get failure(): Error | undefined {
     return this.#gate.failure;
+  }
+
+  /** Of `trackChanges`. */
+  get dirtyTracker(): MachineTracker | undefined {
+    return this.#tracker.current;
+  }
+
+  /**
+   * Tells increments what changed, from the next save or load on; also `dirtyTracker`. Closed with the machine. Handlers of devices write
+   * memory through `memory.write`: what they write past it is not seen. Throws `TypeError` for a second one, `CHKPT_CLOSED`,
+   * `CHKPT_UNSUPPORTED`, and what `trackMemory` does.
+   */
+  trackChanges(options: KvmTrackOptions = {}): MachineTracker {
+    this.#gate.checkOpen();
+    const { memory } = this;
+    const own = this.#ringEntries > 0 ? 'kvm-ring' : 'kvm-log';
+    const { kind = own, threads } = options;
+    const open = (): MemoryTracker => {
+      if (kind !== 'kvm-log' && kind !== 'kvm-ring') {
+        return trackMemory(memory, { kind, ...(threads === undefined ? {} : { threads }) });
+      }
+      const native = callNative(() => this.#machine.openTracker(kind === 'kvm-ring'));
+      return new MemoryTracker(memory, native, kind, reasons[kind]);
+    };
+    return this.#tracker.open(() => ({ memory, open, isCurrent: () => true }));
+  }
+
+  /** See `VirtualMachine`. Rests of some milliseconds for every vCPU at once. Throws `RangeError`, `CHKPT_CLOSED`. */
+  throttle(share: number): void {
+    if (!(share >= 0 && share < 1)) throw new RangeError('the share must be a number from 0 to below 1');
+    this.#gate.checkOpen();
+    this.#machine.throttle(share);
   }
 
   /** Stops every vCPU. An access that a device handler serves is completed first. */
@@ -199,6 +248,7 @@ export class KvmVm implements VirtualMachine, AsyncDisposable {
   /** Ends the guest and gives threads, descriptors and memory back. Harmless when called twice. */
   close(): Promise<void> {
     return this.#gate.close(async () => {
+      await this.#tracker.close();
       await this.#machine.stop();
       this.#running = false;
       await this.memory.close();

@@ -12,6 +12,7 @@ import {
   type StateOf,
   statePart,
   type TrackOptions,
+  trackMemory,
   type VirtualMachine,
 } from '../../index.ts';
 import { type MachineTracker, type TrackedMemory, TrackerPlace } from '../machine-tracker.ts';
@@ -230,7 +231,7 @@ export class QemuVm implements VirtualMachine, AsyncDisposable {
     const whose = process === undefined ? { kind: 'digest' as const } : { process };
     return {
       memory: this.memory,
-      options: { ...whose, ...options },
+      open: () => trackMemory(this.memory, { ...whose, ...options }),
       isCurrent: (kind) => kind !== 'soft-dirty' || process === this.#processId,
     };
   }

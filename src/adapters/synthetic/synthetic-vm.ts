@@ -8,7 +8,14 @@
  *
  * Owns memory and threads; `close()` gives both back. Calls may overlap: they run one after the other.
  */
-import { type Core, type Device, GuestMemory, type TrackOptions, type VirtualMachine } from '../../index.ts';
+import {
+  type Core,
+  type Device,
+  GuestMemory,
+  type TrackOptions,
+  trackMemory,
+  type VirtualMachine,
+} from '../../index.ts';
 import { checkThreads } from '../../memory/index.ts';
 import { awaitNative, callNative, type NativeStampWriter, nativeAddon } from '../../native/index.ts';
 import { type MachineTracker, TrackerPlace } from '../machine-tracker.ts';
@@ -119,7 +126,11 @@ export class SyntheticVm implements VirtualMachine, AsyncDisposable {
    */
   trackChanges(options: TrackOptions = {}): MachineTracker {
     this.#gate.checkOpen();
-    return this.#tracker.open(() => ({ memory: this.memory, options, isCurrent: () => true }));
+    return this.#tracker.open(() => ({
+      memory: this.memory,
+      open: () => trackMemory(this.memory, options),
+      isCurrent: () => true,
+    }));
   }
 
   pause(): Promise<void> {

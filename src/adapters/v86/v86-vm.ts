@@ -15,6 +15,7 @@ import {
   statePart,
   type TrackOptions,
   type TypedTags,
+  trackMemory,
   type VirtualMachine,
 } from '../../index.ts';
 import { type MachineTracker, type TrackedMemory, TrackerPlace } from '../machine-tracker.ts';
@@ -181,7 +182,7 @@ export class V86Vm implements VirtualMachine, AsyncDisposable {
     this.#trackedMemory = memory;
     return {
       memory,
-      options,
+      open: () => trackMemory(memory, options),
       // What is written by `memory.write` after a growth is unknown to a tracker that is only told.
       isCurrent: (kind) =>
         memory === this.memory || (kind !== 'reported' && memory.sharesBytesWith(this.memory)),
