@@ -217,6 +217,7 @@ TEST_P(KvmShadowTest, NoPageIsLost) {
   MoveData(*machine);
   auto tracker = Open(machine);
   std::vector<std::uint8_t> shadow(host(), host() + kMemoryBytes);
+  std::size_t told = 0;
   for (int round = 0; round < 20; ++round) {
     machine->Resume();
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -226,13 +227,14 @@ TEST_P(KvmShadowTest, NoPageIsLost) {
       EXPECT_EQ(GetParam(), 1024u);
     }
     const std::vector<PageRun> runs = RunsOf(*tracker);
-    EXPECT_FALSE(runs.empty());
+    told += runs.size();
     for (const PageRun& run : runs) {
       std::memcpy(shadow.data() + run.first * kPageBytes, host() + run.first * kPageBytes,
                   run.count * kPageBytes);
     }
     ASSERT_EQ(std::memcmp(shadow.data(), host(), kMemoryBytes), 0) << "round " << round;
   }
+  EXPECT_GT(told, 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kvm, KvmShadowTest, ::testing::Values(0, 1024, 65536));

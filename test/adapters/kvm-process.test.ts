@@ -1,4 +1,4 @@
-/** The example: a KVM guest goes on in another process after its own was killed. */
+/** The examples: a KVM guest goes on in another process after its own was killed, and moves to another one. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { cpSync, mkdirSync, symlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -17,7 +17,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 function makeProject(): string {
   const folder = makeFolder();
   const dist = dirname(dirname(buildCommandLine()));
-  cpSync(`${root}/examples/kvm.mjs`, `${folder}/kvm.mjs`);
+  for (const name of ['kvm.mjs', 'kvm-migrate.mjs']) cpSync(`${root}/examples/${name}`, `${folder}/${name}`);
   mkdirSync(`${folder}/node_modules/chkpt`, { recursive: true });
   cpSync(`${root}/package.json`, `${folder}/node_modules/chkpt/package.json`);
   symlinkSync(dist, `${folder}/node_modules/chkpt/dist`);
@@ -80,5 +80,33 @@ describe.skipIf(missing !== undefined)('a KVM guest', () => {
     expect(after).toEqual(after.map((_, index) => begin + 256 * index));
     // The first of its eight lines may be the rest of one that the pause cut.
     expect(after.length).toBeGreaterThanOrEqual(7);
+  });
+
+  test('moves to another process while it works', { timeout: 60_000 }, async () => {
+    const folder = makeProject();
+    const run = (side: string): ChildProcess =>
+      spawn(
+        process.execPath,
+        ['kvm-migrate.mjs', side, assembleGuest('self-check', 'bin'), `unix:${folder}/socket`],
+        {
+          cwd: folder,
+          stdio: ['ignore', 'pipe', 'pipe'],
+          env: { ...process.env, XDG_STATE_HOME: `${folder}/${side}` },
+        },
+      );
+    const destination = listen(run('receive'));
+    await destination.until(/^listening/m);
+    const source = listen(run('send'));
+    expect(await source.until(/(?!)/), source.text()).toBe(0);
+    expect(await destination.until(/(?!)/), destination.text()).toBe(0);
+    expect(source.text()).toMatch(/^tracker: kvm-ring$/m);
+    expect(source.text()).toMatch(/^sent \d+ rounds, the guest stood still for [\d.]+ ms$/m);
+    expect(destination.text()).toMatch(/^runs here, from unix$/m);
+    expect(source.text() + destination.text()).not.toMatch(/BAD/);
+    const [before, after] = [roundsOf(source.text()), roundsOf(destination.text())];
+    const begin = after[0] ?? 0;
+    // The first line may be the rest of one that the move cut.
+    expect([256, 512]).toContain(begin - (before.at(-1) ?? 0));
+    expect(after).toEqual(after.map((_, index) => begin + 256 * index));
   });
 });

@@ -59,8 +59,9 @@ void KvmMachine::LeaveOnce() {
     for (std::size_t core = 0; core < vcpus_.size(); ++core) {
       Processor& processor = vcpus_[core];
       if (!processor.thread.joinable()) continue;
-      before[core] = processor.vcpu->exits();
+      const std::uint64_t exits = processor.vcpu->exits();
       if (!processor.vcpu->is_inside()) continue;
+      before[core] = exits;
       processor.vcpu->AskToLeave(true);
       Kick(processor.thread);
     }
