@@ -25,6 +25,8 @@ export type MakeStore = () => Store;
 export interface Bench {
   /** Makes a machine that is closed after the test. */
   machine(create?: () => Promise<TestMachine>): Promise<TestMachine>;
+  /** One that is only loaded into; default: as `machine` makes them. */
+  target?(): Promise<TestMachine>;
   store: MakeStore;
 }
 

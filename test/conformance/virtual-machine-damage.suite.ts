@@ -95,7 +95,7 @@ async function prepare(
   damage: Damage,
 ): Promise<{ source: TestMachine; target: TestMachine; store: Store; damaged: Store }> {
   const source = await usedMachine(bench);
-  const target = await bench.machine();
+  const target = await (bench.target ?? bench.machine)();
   const store = bench.store();
   await saveVm(source.vm, store);
   const frames = framesOf(await readAll(store));
