@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::uint32_t kSlotMask = 0xffff;  // above it: the address space, of which there is one
 constexpr unsigned kFullsMax = 64;
-constexpr auto kLookAgain = std::chrono::microseconds(20);
+constexpr auto kExitPoll = std::chrono::microseconds(20);
 
 }  // namespace
 
@@ -69,7 +69,7 @@ void KvmMachine::LeaveOnce() {
   for (std::size_t core = 0; core < vcpus_.size(); ++core) {
     const Vcpu& vcpu = *vcpus_[core].vcpu;
     while (before[core] && vcpu.is_inside() && vcpu.exits() == *before[core]) {
-      std::this_thread::sleep_for(kLookAgain);
+      std::this_thread::sleep_for(kExitPoll);
     }
   }
 }

@@ -8,7 +8,7 @@
 namespace chkpt {
 namespace {
 
-constexpr auto kLookAgain = std::chrono::milliseconds(5);
+constexpr auto kRelieveEvery = std::chrono::milliseconds(5);
 
 }  // namespace
 
@@ -49,7 +49,7 @@ Status KvmRingTracker::Reset(const Cancelled&) {
 // What it cannot do the next harvest says.
 void KvmRingTracker::RunReliever() {
   std::unique_lock lock(mutex_);
-  while (!ended_.wait_for(lock, kLookAgain, [this] { return ending_; })) {
+  while (!ended_.wait_for(lock, kRelieveEvery, [this] { return ending_; })) {
     static_cast<void>(machine_->RelieveRings());
   }
 }
