@@ -36,6 +36,7 @@ void LazyWrap::Define(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&LazyWrap::WorkingSet>("workingSet"),
                       InstanceMethod<&LazyWrap::Digests>("digests"),
                       InstanceMethod<&LazyWrap::Clone>("clone"),
+                      InstanceMethod<&LazyWrap::HoldClone>("holdClone"),
                       InstanceMethod<&LazyWrap::ReleaseClone>("releaseClone"),
                       InstanceMethod<&LazyWrap::Close>("close"),
                   });
@@ -171,6 +172,14 @@ Napi::Value LazyWrap::Clone(const Napi::CallbackInfo& info) {
   if (image == nullptr) return ThrowType(info.Env(), "not a shared image, or it is closed");
   return MemoryWrap::Wrap(info.Env(),
                           image->Clone(static_cast<std::uint32_t>(::syscall(SYS_gettid))));
+}
+
+// holdClone(memory)
+Napi::Value LazyWrap::HoldClone(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<GuestMemory> memory = MemoryWrap::MemoryOf(info[0]);
+  if (memory == nullptr) return {};
+  if (pipeline() != nullptr && pipeline()->image() != nullptr) pipeline()->image()->Hold(*memory);
+  return info.Env().Undefined();
 }
 
 // releaseClone(memory)

@@ -12,6 +12,7 @@
 //
 //   new SharedImage(regions, options)   the same for memory that clones share, and
 //   clone(): NativeMemory · releaseClone(memory)   as release(), of one clone
+//   holdClone(memory)   damage holds its threads again
 #pragma once
 
 #include <napi.h>
@@ -58,6 +59,7 @@ class LazyWrap : public PipelineWrap<LazyWrap, LazyWork> {
   Napi::Value WorkingSet(const Napi::CallbackInfo& info);
   Napi::Value Digests(const Napi::CallbackInfo& info);
   Napi::Value Clone(const Napi::CallbackInfo& info);
+  Napi::Value HoldClone(const Napi::CallbackInfo& info);
   Napi::Value ReleaseClone(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
   bool TrySettle(Napi::Env env) override;

@@ -82,6 +82,8 @@ export interface MissingPages {
   readonly isLoading: boolean;
   /** Throws what made it fail: what was read of memory since may be wrong. */
   check(): void;
+  /** `check`, when what native threads have found may not have been heard of yet. */
+  checkSettled?(): Promise<void>;
   /** Throws where this thread must not touch memory: it would wait for itself. */
   checkTouch?(): void;
   /** What is still missing becomes zeros: the guest must not run any more. */
@@ -99,6 +101,7 @@ export class GuestMemory implements AsyncDisposable {
   readonly #inFlight = new Set<Promise<unknown>>();
   readonly #kept = new Set<Promise<unknown>>();
   #lazy: MissingPages | undefined;
+  #image: MissingPages | undefined;
   #onClosed: (() => Promise<void>) | undefined;
   #closed = false;
   #closing: Promise<void> | undefined;
@@ -187,6 +190,7 @@ export class GuestMemory implements AsyncDisposable {
   ): GuestMemory {
     const memory = new GuestMemory(native, toRegions(specs));
     memory.#lazy = pages;
+    memory.#image = pages;
     memory.#onClosed = onClosed;
     return memory;
   }
@@ -304,6 +308,11 @@ export class GuestMemory implements AsyncDisposable {
     const before = this.#lazy;
     this.#lazy = pages;
     await before?.close();
+  }
+
+  /** Of a clone: rejects with what has made its image fail. Whatever is loaded into it, its pages come from there first. */
+  async checkImage(): Promise<void> {
+    await this.#image?.checkSettled?.();
   }
 
   /** Who brings the pages that are missing; `undefined` when none ever were. */

@@ -238,8 +238,10 @@ export interface NativePageFetch {
 export interface NativeSharedImage extends NativeLazyLoader {
   /** From stage 3 on. Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION, CHKPT_NO_MEMORY. */
   clone(): NativeMemory;
-  /** As `release`, for the threads of one clone. */
+  /** As `release`, for the threads of one clone, until `holdClone`. */
   releaseClone(memory: NativeMemory): void;
+  /** A guest is going to run in the clone: damage holds it. */
+  holdClone(memory: NativeMemory): void;
 }
 
 export interface NativeStampWriter {

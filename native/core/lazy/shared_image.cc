@@ -194,14 +194,23 @@ void SharedImage::Quarantine(CloneRecord& clone, std::uint64_t block) {
                                           layout.PagesOf(block).count * kPageBytes));
 }
 
-void SharedImage::Release(const GuestMemory& memory) {
-  std::shared_ptr<CloneRecord> clone;
-  {
-    const std::lock_guard lock(mutex_);
-    for (const auto& [id, record] : clones_) {
-      if (record->memory == &memory) clone = record;
-    }
+std::shared_ptr<SharedImage::CloneRecord> SharedImage::FindOf(const GuestMemory& clone) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [id, record] : clones_) {
+    if (record->memory == &clone) return record;
   }
+  return nullptr;
+}
+
+void SharedImage::Hold(const GuestMemory& memory) {
+  const std::shared_ptr<CloneRecord> clone = FindOf(memory);
+  if (clone == nullptr) return;
+  const std::lock_guard lock(clone->mutex);
+  clone->released = false;
+}
+
+void SharedImage::Release(const GuestMemory& memory) {
+  const std::shared_ptr<CloneRecord> clone = FindOf(memory);
   if (clone == nullptr) return;
   std::vector<std::uint64_t> held;
   {
