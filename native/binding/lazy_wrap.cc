@@ -32,6 +32,8 @@ void LazyWrap::Define(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&LazyWrap::Abort>("abort"),
                       InstanceMethod<&LazyWrap::Release>("release"),
                       InstanceMethod<&LazyWrap::HasFailed>("hasFailed"),
+                      InstanceMethod<&LazyWrap::IsHere>("isHere"),
+                      InstanceMethod<&LazyWrap::Want>("want"),
                       InstanceMethod<&LazyWrap::Counts>("counts"),
                       InstanceMethod<&LazyWrap::WorkingSet>("workingSet"),
                       InstanceMethod<&LazyWrap::Digests>("digests"),
@@ -135,6 +137,28 @@ Napi::Value LazyWrap::HasFailed(const Napi::CallbackInfo& info) {
   const bool failed =
       pipeline() != nullptr && pipeline()->loader().stage() == LazyLoader::Stage::kFailed;
   return Napi::Boolean::New(info.Env(), failed);
+}
+
+void LazyWrap::LetGo() {
+  if (pipeline() != nullptr && pipeline()->image() == nullptr) pipeline()->loader().LetGo();
+}
+
+// isHere(address, bytes): boolean
+Napi::Value LazyWrap::IsHere(const Napi::CallbackInfo& info) {
+  const auto address = ToUint64(info[0]);
+  const auto bytes = ToUint64(info[1]);
+  if (!address || !bytes) return ThrowType(info.Env(), "an address and bytes expected");
+  const bool is_here = pipeline() == nullptr || pipeline()->loader().IsHere(*address, *bytes);
+  return Napi::Boolean::New(info.Env(), is_here);
+}
+
+// want(address, bytes)
+Napi::Value LazyWrap::Want(const Napi::CallbackInfo& info) {
+  const auto address = ToUint64(info[0]);
+  const auto bytes = ToUint64(info[1]);
+  if (!address || !bytes) return ThrowType(info.Env(), "an address and bytes expected");
+  if (pipeline() != nullptr) pipeline()->loader().Want(*address, *bytes);
+  return info.Env().Undefined();
 }
 
 Napi::Value LazyWrap::Counts(const Napi::CallbackInfo& info) {

@@ -12,8 +12,9 @@ import {
   type NativeSharedImage,
   nativeAddon,
 } from '../native/index.ts';
-import { GuestMemory, type MissingPages, type RegionSpec, toRegions } from './guest-memory.ts';
+import { GuestMemory, type RegionSpec, toRegions } from './guest-memory.ts';
 import type { LazyCounts } from './lazy-pages.ts';
+import type { MissingPages } from './missing-pages.ts';
 
 /** Threads that serve the faults of all clones. */
 const handlerThreads = 2;

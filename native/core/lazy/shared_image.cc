@@ -60,6 +60,10 @@ Result<std::shared_ptr<SharedImage>> SharedImage::Start(std::span<const RegionSp
                                                         std::function<void()> notify) {
   auto memory = GuestMemory::Allocate(regions, {.backing = Backing::kMemfd, .huge_pages = false});
   if (!memory.ok()) return memory.error();
+  for (const LazyLayer& layer : layers) {
+    if (!layer.source->asked_bytes()) continue;
+    return Error{.code = ErrorCode::kUnsupported, .message = "who serves clones must not wait"};
+  }
   const unsigned threads = options.handler_threads;
   options.handler_threads = 1;  // nobody touches the image itself
   options.poison = false;
