@@ -29,6 +29,7 @@ npm run types
 npm run lint
 npm run lint:cc
 npm run test:core
+npm run test:oracle
 npm run test:sanitizers
 
 guests_status=0

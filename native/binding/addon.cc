@@ -20,6 +20,7 @@
 #include "binding/memory_wrap.h"
 #include "binding/missing_wrap.h"
 #include "binding/page_set_wrap.h"
+#include "binding/requests_wrap.h"
 #include "binding/save_wrap.h"
 #include "binding/stamp_wrap.h"
 #include "binding/tracker_wrap.h"
@@ -116,6 +117,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   LazyWrap::Define(env, exports);
   MissingWrap::Define(env, exports);
   LayerWrap::Define(env, exports);
+  RequestsWrap::Define(env, exports);
   FetchWrap::Define(env, exports);
   StampWrap::Define(env, exports);
   DefineForeign(env, exports);

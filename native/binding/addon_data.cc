@@ -35,6 +35,7 @@ void AddonData::OnNews(Napi::Env env, std::uint64_t key) {
 }
 
 void AddonData::Teardown() {
+  for (const auto& [key, pollable] : pollables_) pollable->LetGo();
   for (const auto& [key, pollable] : pollables_) pollable->Teardown();
   pollables_.clear();
   threads_.Stop();

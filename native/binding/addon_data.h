@@ -1,8 +1,9 @@
 // State of one environment (main thread or worker thread). Nothing is global.
 //
-// Destruction order at teardown, all in one clean-up hook: every pollable cancels and joins its
-// threads, then those of tasks end and the mailbox closes. Wrapped objects are finalised by Node
-// later and find nothing left to do.
+// Destruction order at teardown, all in one clean-up hook: every pollable lets go of threads that
+// wait for JavaScript, since others are going to be joined that wait for those; every one cancels
+// and joins its threads, then those of tasks end and the mailbox closes. Wrapped objects are
+// finalised by Node later and find nothing left to do.
 #pragma once
 
 #include <napi.h>
@@ -25,6 +26,8 @@ class Pollable {
   virtual ~Pollable() = default;
   // On the JavaScript thread, after a post of its key. May destroy the object.
   virtual void OnNews(Napi::Env env) = 0;
+  // Before the teardown of any: whoever waits for JavaScript, or for what it brings, is let go.
+  virtual void LetGo() {}
   // Cancels and joins its threads. The environment goes away: no JavaScript may be called.
   virtual void Teardown() = 0;
 };

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "binding/convert.h"
+#include "binding/requests_wrap.h"
 
 namespace chkpt::binding {
 namespace {
@@ -72,13 +73,16 @@ std::optional<LazyLayer> ToLayer(const Napi::Value& value,
     ThrowType(env, "a layer is not valid");
     return std::nullopt;
   }
-  auto source = ToSource(object.Get("extents"), pins);
-  if (!source.ok()) {
-    Throw(env, source.error());
-    return std::nullopt;
-  }
   LazyLayer layer;
-  layer.source = std::move(source.value());
+  layer.source = RequestsWrap::SourceOf(object.Get("source"));
+  if (layer.source == nullptr) {
+    auto source = ToSource(object.Get("extents"), pins);
+    if (!source.ok()) {
+      Throw(env, source.error());
+      return std::nullopt;
+    }
+    layer.source = std::move(source.value());
+  }
   std::copy(uuid->begin(), uuid->end(), layer.uuid.begin());
   layer.epoch = *epoch;
   layer.has_parent = ToBool(object.Get("hasParent"));

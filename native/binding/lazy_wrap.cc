@@ -32,10 +32,13 @@ void LazyWrap::Define(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&LazyWrap::Abort>("abort"),
                       InstanceMethod<&LazyWrap::Release>("release"),
                       InstanceMethod<&LazyWrap::HasFailed>("hasFailed"),
+                      InstanceMethod<&LazyWrap::IsHere>("isHere"),
+                      InstanceMethod<&LazyWrap::Want>("want"),
                       InstanceMethod<&LazyWrap::Counts>("counts"),
                       InstanceMethod<&LazyWrap::WorkingSet>("workingSet"),
                       InstanceMethod<&LazyWrap::Digests>("digests"),
                       InstanceMethod<&LazyWrap::Clone>("clone"),
+                      InstanceMethod<&LazyWrap::HoldClone>("holdClone"),
                       InstanceMethod<&LazyWrap::ReleaseClone>("releaseClone"),
                       InstanceMethod<&LazyWrap::Close>("close"),
                   });
@@ -136,6 +139,28 @@ Napi::Value LazyWrap::HasFailed(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), failed);
 }
 
+void LazyWrap::LetGo() {
+  if (pipeline() != nullptr && pipeline()->image() == nullptr) pipeline()->loader().LetGo();
+}
+
+// isHere(address, bytes): boolean
+Napi::Value LazyWrap::IsHere(const Napi::CallbackInfo& info) {
+  const auto address = ToUint64(info[0]);
+  const auto bytes = ToUint64(info[1]);
+  if (!address || !bytes) return ThrowType(info.Env(), "an address and bytes expected");
+  const bool is_here = pipeline() == nullptr || pipeline()->loader().IsHere(*address, *bytes);
+  return Napi::Boolean::New(info.Env(), is_here);
+}
+
+// want(address, bytes)
+Napi::Value LazyWrap::Want(const Napi::CallbackInfo& info) {
+  const auto address = ToUint64(info[0]);
+  const auto bytes = ToUint64(info[1]);
+  if (!address || !bytes) return ThrowType(info.Env(), "an address and bytes expected");
+  if (pipeline() != nullptr) pipeline()->loader().Want(*address, *bytes);
+  return info.Env().Undefined();
+}
+
 Napi::Value LazyWrap::Counts(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (pipeline() == nullptr) return ThrowType(env, "loader is closed");
@@ -171,6 +196,14 @@ Napi::Value LazyWrap::Clone(const Napi::CallbackInfo& info) {
   if (image == nullptr) return ThrowType(info.Env(), "not a shared image, or it is closed");
   return MemoryWrap::Wrap(info.Env(),
                           image->Clone(static_cast<std::uint32_t>(::syscall(SYS_gettid))));
+}
+
+// holdClone(memory)
+Napi::Value LazyWrap::HoldClone(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<GuestMemory> memory = MemoryWrap::MemoryOf(info[0]);
+  if (memory == nullptr) return {};
+  if (pipeline() != nullptr && pipeline()->image() != nullptr) pipeline()->image()->Hold(*memory);
+  return info.Env().Undefined();
 }
 
 // releaseClone(memory)

@@ -2,16 +2,22 @@
 //
 //   new LazyLoader(memory, {layers, handlerThreads, fillThreads, fillBytesPerSecond, fillDelayMs,
 //                           replay, poison})
-//   layers: [{uuid, epoch, hasParent, endOffset, groups, extents}], newest first
+//   layers: [{uuid, epoch, hasParent, endOffset, groups, extents | source}], newest first
 //   extents: [{bytes, descriptor, position} | {bytes, view}]; views are kept and must not change
 //   wait(stage): Promise<void>, one at a time; rejects with what went wrong
 //   arm() · abort() · release() · hasFailed(): boolean · counts() · workingSet(): Uint8Array ·
 //   digests(): Uint8Array · close(): Promise<void>
+//   isHere(address, bytes): boolean   nothing of it has to be fetched
+//   want(address, bytes)   it is fetched, without waiting
+//
+// source: a BlockRequests, of a store that only JavaScript reads. Then the thread that makes the
+// loader must not touch what is not here.
 //
 // The thread that makes it is the one that must not be held by damaged pages.
 //
 //   new SharedImage(regions, options)   the same for memory that clones share, and
 //   clone(): NativeMemory · releaseClone(memory)   as release(), of one clone
+//   holdClone(memory)   damage holds its threads again
 #pragma once
 
 #include <napi.h>
@@ -58,9 +64,13 @@ class LazyWrap : public PipelineWrap<LazyWrap, LazyWork> {
   Napi::Value WorkingSet(const Napi::CallbackInfo& info);
   Napi::Value Digests(const Napi::CallbackInfo& info);
   Napi::Value Clone(const Napi::CallbackInfo& info);
+  Napi::Value HoldClone(const Napi::CallbackInfo& info);
   Napi::Value ReleaseClone(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
+  Napi::Value IsHere(const Napi::CallbackInfo& info);
+  Napi::Value Want(const Napi::CallbackInfo& info);
   bool TrySettle(Napi::Env env) override;
+  void LetGo() override;
 
   LazyLoader::Stage wanted_ = LazyLoader::Stage::kResident;
   std::vector<Napi::ObjectReference> pins_;  // what native threads read from

@@ -38,6 +38,7 @@ void MemoryWrap::Define(Napi::Env env, Napi::Object exports) {
                       InstanceMethod<&MemoryWrap::Scan>("scan"),
                       InstanceMethod<&MemoryWrap::Digest>("digest"),
                       InstanceMethod<&MemoryWrap::Presence>("presence"),
+                      InstanceMethod<&MemoryWrap::Touch>("touch"),
                       InstanceMethod<&MemoryWrap::FillGuestLike>("fillGuestLike"),
                       InstanceMethod<&MemoryWrap::CheckStamps>("checkStamps"),
                       InstanceMethod<&MemoryWrap::SharesBytesWith>("sharesBytesWith"),
@@ -233,6 +234,23 @@ Napi::Value MemoryWrap::Presence(const Napi::CallbackInfo& info) {
       info.Env(),
       [memory](const std::atomic<bool>& cancelled) { return CountPresent(*memory, cancelled); },
       [](Napi::Env env, const std::uint64_t& pages) { return Number(env, pages); });
+}
+
+// touch(address, bytes): Promise<void>
+Napi::Value MemoryWrap::Touch(const Napi::CallbackInfo& info) {
+  const MemoryPointer memory = Open(info.Env());
+  if (memory == nullptr) return {};
+  const auto address = ToUint64(info[0]);
+  const auto bytes = ToUint64(info[1]);
+  if (!address || !bytes) return ThrowType(info.Env(), "an address and bytes expected");
+  return Task<Nothing>::Run(
+      info.Env(),
+      [memory, address = *address, bytes = *bytes](const std::atomic<bool>&) -> Result<Nothing> {
+        Status touched = TouchMemory(*memory, address, bytes);
+        if (!touched.ok()) return touched.error();
+        return Nothing{};
+      },
+      [](Napi::Env env, const Nothing&) { return env.Undefined(); });
 }
 
 // fillGuestLike(seed, threads): Promise<void>

@@ -34,6 +34,7 @@ class MemoryWrap : public Napi::ObjectWrap<MemoryWrap> {
   Napi::Value Scan(const Napi::CallbackInfo& info);
   Napi::Value Digest(const Napi::CallbackInfo& info);
   Napi::Value Presence(const Napi::CallbackInfo& info);
+  Napi::Value Touch(const Napi::CallbackInfo& info);
   Napi::Value FillGuestLike(const Napi::CallbackInfo& info);
   Napi::Value CheckStamps(const Napi::CallbackInfo& info);
   Napi::Value SharesBytesWith(const Napi::CallbackInfo& info);

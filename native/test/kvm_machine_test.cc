@@ -126,7 +126,7 @@ TEST_F(KvmMachineTest, RunsOnlyBetweenResumeAndPause) {
 
 bool NotCancelled() { return false; }
 
-std::vector<PageRun> RunsOf(DirtyTracker& tracker) {
+std::vector<PageRun> HarvestRuns(DirtyTracker& tracker) {
   DirtyBitmap set(tracker.memory()->page_count());
   EXPECT_TRUE(tracker.Harvest(&set, NotCancelled).ok());
   std::vector<PageRun> runs(256);
@@ -152,18 +152,18 @@ class KvmTrackerTest : public KvmMachineTest, public ::testing::WithParamInterfa
 TEST_P(KvmTrackerTest, TellsWhatTheGuestAndTheMemoryItselfWrite) {
   auto machine = Make(kCount, 1, GetParam());
   auto tracker = Open(machine);
-  EXPECT_EQ(RunsOf(*tracker), std::vector<PageRun>{});
+  EXPECT_EQ(HarvestRuns(*tracker), std::vector<PageRun>{});
   for (int round = 0; round < 20; ++round) {
     const std::uint16_t before = counter();
     machine->Resume();
     ASSERT_TRUE(Until([&] { return counter() != before; }));
     machine->Pause();
-    EXPECT_EQ(RunsOf(*tracker), (std::vector<PageRun>{{kCounter / kPageBytes, 1}}));
-    EXPECT_EQ(RunsOf(*tracker), std::vector<PageRun>{});
+    EXPECT_EQ(HarvestRuns(*tracker), (std::vector<PageRun>{{kCounter / kPageBytes, 1}}));
+    EXPECT_EQ(HarvestRuns(*tracker), std::vector<PageRun>{});
   }
   const std::uint8_t byte = 1;
   ASSERT_TRUE(memory_->Write(0x9000, {&byte, 1}).ok());
-  EXPECT_EQ(RunsOf(*tracker), (std::vector<PageRun>{{9, 1}}));
+  EXPECT_EQ(HarvestRuns(*tracker), (std::vector<PageRun>{{9, 1}}));
 }
 
 TEST_P(KvmTrackerTest, LooksWhileTheGuestRunsAndAnotherOneCanBeOpenedLater) {
@@ -174,7 +174,7 @@ TEST_P(KvmTrackerTest, LooksWhileTheGuestRunsAndAnotherOneCanBeOpenedLater) {
     for (int round = 0; round < 50; ++round) {
       const std::uint16_t before = counter();
       ASSERT_TRUE(Until([&] { return counter() != before; }));
-      EXPECT_EQ(RunsOf(*tracker), (std::vector<PageRun>{{kCounter / kPageBytes, 1}}));
+      EXPECT_EQ(HarvestRuns(*tracker), (std::vector<PageRun>{{kCounter / kPageBytes, 1}}));
     }
     machine->Pause();
   }
@@ -226,7 +226,7 @@ TEST_P(KvmShadowTest, NoPageIsLost) {
       std::cout << "core 0 ended: " << end->reason << '\n';
       EXPECT_EQ(GetParam(), 1024u);
     }
-    const std::vector<PageRun> runs = RunsOf(*tracker);
+    const std::vector<PageRun> runs = HarvestRuns(*tracker);
     told += runs.size();
     for (const PageRun& run : runs) {
       std::memcpy(shadow.data() + run.first * kPageBytes, host() + run.first * kPageBytes,

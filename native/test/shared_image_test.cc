@@ -167,6 +167,32 @@ TEST_F(SharedImageTest, DamageHoldsEveryCloneThatTouchesItAndIsContentOfNone) {
   EXPECT_TRUE(found);
 }
 
+TEST_F(SharedImageTest, ACloneThatWasReleasedHoldsItsNextGuestAgain) {
+  const std::vector<RegionSpec> regions = {{0, 1 << 20}};
+  const Saving saving = SaveToFile(BlockCodec::kRaw, 55, regions);
+  Image image = OpenImage(saving, 60'000, regions);
+  const auto clone = image.Clone();
+  image.image->Release(*clone);
+  ASSERT_EQ(::ftruncate(saving.file->fd(), 0), 0);
+  const auto touch = [host = clone->regions()[0].host](std::uint64_t block) {
+    return *const_cast<const volatile std::uint8_t*>(host + block * kBlockBytes);
+  };
+  std::uint64_t damaged = 0;  // the first block that is not zeros
+  while (image.image->loader().IsZero(damaged)) ++damaged;
+  std::thread([&] { EXPECT_EQ(touch(damaged), LazyLoader::kDamagePattern); }).join();
+  ASSERT_TRUE(clone->ResetClone().ok());
+  image.image->Hold(*clone);
+  std::atomic<bool> done{false};
+  std::thread guest([&] {
+    EXPECT_EQ(touch(damaged), LazyLoader::kDamagePattern);
+    done = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(done);
+  image.image->Release(*clone);
+  guest.join();
+}
+
 TEST_F(SharedImageTest, ItLivesAsLongAsItsClonesAndEndsAtAnyMoment) {
   const Saving saving = SaveToFile(BlockCodec::kLz4, 54);
   const int before = CountDescriptors();

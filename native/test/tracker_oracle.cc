@@ -1,5 +1,6 @@
 // The oracle with any number of writes: tracker_oracle [N [seed]]. A line for each kind of memory;
-// exit code 1 when a page was missed or a harvest failed.
+// exit code 1 when a page was missed or a harvest failed, or when it does not notice a page that is
+// lost on purpose.
 #include "tracker_oracle.h"
 
 #include <cstdio>
@@ -33,6 +34,14 @@ bool RunOn(const Place& place, std::uint64_t writes, std::uint64_t seed) {
     return true;
   }
   OracleOptions options;
+  options.writes = 100'000;
+  options.batch_writes = options.writes;
+  options.lose_every = 16;
+  if (TrackerOracle(tracker.value().get(), options).Run().missed_pages == 0) {
+    std::printf("%-24s FAILED: a page that is lost on purpose was not missed\n", place.name);
+    return false;
+  }
+  options.lose_every = 0;
   options.writes = writes;
   options.batch_writes = std::min<std::uint64_t>(writes, 2'000'000);
   options.seed = seed;

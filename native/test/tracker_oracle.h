@@ -26,6 +26,9 @@ struct OracleOptions {
   unsigned harvests = 2;  // while one batch runs
   bool advise = true;
   std::uint64_t seed = 1;
+  // Told pages whose number is a multiple of it are taken for untold: a tracker that loses pages,
+  // which the oracle has to notice. 0: none.
+  std::uint64_t lose_every = 0;
 };
 
 struct OracleReport {
@@ -101,6 +104,7 @@ class TrackerOracle {
     for (const PageRun& run : runs) {
       report_.told_pages += run.count;
       for (std::uint64_t page = run.first; page < run.end(); ++page) {
+        if (options_.lose_every != 0 && page % options_.lose_every == 0) continue;
         if (!memory_.CopyOut({page, 1}, Shadow(page)).ok()) report_.failed = true;
       }
     }

@@ -1,4 +1,5 @@
 /** A chain of checkpoints made one: the values of the newest, and the memory that the chain amounts to. */
+import { hostname } from 'node:os';
 import { openCheckpoint as openInStore } from '../context/checkpoint.ts';
 import type { LoadCheckpoint } from '../context/load-checkpoint.ts';
 import type { SaveCheckpoint } from '../context/save-checkpoint.ts';
@@ -6,7 +7,7 @@ import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
 import { checkpointDigest } from '../memory/digest.ts';
 import { ChainLoad, type EncodeOptions, GuestMemory, PageDecoder, PageEncoder } from '../memory/index.ts';
-import type { Store } from '../store/index.ts';
+import { type Claim, type Store, type StoreClaims, TeeStore } from '../store/index.ts';
 import { loadAncestors } from './load-chain.ts';
 import { toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
@@ -103,20 +104,75 @@ export function flattenCheckpoint(
   }, options.onProgress);
 }
 
-/** It is the same machine: who goes on with it, goes on with this one. */
+interface SourceClaim {
+  /** Of somebody who goes on with it; or ours, which nobody keeps. */
+  readonly claim: Claim | undefined;
+  readonly isOurs: boolean;
+}
+
+/**
+ * It is the same machine: who goes on with it, goes on with this one. Between looking whether it is claimed and the commit nobody
+ * else may claim it, so it is claimed by the flatten meanwhile.
+ */
 async function commitClaimed(
   saving: SaveCheckpoint,
   { store, uuid }: ChainMember,
   to: Store,
 ): ReturnType<SaveCheckpoint['commit']> {
-  const claim = await store.claims?.find(uuid);
-  // Before the commit: there is no moment in which it could be continued a second time.
-  if (claim !== undefined) await to.claims?.take({ ...claim, uuid: saving.uuid });
+  const { claim, isOurs } = await claimSource(store, uuid);
+  // Where we could not claim it the result is claimed until it is known that nobody has meanwhile.
+  const inherited = isOurs ? undefined : (claim ?? (store.claims && claimOfFlatten(uuid)));
   try {
-    return await saving.commit();
+    // Before the commit: there is no moment in which it could be continued a second time.
+    if (inherited !== undefined)
+      await forEachPlace(to, (claims) => claims.take({ ...inherited, uuid: saving.uuid }));
+    const committed = await saving.commit();
+    const isUnclaimed =
+      claim === undefined && inherited !== undefined && (await isStillUnclaimed(store, uuid));
+    if (isUnclaimed) await forEachPlace(to, (claims) => claims.withdraw(saving.uuid)).catch(() => undefined);
+    return committed;
   } catch (error) {
-    if (claim !== undefined) await to.claims?.withdraw(saving.uuid).catch(() => undefined);
+    if (inherited !== undefined) {
+      await forEachPlace(to, (claims) => claims.withdraw(saving.uuid)).catch(() => undefined);
+    }
     throw error;
+  } finally {
+    // In its own place it is gone already. One that stays can be forced.
+    if (isOurs) await store.claims?.withdraw(uuid).catch(() => undefined);
+  }
+}
+
+/** Neither claimed nor ours: it lies where nothing can be written, so not in the place of the result. */
+async function claimSource({ claims }: Store, uuid: string): Promise<SourceClaim> {
+  const claim = await claims?.find(uuid);
+  if (claims === undefined || claim !== undefined) return { claim, isOurs: false };
+  try {
+    const earlier = await claims.take(claimOfFlatten(uuid));
+    return { claim: earlier, isOurs: earlier === undefined };
+  } catch (error) {
+    if (!(error instanceof CheckpointError) || error.code !== 'CHKPT_PERMISSION') throw error;
+    return { claim: undefined, isOurs: false };
+  }
+}
+
+function claimOfFlatten(uuid: string): Claim {
+  return { uuid, by: `a flatten under way, process ${process.pid} on ${hostname()}`, timeMs: Date.now() };
+}
+
+/** False when it cannot be known: then the result stays claimed. */
+async function isStillUnclaimed({ claims }: Store, uuid: string): Promise<boolean> {
+  try {
+    return (await claims?.find(uuid)) === undefined;
+  } catch {
+    return false;
+  }
+}
+
+async function forEachPlace(to: Store, visit: (claims: StoreClaims) => Promise<unknown>): Promise<void> {
+  if (to instanceof TeeStore) {
+    for (const store of to.kept) await forEachPlace(store, visit);
+  } else if (to.claims !== undefined) {
+    await visit(to.claims);
   }
 }
 

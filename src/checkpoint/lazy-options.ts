@@ -4,7 +4,9 @@ import type { LazyCounts } from '../memory/index.ts';
 import type { SharedImage } from './shared-image.ts';
 
 export interface LazyOptions {
-  /** Threads of the background fill, 1 to 64; default 2. */
+  /**
+   * Threads of the background fill, 1 to 64; default 2, and 4 where JavaScript reads the store: each has one read of at most 4 MiB under way.
+   */
   readonly fillThreads?: number | undefined;
   /** Most bytes of guest memory that the fill brings in a second; default: no limit. Faults are not limited. */
   readonly fillBytesPerSecond?: number | undefined;
@@ -57,9 +59,12 @@ export interface ResidentReport extends LazyCounts {
   readonly elapsedMs: number;
 }
 
+export const fillThreadsDefault = 2;
+
 /** Options with their defaults. */
 export interface LazySettings {
-  readonly fillThreads: number;
+  /** Undefined: as many as fit the store. */
+  readonly fillThreads: number | undefined;
   readonly fillBytesPerSecond: number;
   readonly fillDelayMs: number;
   readonly workingSet: WorkingSetOption | undefined;
@@ -75,10 +80,11 @@ export function checkLazyOptions(lazy: boolean | LazyOptions | undefined): LazyS
   if (image !== undefined && Object.values(given).some((value) => value !== undefined && value !== image)) {
     throw new TypeError('what an image is filled with is said when it is opened');
   }
-  const { workingSet, damage = 'hold', fillThreads = 2, fillBytesPerSecond = 0 } = given;
+  const { workingSet, damage = 'hold', fillThreads, fillBytesPerSecond = 0 } = given;
   const isRecording = workingSet !== undefined && modeOf(workingSet) === 'record';
   const { fillDelayMs = isRecording ? 1000 : 0 } = given;
-  if (!Number.isInteger(fillThreads) || fillThreads < 1 || fillThreads > threadsMax) {
+  const threads = fillThreads ?? fillThreadsDefault;
+  if (!Number.isInteger(threads) || threads < 1 || threads > threadsMax) {
     throw new RangeError(`fillThreads must be 1 to ${threadsMax}`);
   }
   if (!Number.isSafeInteger(fillBytesPerSecond) || fillBytesPerSecond < 0) {

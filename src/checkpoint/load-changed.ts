@@ -112,6 +112,7 @@ export class ChangedLoad {
     this.#suspected = pages;
     const blocks = this.#layers.map((one) => one.blocks);
     const counts: FetchCounts = await fetchPages(this.#memory, blocks, pages, options);
+    await this.#memory.checkImage();
     return { pages: counts.pages, pagesWritten: counts.written, tracker };
   }
 

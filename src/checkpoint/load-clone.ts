@@ -45,6 +45,7 @@ export class PreparedCloneLoad {
     this.#hasStarted = true;
     await this.#memory.replaceMissingPages(this.#pages);
     await this.#pages.reset();
+    this.#pages.hold();
   }
 
   /** The load failed before the guest could run. */

@@ -11,10 +11,16 @@ import type { Digest64 } from '../format/digest.ts';
 import { hexOf } from '../format/uuid.ts';
 import { blockPagesMax } from '../limits.ts';
 import { checkpointDigest } from '../memory/digest.ts';
-import { type GuestMemory, LazyPages } from '../memory/index.ts';
+import { type GuestMemory, LazyPages, type RequestedBytes } from '../memory/index.ts';
 import type { Store, StoreReader } from '../store/index.ts';
 import { directoryPath, filePath, parseStoreUrl } from '../store/url.ts';
-import { type LazyLoad, type LazySettings, modeOf, type ResidentReport } from './lazy-options.ts';
+import {
+  fillThreadsDefault,
+  type LazyLoad,
+  type LazySettings,
+  modeOf,
+  type ResidentReport,
+} from './lazy-options.ts';
 import { type NotLazy, type OpenedLayer, openLayer } from './open-layer.ts';
 import type { ChainMember } from './parent.ts';
 import type { VirtualMachine } from './virtual-machine.ts';
@@ -22,6 +28,9 @@ import { encodeWorkingSet, readWorkingSet, writeWorkingSet } from './working-set
 
 /** How long a machine has to see that it is to pause before threads that wait for damaged pages go on. */
 const pauseGraceMs = 20;
+
+/** Of a store that JavaScript reads each has one request under way: several, because an answer may take long. */
+const askingFillThreads = 4;
 
 /** Each member keeps a descriptor open until all is there. */
 const lazyDepthMax = 256;
@@ -156,23 +165,31 @@ export async function prepareLazyLoad(
   await memory.replaceMissingPages(undefined);
   const digest = await checkpointDigest();
   if (ancestors.length > lazyDepthMax) return { reason: `more than ${lazyDepthMax} parents` };
-  const readers = [await store.openReader({ signal })];
+  const members = [{ store, uuid }, ...ancestors];
+  const readers: StoreReader[] = [];
+  const opened: OpenedLayer[] = [];
+  let requests: readonly RequestedBytes[] = [];
+  let pages: LazyPages | undefined;
   try {
-    const [reader] = readers as [StoreReader];
-    const opened = await openLayer(reader, memory, store, uuid, digest);
-    if ('reason' in opened) return opened;
-    const layers = [opened.layer];
-    for (const ancestor of ancestors) {
-      const next = await ancestor.store.openReader({ signal });
-      readers.push(next);
-      const older = await openLayer(next, memory, ancestor.store, ancestor.uuid, digest);
-      if ('reason' in older) return { reason: `a parent, ${ancestor.uuid}: ${older.reason}` };
-      layers.push(older.layer);
+    for (const member of members) {
+      const reader = await member.store.openReader({ signal });
+      readers.push(reader);
+      const layer = await openLayer(reader, memory, member.store, member.uuid, digest, { mayAsk: true });
+      if ('reason' in layer) {
+        return opened.length === 0 ? layer : { reason: `a parent, ${member.uuid}: ${layer.reason}` };
+      }
+      opened.push(layer);
+      if (layer.requests === undefined) continue;
+      readers.pop();
+      requests = [...requests, layer.requests];
     }
     const { blocks, reason } = await readReplay(store, uuid, memory, options, digest);
-    const { fillThreads, fillBytesPerSecond, fillDelayMs, damage } = options;
-    const pages = await LazyPages.prepare(memory, {
-      layers,
+    const { fillBytesPerSecond, fillDelayMs, damage } = options;
+    const fillThreads =
+      options.fillThreads ?? (requests.length === 0 ? fillThreadsDefault : askingFillThreads);
+    pages = await LazyPages.prepare(memory, {
+      layers: opened.map(({ layer }) => layer),
+      requests,
       fillThreads,
       fillBytesPerSecond,
       fillDelayMs,
@@ -180,7 +197,13 @@ export async function prepareLazyLoad(
       poison: damage === 'poison',
     });
     const replay = { blocks: blocks.length / 4, reason };
-    return new PreparedLazyLoad(vm, pages, opened, { store, uuid, digest, options }, replay);
+    return new PreparedLazyLoad(
+      vm,
+      pages,
+      opened[0] as OpenedLayer,
+      { store, uuid, digest, options },
+      replay,
+    );
   } catch (error) {
     if (error instanceof CheckpointError) {
       const isRefusal = error.code === 'CHKPT_UNSUPPORTED' || error.code === 'CHKPT_PERMISSION';
@@ -189,6 +212,8 @@ export async function prepareLazyLoad(
     throw withDetails(error, { store: store.url });
   } finally {
     for (const reader of readers) await reader.close();
+    // Of a load that is prepared it closes them.
+    if (pages === undefined) for (const one of requests) await one.close();
   }
 }
 

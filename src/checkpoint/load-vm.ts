@@ -280,5 +280,8 @@ async function loadMemory(
   if (memory === undefined) return await checkpoint.finish();
   // Pages of an earlier load that was not complete do not come any more.
   await memory.replaceMissingPages(undefined);
-  return await loadChainMemory(checkpoint, members, memory, { threads, signal, onPages });
+  await memory.checkImage();
+  const summary = await loadChainMemory(checkpoint, members, memory, { threads, signal, onPages });
+  await memory.checkImage();
+  return summary;
 }

@@ -6,7 +6,7 @@ import { endPayloadBytes, streamHeaderBytes } from '../format/constants.ts';
 import type { Digest64 } from '../format/digest.ts';
 import { frameBytes } from '../format/frame-header.ts';
 import { parseUuid } from '../format/uuid.ts';
-import { describeRegions, type GuestMemory } from '../memory/index.ts';
+import { describeRegions, type GuestMemory, RequestedBytes } from '../memory/index.ts';
 import type { NativeLazyLayer } from '../native/index.ts';
 import type { Store, StoreReader } from '../store/index.ts';
 
@@ -17,13 +17,16 @@ export interface NotLazy {
 
 export interface OpenedLayer {
   readonly layer: NativeLazyLayer;
+  /** Of a store that only JavaScript can read: it has taken over the reader, and must be closed. */
+  readonly requests: RequestedBytes | undefined;
   readonly map: StreamMap;
   readonly headerBytes: Uint8Array;
 }
 
 /**
- * Opens the checkpoint `uuid` of `store` for loads into `memory`. The reader may be closed when native code has taken the layer over.
- * Rejects with errors of kind `damaged` and `io`, and `CHKPT_VM_REGIONS`.
+ * Opens the checkpoint `uuid` of `store` for loads into `memory`. The reader may be closed when native code has taken the layer over, unless
+ * there are `requests`, which only loads have that `mayAsk` JavaScript for bytes. Rejects with errors of kind `damaged` and `io`, and
+ * `CHKPT_VM_REGIONS`.
  */
 export async function openLayer(
   reader: StoreReader,
@@ -31,12 +34,13 @@ export async function openLayer(
   store: Store,
   uuid: string,
   digest: Digest64,
+  { mayAsk = false }: { readonly mayAsk?: boolean } = {},
 ): Promise<OpenedLayer | NotLazy> {
   const { byteLength } = reader;
   const readAt = reader.readAt?.bind(reader);
   const extents = reader.extents?.();
   if (readAt === undefined || byteLength === undefined) return { reason: 'the store has no random access' };
-  if (extents === undefined) return { reason: 'native threads cannot read from this store' };
+  if (extents === undefined && !mayAsk) return { reason: 'native threads cannot read from this store' };
   const access = await FrameAccess.open(readAt, { digest, store: store.url });
   if (access.header.uuid !== uuid) return { reason: 'the checkpoint was replaced while it was opened' };
   const map = await readIndexMap(access, byteLength);
@@ -52,6 +56,8 @@ export async function openLayer(
   // END, and behind it what it announces, are the end of the stream.
   const endOffset = map.bytes - map.end.tailBytes - frameBytes(endPayloadBytes);
   const hasParent = access.header.parent !== undefined;
-  const layer = { uuid: parseUuid(uuid), epoch, hasParent, endOffset, groups: map.groups, extents };
-  return { layer, map, headerBytes };
+  const layer = { uuid: parseUuid(uuid), epoch, hasParent, endOffset, groups: map.groups };
+  if (extents !== undefined) return { layer: { ...layer, extents }, requests: undefined, map, headerBytes };
+  const requests = new RequestedBytes(reader, store.url);
+  return { layer: { ...layer, source: requests.native }, requests, map, headerBytes };
 }

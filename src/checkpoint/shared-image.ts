@@ -5,7 +5,12 @@ import { hexOf } from '../format/uuid.ts';
 import { checkpointDigest } from '../memory/digest.ts';
 import { type ClonePages, GuestMemory, ImagePages, type LazyCounts } from '../memory/index.ts';
 import type { Store, StoreReader } from '../store/index.ts';
-import { checkLazyOptions, type LazyOptions, type ResidentReport } from './lazy-options.ts';
+import {
+  checkLazyOptions,
+  fillThreadsDefault,
+  type LazyOptions,
+  type ResidentReport,
+} from './lazy-options.ts';
 import { toStore } from './open.ts';
 import { type OpenedLayer, openLayer } from './open-layer.ts';
 import { type ChainOptions, describeMember, findAncestors } from './parent.ts';
@@ -114,7 +119,7 @@ export async function openSharedImage(
     }
     const pages = await ImagePages.open(regions, {
       layers: opened.map(({ layer }) => layer),
-      fillThreads: settings.fillThreads,
+      fillThreads: settings.fillThreads ?? fillThreadsDefault,
       fillBytesPerSecond: settings.fillBytesPerSecond,
       fillDelayMs: settings.fillDelayMs,
       replay: new Uint8Array(0),

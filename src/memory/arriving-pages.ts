@@ -10,7 +10,8 @@ import {
   type NativeMissingPages,
   nativeAddon,
 } from '../native/index.ts';
-import type { GuestMemory, MissingPages } from './guest-memory.ts';
+import type { GuestMemory } from './guest-memory.ts';
+import type { MissingPages } from './missing-pages.ts';
 import type { PageSet } from './page-set.ts';
 
 export class ArrivingPages implements MissingPages {

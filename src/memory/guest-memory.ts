@@ -18,6 +18,7 @@ import {
   nativeAddon,
 } from '../native/index.ts';
 import { isDetached } from '../util/detached.ts';
+import type { MissingPages } from './missing-pages.ts';
 
 /** A region as a caller gives it. */
 export interface RegionSpec {
@@ -76,18 +77,6 @@ export interface MemoryScan {
   readonly fill: number;
 }
 
-/** Who brings pages that are not in memory yet. */
-export interface MissingPages {
-  /** True from when memory belongs to it until all is there, or it has failed. */
-  readonly isLoading: boolean;
-  /** Throws what made it fail: what was read of memory since may be wrong. */
-  check(): void;
-  /** Throws where this thread must not touch memory: it would wait for itself. */
-  checkTouch?(): void;
-  /** What is still missing becomes zeros: the guest must not run any more. */
-  close(): Promise<void>;
-}
-
 export class GuestMemory implements AsyncDisposable {
   /** The region table, ascending. */
   readonly regions: readonly MemoryRegion[];
@@ -99,6 +88,7 @@ export class GuestMemory implements AsyncDisposable {
   readonly #inFlight = new Set<Promise<unknown>>();
   readonly #kept = new Set<Promise<unknown>>();
   #lazy: MissingPages | undefined;
+  #image: MissingPages | undefined;
   #onClosed: (() => Promise<void>) | undefined;
   #closed = false;
   #closing: Promise<void> | undefined;
@@ -187,6 +177,7 @@ export class GuestMemory implements AsyncDisposable {
   ): GuestMemory {
     const memory = new GuestMemory(native, toRegions(specs));
     memory.#lazy = pages;
+    memory.#image = pages;
     memory.#onClosed = onClosed;
     return memory;
   }
@@ -234,12 +225,13 @@ export class GuestMemory implements AsyncDisposable {
 
   /**
    * Copies guest memory at `address` into a new array, or into `target`. Throws `RangeError` outside the regions, and
-   * `CHKPT_UNSUPPORTED` while pages still come from another host (post-copy).
+   * `CHKPT_UNSUPPORTED` while pages still come from another host (post-copy), or, of this range, from a store that only JavaScript can
+   * read (lazy load): `bring` it first.
    */
   read(address: bigint | number, target: Uint8Array | number): Uint8Array {
     const bytes = typeof target === 'number' ? new Uint8Array(checkOffset(target)) : checkBytes(target);
     const place = this.#checkRange(address, bytes.length);
-    this.#lazy?.checkTouch?.();
+    this.#lazy?.checkTouch?.(place, bytes.length);
     callNative(() => this.native.read(place, bytes));
     this.#lazy?.check();
     return bytes;
@@ -249,8 +241,19 @@ export class GuestMemory implements AsyncDisposable {
   write(address: bigint | number, source: Uint8Array): void {
     const bytes = checkBytes(source);
     const place = this.#checkRange(address, bytes.length);
-    this.#lazy?.checkTouch?.();
+    this.#lazy?.checkTouch?.(place, bytes.length);
     callNative(() => this.native.write(place, bytes));
+  }
+
+  /**
+   * Resolves when the pages of a range are there: of a lazy load they are fetched, and then stay; other memory has them. Throws
+   * `RangeError`; rejects with what has made the load fail, and with `CHKPT_UNSUPPORTED` while pages come from another host.
+   */
+  async bring(address: bigint | number, byteCount: number): Promise<void> {
+    const place = this.#checkRange(address, checkOffset(byteCount));
+    if (this.#lazy?.want === undefined) this.#lazy?.checkTouch?.();
+    this.#lazy?.want?.(place, byteCount);
+    await this.hold(awaitNative(this.native.touch(place, byteCount)));
   }
 
   /** Classifies every page. For memory nobody writes to. Threads: 1 to 64. */
@@ -304,6 +307,11 @@ export class GuestMemory implements AsyncDisposable {
     const before = this.#lazy;
     this.#lazy = pages;
     await before?.close();
+  }
+
+  /** Of a clone: rejects with what has made its image fail. Whatever is loaded into it, its pages come from there first. */
+  async checkImage(): Promise<void> {
+    await this.#image?.checkSettled?.();
   }
 
   /** Who brings the pages that are missing; `undefined` when none ever were. */

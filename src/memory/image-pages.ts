@@ -12,8 +12,9 @@ import {
   type NativeSharedImage,
   nativeAddon,
 } from '../native/index.ts';
-import { GuestMemory, type MissingPages, type RegionSpec, toRegions } from './guest-memory.ts';
+import { GuestMemory, type RegionSpec, toRegions } from './guest-memory.ts';
 import type { LazyCounts } from './lazy-pages.ts';
+import type { MissingPages } from './missing-pages.ts';
 
 /** Threads that serve the faults of all clones. */
 const handlerThreads = 2;
@@ -24,6 +25,7 @@ export class ImagePages {
   readonly #clones = new Map<GuestMemory, ClonePages>();
   #failure: unknown;
   #final: LazyCounts | undefined;
+  #resident: Promise<Uint8Array> | undefined;
   #isResident = false;
   #isClosed = false;
   #closing: Promise<void> | undefined;
@@ -60,8 +62,13 @@ export class ImagePages {
     return !this.#isResident && this.#failure === undefined;
   }
 
-  /** Resolves when all pages are there, to the header digests of all frames. Rejects with what went wrong. Called once. */
-  async resident(): Promise<Uint8Array> {
+  /** Resolves when all pages are there, to the header digests of all frames. Rejects with what went wrong. */
+  resident(): Promise<Uint8Array> {
+    this.#resident ??= this.#waitResident();
+    return this.#resident;
+  }
+
+  async #waitResident(): Promise<Uint8Array> {
     try {
       await awaitNative(this.#native.wait(4));
       this.#isResident = true;
@@ -75,6 +82,15 @@ export class ImagePages {
   /** The content is not to be trusted, whoever found out. */
   fail(error: unknown): void {
     this.#failure ??= error;
+    for (const clone of this.#clones.values()) clone.releaseUnlessHeld();
+  }
+
+  /** `check`, when what native threads have found may not have been heard of yet. */
+  async checkSettled(): Promise<void> {
+    if (this.#failure === undefined && this.#closing === undefined && this.#native.hasFailed()) {
+      await this.resident();
+    }
+    this.check();
   }
 
   check(): void {
@@ -102,6 +118,11 @@ export class ImagePages {
   /** Undefined: the memory is no clone of this image. */
   pagesOf(memory: GuestMemory): ClonePages | undefined {
     return this.#clones.get(memory);
+  }
+
+  /** For ClonePages. */
+  holdClone(native: NativeMemory): void {
+    this.#native.holdClone(native);
   }
 
   /** For ClonePages. */
@@ -134,6 +155,7 @@ export class ClonePages implements MissingPages {
   readonly #native: NativeMemory;
   #failure: unknown;
   #onClose: (() => void) | undefined;
+  #isHeld = false;
 
   constructor(image: ImagePages, native: NativeMemory) {
     this.image = image;
@@ -155,12 +177,28 @@ export class ClonePages implements MissingPages {
     await awaitNative(callNative(() => this.#native.resetClone()));
   }
 
+  checkSettled(): Promise<void> {
+    return this.image.checkSettled();
+  }
+
   fail(error: unknown): void {
     this.#failure ??= error;
   }
 
+  /** A guest is going to run: threads that touch a damaged page wait until its machine knows (`release`). */
+  hold(): void {
+    this.#isHeld = true;
+    callNative(() => this.image.holdClone(this.#native));
+  }
+
+  /** The image has failed: where no machine would hear of it nobody waits. */
+  releaseUnlessHeld(): void {
+    if (!this.#isHeld) this.release();
+  }
+
   /** The machine knows: threads that wait for a damaged page may go on, and be stopped. */
   release(): void {
+    this.#isHeld = false;
     try {
       callNative(() => this.image.releaseClone(this.#native));
     } catch (error) {
@@ -174,9 +212,13 @@ export class ClonePages implements MissingPages {
     this.#onClose = told;
   }
 
-  /** Something else is loaded into the memory; pages that it does not write still come from the image. */
+  /**
+   * Something else is loaded into the memory, or it is given back. Pages that are not written still come from the image; who asks for
+   * one that is damaged does not wait: no guest runs, and who loads has to check (`checkSettled`).
+   */
   async close(): Promise<void> {
     this.#onClose?.();
     this.#onClose = undefined;
+    this.release();
   }
 }

@@ -9,7 +9,6 @@ export {
   type FileRegion,
   GuestMemory,
   type MemoryScan,
-  type MissingPages,
   type RegionSpec,
   type WasmMemory,
 } from './guest-memory.ts';
@@ -18,9 +17,11 @@ export { ClonePages, ImagePages } from './image-pages.ts';
 export { type LazyCounts, LazyPages, type LazyPagesOptions } from './lazy-pages.ts';
 export { MemoryCopy } from './memory-copy.ts';
 export { MemorySnapshot, type SnapshotCounts } from './memory-snapshot.ts';
+export type { MissingPages } from './missing-pages.ts';
 export { type DecodeOptions, describeRegions, PageDecoder } from './page-decoder.ts';
 export { PageDigests } from './page-digests.ts';
 export { type EncodeOptions, PageEncoder } from './page-encoder.ts';
 export { BlockLayer, type FetchCounts, type FetchOptions, fetchPages } from './page-fetch.ts';
 export { PageSet } from './page-set.ts';
+export { RequestedBytes } from './requested-bytes.ts';
 export { MemoryTracker, type TrackOptions, trackMemory } from './track-memory.ts';

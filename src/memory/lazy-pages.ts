@@ -2,7 +2,7 @@
  * Guest memory whose pages come from a checkpoint when they are touched: the native lazy loader behind promises.
  *
  * Native threads serve the pages; JavaScript only hears of the stages. It may touch missing pages too: its thread then waits a
- * moment, as a guest does.
+ * moment, as a guest does. Not where the bytes are `requests` that it has to answer itself: there it may touch what is here.
  */
 import { CheckpointError } from '../errors/index.ts';
 import {
@@ -13,7 +13,9 @@ import {
   type NativeLazyLoader,
   nativeAddon,
 } from '../native/index.ts';
-import type { GuestMemory, MissingPages } from './guest-memory.ts';
+import type { GuestMemory } from './guest-memory.ts';
+import type { MissingPages } from './missing-pages.ts';
+import type { RequestedBytes } from './requested-bytes.ts';
 
 export interface LazyPagesOptions {
   /** The checkpoint, and the ones it builds on: newest first. */
@@ -28,6 +30,8 @@ export interface LazyPagesOptions {
   readonly replay: Uint8Array;
   /** Damaged pages are a SIGBUS, not a pattern (Linux 6.6). */
   readonly poison: boolean;
+  /** Of layers that native threads cannot read themselves. They are closed with the load. */
+  readonly requests?: readonly RequestedBytes[] | undefined;
 }
 
 /** How far a lazy load is. Blocks are 64 KiB of guest memory that is not all zeros. */
@@ -47,14 +51,16 @@ const handlerThreads = 2;
 export class LazyPages implements MissingPages {
   readonly #memory: GuestMemory;
   readonly #native: NativeLazyLoader;
+  readonly #requests: readonly RequestedBytes[];
   #isLoading = false;
   #failure: unknown;
   #final: { readonly counts: LazyCounts; readonly workingSet: Uint8Array } | undefined;
   #closing: Promise<void> | undefined;
 
-  private constructor(memory: GuestMemory, native: NativeLazyLoader) {
+  private constructor(memory: GuestMemory, native: NativeLazyLoader, requests: readonly RequestedBytes[]) {
     this.#memory = memory;
     this.#native = native;
+    this.#requests = requests;
   }
 
   /**
@@ -62,15 +68,16 @@ export class LazyPages implements MissingPages {
    * this memory cannot be loaded lazily, and with every error of kind `damaged`.
    */
   static async prepare(memory: GuestMemory, options: LazyPagesOptions): Promise<LazyPages> {
+    const { requests = [] } = options;
     const native = callNative(
       () => new (nativeAddon().LazyLoader)(memory.native, { handlerThreads, ...options }),
     );
     try {
       await awaitNative(native.wait(1));
-      return new LazyPages(memory, native);
+      return new LazyPages(memory, native, requests);
     } catch (error) {
       await native.close();
-      throw error;
+      throw storeErrorOr(error, requests);
     }
   }
 
@@ -98,6 +105,8 @@ export class LazyPages implements MissingPages {
       this.#final = { counts: this.#native.counts(), workingSet: this.#native.workingSet() };
       await this.close();
       return digests;
+    } catch (error) {
+      throw storeErrorOr(error, this.#requests);
     } finally {
       this.#isLoading = false;
     }
@@ -116,6 +125,19 @@ export class LazyPages implements MissingPages {
   /** The machine knows: threads that wait for a damaged page may go on, and be stopped. */
   release(): void {
     this.#native.release();
+    // Whoever still waits for bytes goes on, too.
+    for (const one of this.#requests) void one.close();
+  }
+
+  checkTouch(address?: bigint, bytes?: number): void {
+    if (this.#requests.length === 0 || !this.#isLoading) return;
+    if (address !== undefined && bytes !== undefined && this.#native.isHere(address, bytes)) return;
+    const what = 'this thread has to fetch these pages from the store, and must not wait for them';
+    throw new CheckpointError('CHKPT_UNSUPPORTED', what);
+  }
+
+  want(address: bigint, bytes: number): void {
+    if (this.#isLoading) this.#native.want(address, bytes);
   }
 
   counts(): LazyCounts {
@@ -141,7 +163,18 @@ export class LazyPages implements MissingPages {
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#native.close();
+    this.#closing ??= this.#close();
     return this.#closing;
   }
+
+  async #close(): Promise<void> {
+    await this.#native.close();
+    await Promise.all(this.#requests.map((one) => one.close()));
+  }
+}
+
+/** What the store said, where native threads only know that it could not be read. */
+function storeErrorOr(error: unknown, requests: readonly RequestedBytes[]): unknown {
+  if (!(error instanceof CheckpointError) || error.code !== 'CHKPT_IO') return error;
+  return requests.find(({ failure }) => failure !== undefined)?.failure ?? error;
 }

@@ -39,6 +39,8 @@ export interface NativeMemory {
   digest(threads: number): Promise<bigint>;
   /** Pages that may hold something, found without reading them. */
   presence(): Promise<number>;
+  /** Reads a byte of every page in the range, on a thread that may wait. */
+  touch(address: bigint, bytes: number): Promise<void>;
   fillGuestLike(seed: bigint, threads: number): Promise<void>;
   checkStamps(): Promise<NativeStampCheck>;
   /** Both attach the same bytes of this process; also when their buffers were detached. */
@@ -148,10 +150,26 @@ export interface NativeLazyLayer {
   /** Offset of END. */
   readonly endOffset: number;
   readonly groups: readonly NativeGroup[];
-  readonly extents: readonly (
-    | { readonly bytes: number; readonly descriptor: number; readonly position: number }
-    | { readonly bytes: number; readonly view: Uint8Array }
-  )[];
+  readonly extents?:
+    | readonly (
+        | { readonly bytes: number; readonly descriptor: number; readonly position: number }
+        | { readonly bytes: number; readonly view: Uint8Array }
+      )[]
+    | undefined;
+  /** In place of extents; for lazy loads only. */
+  readonly source?: NativeBlockRequests | undefined;
+}
+
+/** Bytes of a stream that native threads want and JavaScript reads. */
+export interface NativeBlockRequests {
+  /** Triples of id, offset, bytes (at most 4 MiB); undefined: closed. One call at a time. */
+  next(): Promise<Float64Array | undefined>;
+  /** All that was asked for, or fewer: the stream ends there. Copied. */
+  answer(id: number, bytes: Uint8Array): void;
+  /** It could not be read: CHKPT_IO for whoever wants it. */
+  refuse(id: number): void;
+  /** Everything under way, and later, ends with CHKPT_ABORTED. */
+  close(): Promise<void>;
 }
 
 export interface NativeLazyOptions {
@@ -177,6 +195,10 @@ export interface NativeLazyLoader {
   /** The machine knows that the load has failed: threads that wait for damaged pages may go on. */
   release(): void;
   hasFailed(): boolean;
+  /** Whether this thread may touch the range of a load with a `source`. */
+  isHere(address: bigint, bytes: number): boolean;
+  /** It is fetched, without waiting. */
+  want(address: bigint, bytes: number): void;
   counts(): {
     readonly blocks: number;
     readonly missing: number;
@@ -238,8 +260,10 @@ export interface NativePageFetch {
 export interface NativeSharedImage extends NativeLazyLoader {
   /** From stage 3 on. Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION, CHKPT_NO_MEMORY. */
   clone(): NativeMemory;
-  /** As `release`, for the threads of one clone. */
+  /** As `release`, for the threads of one clone, until `holdClone`. */
   releaseClone(memory: NativeMemory): void;
+  /** A guest is going to run in the clone: damage holds it. */
+  holdClone(memory: NativeMemory): void;
 }
 
 export interface NativeStampWriter {
@@ -317,6 +341,10 @@ export interface NativeAddon {
     regions: readonly NativeRegion[],
     options: NativeLazyOptions,
   ) => NativeSharedImage;
+  /** Of a stream of so many bytes. */
+  readonly BlockRequests: new (
+    byteCount: number,
+  ) => NativeBlockRequests;
   readonly BlockLayer: new (memory: NativeMemory, layer: NativeLazyLayer) => NativeBlockLayer;
   /** The checkpoint, then its parents; all are open. */
   readonly PageFetch: new (

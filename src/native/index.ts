@@ -2,6 +2,7 @@ export type {
   Measured,
   NativeAddon,
   NativeBlockLayer,
+  NativeBlockRequests,
   NativeChainLoad,
   NativeDeltaCache,
   NativeDirtyTracker,

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { SyntheticVm } from '../../src/adapters/synthetic/index.ts';
 import {
   CheckpointError,
+  type Claim,
   flattenCheckpoint,
   keepLast,
   type LoadVmOptions,
@@ -11,6 +12,7 @@ import {
   MemoryStoreSpace,
   openStore,
   type Store,
+  type StoreClaims,
   saveVm,
   type VirtualMachine,
 } from '../../src/index.ts';
@@ -154,7 +156,92 @@ describe.each(['mem', 'file', 'dir'])('in %s:', (scheme) => {
     await saveVm(source, at(0));
     await loadVm(target, at(0), goOn);
   });
+
+  test.each(['its own', 'another'])(
+    'who goes on with a checkpoint while it is made whole in %s place, and who goes on with the result, are one',
+    async (which) => {
+      const places = makePlaces();
+      const [from, to] = [places('from'), places(which === 'another' ? 'to' : 'from')];
+      const [source, target] = [await machine(), await machine()];
+      for (const at of ['before', 'after'] as const) {
+        const { uuid } = await saveVm(source, from);
+        const outcomes: boolean[] = [];
+        const attempt = async (store: Store): Promise<void> => {
+          const load = loadVm(target, store, goOn);
+          outcomes.push(
+            await load.then(
+              () => true,
+              () => false,
+            ),
+          );
+        };
+        const loading = disturbed(to, at, () => attempt(from));
+        await flattenCheckpoint(from, loading);
+        await attempt(to);
+        expect(outcomes.filter(Boolean)).toHaveLength(1);
+        // Nothing of the work on it stays behind.
+        if (which === 'another' && at === 'before') {
+          expect(await from.claims?.find(uuid)).toBeUndefined();
+          await loadVm(target, from, goOn);
+        }
+      }
+    },
+  );
+
+  test('a checkpoint whose flatten fails is unclaimed', async () => {
+    const places = makePlaces();
+    const [source, target] = [await machine(), await machine()];
+    await saveVm(source, places('a'));
+    const failing = disturbed(places('b'), 'before', () => Promise.reject(new Error('the disk is gone')));
+    await expect(flattenCheckpoint(places('a'), failing)).rejects.toThrow('commit');
+    await loadVm(target, places('a'), goOn);
+  });
+
+  test('a checkpoint in a place that cannot be written is made whole elsewhere, claimed as it was', async () => {
+    const places = makePlaces();
+    const [source, target] = [await machine(), await machine()];
+    await saveVm(source, places('a'));
+    const claims = places('a').claims as StoreClaims;
+    const refusal = new CheckpointError('CHKPT_PERMISSION', 'read-only');
+    const found: Claim[] = [];
+    const fixed: Store = {
+      ...bound(places('a')),
+      claims: { ...claims, find: async () => found[0], take: () => Promise.reject(refusal) },
+    };
+    await flattenCheckpoint(fixed, places('b'));
+    await loadVm(target, places('b'), goOn);
+    // Somebody who may write there goes on with it meanwhile.
+    const taken = disturbed(places('c'), 'before', async () => {
+      found.push({ uuid: '', by: 'somebody', timeMs: 1 });
+    });
+    await flattenCheckpoint(fixed, taken);
+    await expect(loadVm(target, places('c'), goOn)).rejects.toMatchObject(continued);
+  });
 });
+
+/** The store, with something else that happens before or after its commit. */
+function disturbed(store: Store, at: 'before' | 'after', event: () => Promise<void>): Store {
+  const openWriter: Store['openWriter'] = async (options) => {
+    const writer = await store.openWriter(options);
+    return {
+      write: (bytes) => writer.write(bytes),
+      beginSegment: async (segment) => await writer.beginSegment?.(segment),
+      endSegment: async (summary) => await writer.endSegment?.(summary),
+      abort: () => writer.abort(),
+      commit: async (summary) => {
+        if (at === 'before') await event();
+        await writer.commit(summary);
+        if (at === 'after') await event();
+      },
+    };
+  };
+  return {
+    url: store.url,
+    openWriter,
+    openReader: (options) => store.openReader(options),
+    claims: store.claims,
+  };
+}
 
 /** The same machine with another `endLoad`, and without `setGeneration`. */
 function machineOf(

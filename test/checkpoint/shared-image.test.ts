@@ -1,5 +1,5 @@
 /** Clones: many machines share the memory of one checkpoint, each sees what was saved and what it wrote, and damage is content of none. */
-import { mkdtempSync, rmSync, truncateSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -117,6 +117,51 @@ test('a store that vanishes stops every machine with a typed error, and is conte
   }
   expect(() => image.clone()).toThrow(CheckpointError);
   for (const machine of machines) await machine.vm.memory.close();
+});
+
+/** An image whose checkpoint has a damaged block, and a sound copy of the same checkpoint. */
+async function damagedImage(name: string): Promise<{ image: SharedImage; sound: string }> {
+  const vm = new ScribbledVm(4, false);
+  vm.scribble(2500);
+  const path = `${folder}/${name}`;
+  await saveVm(vm, `file:${path}`);
+  const bytes = readFileSync(path);
+  writeFileSync(`${path}.sound`, bytes);
+  const middle = Math.floor(bytes.length / 2);
+  bytes[middle] = (bytes[middle] ?? 0) ^ 1;
+  writeFileSync(path, bytes);
+  const image = await openSharedImage(`file:${path}`, { fillDelayMs: 600_000 });
+  return { image, sound: `file:${path}.sound` };
+}
+
+test('an eager load into a clone rejects with the error of the block that its image cannot bring', async ({
+  skip,
+}) => {
+  if (refusal !== undefined) skip(refusal);
+  const { image, sound } = await damagedImage('damaged');
+  const fresh = new ScribbledVm(0, false, image.clone());
+  const { vm: lazy } = await machineOf(image, sound);
+  for (const vm of [fresh, lazy, fresh]) {
+    expect(await codeOf(loadVm(vm, sound))).toBe('CHKPT_DIGEST');
+    expect((vm.failure as CheckpointError).code).toBe('CHKPT_DIGEST');
+  }
+  expect(await codeOf(image.resident)).toBe('CHKPT_DIGEST');
+  for (const vm of [fresh, lazy]) await vm.memory.close();
+  await image.close();
+});
+
+test('what reads a clone that no load has given to a machine rejects with the error of the block', async ({
+  skip,
+}) => {
+  if (refusal !== undefined) skip(refusal);
+  const { image } = await damagedImage('damaged-bare');
+  const [memory, closed] = [image.clone(), image.clone()];
+  const reading = closed.digest().catch(() => undefined);
+  expect(await codeOf(memory.digest())).toBe('CHKPT_DIGEST');
+  await closed.close();
+  await reading;
+  await memory.close();
+  await image.close();
 });
 
 test('an image that is closed lives as long as its machines, and gives no more', async ({ skip }) => {

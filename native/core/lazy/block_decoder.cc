@@ -7,6 +7,9 @@
 namespace chkpt {
 namespace {
 
+constexpr std::size_t kSlots = 2;
+constexpr std::size_t kAskingSlots = 16;
+
 Error PageError(const char* message, std::uint64_t page) {
   return Error{.code = ErrorCode::kFormat, .message = message, .page = page};
 }
@@ -64,6 +67,7 @@ BlockDecoder::BlockDecoder(std::span<const Layer> layers, const BlockLayout& lay
     : layers_(layers),
       layout_(layout),
       cancelled_(cancelled),
+      slots_(layers.empty() || !layers[0].reader.asks() ? kSlots : kAskingSlots),
       known_content_(new std::uint8_t[kKnownPages * kPageBytes]) {}
 
 bool BlockDecoder::IsZero(std::span<const Layer> layers, std::uint64_t block) {
@@ -95,6 +99,7 @@ Status BlockDecoder::Parse(std::size_t layer, std::uint64_t block, std::uint64_t
     return error;
   }
   parsed->view = view.value();
+  parsed->note = {frame.sequence, frame.header_digest, header.frame_bytes()};
   parsed->layer = layer;
   parsed->block = block;
   parsed->decoded_pages = 0;
@@ -110,7 +115,7 @@ Result<BlockDecoder::Parsed*> BlockDecoder::Fetch(std::size_t layer, std::uint64
     return Error{.code = ErrorCode::kAborted, .message = "load cancelled"};
   }
   Parsed* slot = &slots_[victim_];
-  victim_ ^= 1;
+  victim_ = (victim_ + 1) % slots_.size();
   slot->layer = ~std::size_t{0};
   Result<VerifiedFrame> frame = layers_[layer].reader.Read(offset, &slot->buffer);
   if (!frame.ok()) {
@@ -249,6 +254,7 @@ Status BlockDecoder::Finish(std::uint64_t block, std::size_t layer, std::uint32_
     if (offset) {
       Result<Parsed*> parsed = Fetch(layer, block, *offset);
       if (!parsed.ok()) return parsed.error();
+      if (layer == 0) note_ = parsed.value()->note;
       Status taken = TakePages(parsed.value(), &pending, target);
       if (!taken.ok()) return taken;
     }
@@ -273,6 +279,7 @@ Status BlockDecoder::Decode(std::uint64_t block, std::uint8_t* target) {
 
 Status BlockDecoder::DecodePages(std::uint64_t block, std::uint32_t wanted, std::uint8_t* target) {
   same_.clear();
+  note_ = {};
   return Finish(block, 0, wanted, target);
 }
 
@@ -286,6 +293,7 @@ Status BlockDecoder::DecodeRead(std::uint64_t block, std::uint64_t offset,
   Parsed* slot = &slots_[victim_];
   Status parsed = Parse(0, block, offset, frame.value(), slot);
   if (!parsed.ok()) return parsed;
+  note_ = slot->note;
   same_.clear();
   std::uint32_t pending = (std::uint32_t{1} << layout_.PagesOf(block).count) - 1;
   Status taken = TakePages(slot, &pending, target);

@@ -28,6 +28,13 @@ struct Layer {
   bool has_parent = false;
 };
 
+// What a walk over all frames wants to know of a block of the newest checkpoint that was verified.
+struct FrameNote {
+  std::uint64_t sequence = 0;
+  std::uint64_t header_digest = 0;
+  std::uint64_t frame_bytes = 0;  // 0: nothing is known
+};
+
 class BlockDecoder {
  public:
   BlockDecoder(std::span<const Layer> layers, const BlockLayout& layout,
@@ -45,6 +52,8 @@ class BlockDecoder {
   // As Decode; `bytes`, read from offset `offset` on, hold the block's frame of the newest layer.
   Status DecodeRead(std::uint64_t block, std::uint64_t offset, std::span<const std::uint8_t> bytes,
                     std::uint8_t* target);
+  // Of the block that Decode or DecodeRead was last called for, if the newest layer has it.
+  const FrameNote& note() const { return note_; }
 
  private:
   // A block of one layer, parsed.
@@ -55,6 +64,7 @@ class BlockDecoder {
     std::vector<std::uint8_t> decoded;  // stored pages
     std::size_t decoded_pages = 0;      // the first ones of the stored pages
     PageBlockView view;
+    FrameNote note;
   };
   struct SamePage {
     std::size_t layer;
@@ -76,9 +86,12 @@ class BlockDecoder {
   const std::span<const Layer> layers_;
   const BlockLayout& layout_;
   const std::atomic<bool>& cancelled_;
-  Parsed slots_[2];         // the block in hand, and the last one that a same page was in
+  // The block in hand, and the last ones that same pages were in: more of them where reading one
+  // again takes long.
+  std::vector<Parsed> slots_;
   std::size_t victim_ = 0;  // the slot that is used next
   std::vector<SamePage> same_;
+  FrameNote note_;
 
   // Pages that others are equal to tend to be few: their content, by page number.
   struct KnownPage {

@@ -18,7 +18,7 @@ namespace chkpt {
 
 // One checkpoint of a chain, before anything of it was read.
 struct LazyLayer {
-  std::unique_ptr<BlockSource> source;
+  std::shared_ptr<BlockSource> source;
   std::array<std::uint8_t, 16> uuid{};
   std::uint64_t epoch = 0;
   bool has_parent = false;
@@ -45,7 +45,7 @@ class BlockLayer {
   BlockLayer(LazyLayer layer, BlockLayout layout, std::uint64_t page_count,
              std::shared_ptr<const BlockMap> map);
 
-  const std::unique_ptr<BlockSource> source_;
+  const std::shared_ptr<BlockSource> source_;
   const BlockLayout layout_;
   const std::uint64_t page_count_;
   const Layer layer_;

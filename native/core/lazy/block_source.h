@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,6 +23,9 @@ class BlockSource {
   // Reads under way, and all later ones, end with kAborted. Files and memory need none of it: their
   // reads end by themselves.
   virtual void Cancel() {}
+  // Of a source whose bytes its owner has to be asked for, which takes long: how many there are.
+  // Readers then ask once for all that they may need, and nobody waits who must not.
+  virtual std::optional<std::uint64_t> asked_bytes() const { return std::nullopt; }
 };
 
 // Extents of the stream, one behind the other from offset 0 on.

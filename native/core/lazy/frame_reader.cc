@@ -1,5 +1,7 @@
 #include "core/lazy/frame_reader.h"
 
+#include <algorithm>
+
 #include "core/codec/page_block.h"
 
 namespace chkpt {
@@ -7,6 +9,9 @@ namespace {
 
 // A PAGE_BLOCK of LZ4 is rarely longer; the rest of one that is costs a second read.
 constexpr std::size_t kFirstReadBytes = kFrameHeaderBytes + kPageBlockPayloadBytesMax;
+
+// Enough for some hundred small frames, little to waste where a block follows.
+constexpr std::size_t kWindowBytes = 16384;
 
 }  // namespace
 
@@ -37,20 +42,45 @@ Result<VerifiedFrame> FrameReader::ReadHeader(std::uint64_t offset) const {
   return CheckHeader(offset, bytes);
 }
 
+Result<VerifiedFrame> FrameReader::ReadHeader(std::uint64_t offset, Window* window) const {
+  const auto all = source_.asked_bytes();
+  if (!all) return ReadHeader(offset);
+  const std::uint64_t end = window->offset + window->bytes.size();
+  if (offset < window->offset || offset + kFrameHeaderBytes > end) {
+    const std::uint64_t left = *all - std::min(offset, *all);
+    window->offset = offset;
+    window->bytes.resize(
+        static_cast<std::size_t>(std::clamp<std::uint64_t>(left, kFrameHeaderBytes, kWindowBytes)));
+    Status read = source_.Read(offset, window->bytes);
+    if (!read.ok()) {
+      window->bytes.clear();
+      return read.error();
+    }
+  }
+  return CheckHeader(offset, window->bytes.data() + (offset - window->offset));
+}
+
 Result<VerifiedFrame> FrameReader::Read(std::uint64_t offset,
                                         std::vector<std::uint8_t>* buffer) const {
   if (buffer->size() < kFirstReadBytes) buffer->resize(kFirstReadBytes);
   std::uint8_t* bytes = buffer->data();
-  Status read = source_.Read(offset, {bytes, kFrameHeaderBytes});
+  std::size_t known_bytes = kFrameHeaderBytes;
+  if (const auto all = source_.asked_bytes()) {
+    const std::uint64_t left = *all - std::min(offset, *all);
+    known_bytes = static_cast<std::size_t>(
+        std::clamp<std::uint64_t>(left, kFrameHeaderBytes, kFirstReadBytes));
+  }
+  Status read = source_.Read(offset, {bytes, known_bytes});
   if (!read.ok()) return read.error();
   Result<VerifiedFrame> frame = CheckHeader(offset, bytes);
   if (!frame.ok()) return frame;
   const std::size_t frame_bytes = static_cast<std::size_t>(frame.value().header.frame_bytes());
   if (buffer->size() < frame_bytes) buffer->resize(frame_bytes);
   bytes = buffer->data();
-  read = source_.Read(offset + kFrameHeaderBytes,
-                      {bytes + kFrameHeaderBytes, frame_bytes - kFrameHeaderBytes});
-  if (!read.ok()) return read.error();
+  if (frame_bytes > known_bytes) {
+    read = source_.Read(offset + known_bytes, {bytes + known_bytes, frame_bytes - known_bytes});
+    if (!read.ok()) return read.error();
+  }
   return Check(offset, {bytes, frame_bytes});
 }
 

@@ -28,9 +28,19 @@ class FrameReader {
   FrameReader(BlockSource& source, const std::array<std::uint8_t, 16>& uuid, std::uint64_t epoch)
       : source_(source), uuid_(uuid), epoch_(epoch) {}
 
+  // Whether its bytes have to be asked for: see BlockSource.
+  bool asks() const { return source_.asked_bytes().has_value(); }
+
   // The header at `offset` alone; `payload` is empty. Errors: kDigest, kFormat, kLimit and those of
   // the source.
   Result<VerifiedFrame> ReadHeader(std::uint64_t offset) const;
+  // The same for a walk: where bytes have to be asked for, headers that stand close together come
+  // with one answer, which `*window` keeps.
+  struct Window {
+    std::uint64_t offset = 0;
+    std::vector<std::uint8_t> bytes = {};
+  };
+  Result<VerifiedFrame> ReadHeader(std::uint64_t offset, Window* window) const;
   // The frame at `offset`, into `*buffer`, which grows as needed.
   Result<VerifiedFrame> Read(std::uint64_t offset, std::vector<std::uint8_t>* buffer) const;
   // The frame at the start of `bytes`, which stand at `offset`. kTruncated: there is more of it

@@ -1,5 +1,7 @@
 #include "core/lazy/frame_walk.h"
 
+#include <optional>
+
 namespace chkpt {
 namespace {
 
@@ -8,22 +10,49 @@ Error WalkError(const char* message, const VerifiedFrame& frame, std::uint64_t o
       .code = ErrorCode::kFormat, .message = message, .frame = frame.sequence, .offset = offset};
 }
 
+// The frame at `offset`, where memory goes on with `next_page`, as it was when its block was
+// fetched: its type and its pages were checked then.
+std::optional<VerifiedFrame> FindNote(const Layer& layer, const BlockLayout& layout,
+                                      std::uint64_t page_count, std::uint64_t next_page,
+                                      std::uint64_t offset, std::span<const FrameNote> notes) {
+  if (notes.empty() || next_page >= page_count) return std::nullopt;
+  const std::uint64_t block = layout.BlockOf(next_page);
+  const FrameNote& note = notes[block];
+  if (note.frame_bytes == 0 || layer.map->Find(block) != offset) return std::nullopt;
+  const PageRun pages = layout.PagesOf(block);
+  VerifiedFrame frame;
+  frame.header.type = static_cast<std::uint32_t>(FrameType::kPageBlock);
+  frame.header.payload_bytes = note.frame_bytes - kFrameHeaderBytes;
+  frame.header.arg0 = pages.first;
+  frame.header.arg1 = pages.count;
+  frame.sequence = note.sequence;
+  frame.header_digest = note.header_digest;
+  return frame;
+}
+
 }  // namespace
 
 Result<std::vector<std::uint64_t>> WalkFrames(const Layer& layer, const BlockLayout& layout,
                                               std::uint64_t page_count, std::uint64_t first_offset,
                                               std::uint64_t end_offset,
+                                              std::span<const FrameNote> notes,
                                               const std::atomic<bool>& cancelled) {
   std::vector<std::uint64_t> digests;
+  FrameReader::Window window;
   std::uint64_t next_page = 0;
   std::uint64_t offset = first_offset;
   while (offset < end_offset) {
     if (cancelled.load(std::memory_order_relaxed)) {
       return Error{.code = ErrorCode::kAborted, .message = "load cancelled"};
     }
-    Result<VerifiedFrame> read = layer.reader.ReadHeader(offset);
-    if (!read.ok()) return read.error();
-    const VerifiedFrame& frame = read.value();
+    std::optional<VerifiedFrame> known =
+        FindNote(layer, layout, page_count, next_page, offset, notes);
+    if (!known) {
+      Result<VerifiedFrame> read = layer.reader.ReadHeader(offset, &window);
+      if (!read.ok()) return read.error();
+      known = read.value();
+    }
+    const VerifiedFrame& frame = *known;
     const FrameHeader& header = frame.header;
     if (frame.sequence != digests.size()) {
       return WalkError("frame has another sequence number", frame, offset);

@@ -89,7 +89,8 @@ void LazyLoader::FillBlocks(const std::vector<std::uint64_t>& blocks, Scratch& s
   scratch.sound.assign(blocks.size(), false);
   const auto quiet = FillPlan::Clock::now().time_since_epoch() -
                      FillPlan::Clock::duration(last_fault_.load(std::memory_order_relaxed));
-  if (quiet < kQuietTime && !plan_.replaying()) {
+  // Where bytes have to be asked for, one answer takes as long as many bytes.
+  if (quiet < kQuietTime && !plan_.replaying() && !asks_owner_) {
     for (const std::uint64_t block : blocks) {
       if (BlockDecoder::IsZero(layers_, block) || !states_.Claim(block)) continue;
       scratch.claimed.push_back({block, kUnknown, 0});
@@ -158,6 +159,7 @@ void LazyLoader::ReadClaimed(Scratch& scratch) {
       }
       if (!decoded.ok()) decoded = scratch.decoder.Decode(one.block, target);
       scratch.sound[one.place] = decoded.ok();
+      if (decoded.ok() && !notes_.empty()) notes_[one.block] = scratch.decoder.note();
       if (!decoded.ok()) Damaged(one.block, std::move(decoded.error()));
     }
   }
@@ -192,7 +194,7 @@ void LazyLoader::End() {
   memory_->SetMissing(false);
   if (options_.walk) {
     auto digests = WalkFrames(layers_[0], layout_, memory_->page_count(), sources_[0].first_offset,
-                              sources_[0].end_offset, cancelled_);
+                              sources_[0].end_offset, notes_, cancelled_);
     if (!digests.ok()) {
       if (!StopAsked()) Fail(std::move(digests.error()));
       return;

@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -58,6 +59,9 @@ LazyLoader::LazyLoader(std::shared_ptr<GuestMemory> memory, std::unique_ptr<User
       notify_(std::move(notify)),
       userfault_(std::move(userfault)),
       layout_(memory_->regions()),
+      asks_owner_(std::ranges::any_of(
+          sources_,
+          [](const LazyLayer& layer) { return layer.source->asked_bytes().has_value(); })),
       states_(layout_.block_count()),
       plan_(layout_, options_.replay, options_.fill_bytes_per_second),
       stop_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
@@ -131,6 +135,9 @@ void LazyLoader::Arm() {
       if (WaitForStage(Stage::kServing)) Serve();
     });
   }
+  for (unsigned i = 0; asks_owner_ && i < kAskingThreads; ++i) {
+    threads_.Start([this] { BringQueued(); });
+  }
   for (unsigned i = 0; i < options_.fill_threads; ++i) {
     threads_.Start([this, is_first = i == 0] { Fill(is_first); });
   }
@@ -155,7 +162,49 @@ void LazyLoader::Cancel() {
   }
   const std::uint64_t one = 1;
   if (stop_fd_ >= 0) static_cast<void>(!::write(stop_fd_, &one, sizeof one));
+  queue_.End();
   for (LazyLayer& layer : sources_) layer.source->Cancel();
+}
+
+void LazyLoader::LetGo() {
+  Fail({.code = ErrorCode::kClosed, .message = "the lazy load was closed"});
+  if (stage() == Stage::kFailed) Release();
+  for (LazyLayer& layer : sources_) layer.source->Cancel();
+}
+
+template <typename Visit>
+void LazyLoader::ForEachBlock(std::uint64_t address, std::uint64_t bytes, Visit visit) const {
+  for (const Region& region : memory_->regions()) {
+    const std::uint64_t begin = std::max(address, region.base);
+    const std::uint64_t end = std::min(address + bytes, region.base + region.bytes);
+    if (begin >= end) continue;
+    const auto block_of = [&](std::uint64_t at) {
+      return layout_.BlockOf(region.first_page + (at - region.base) / kPageBytes);
+    };
+    for (std::uint64_t block = block_of(begin); block <= block_of(end - 1); ++block) {
+      if (!visit(block)) return;
+    }
+  }
+}
+
+bool LazyLoader::IsHere(std::uint64_t address, std::uint64_t bytes) const {
+  bool is_here = true;
+  ForEachBlock(address, bytes, [&](std::uint64_t block) {
+    return is_here = states_.Of(block) == BlockStates::State::kPresent || IsZero(block);
+  });
+  return is_here;
+}
+
+void LazyLoader::Want(std::uint64_t address, std::uint64_t bytes) {
+  if (!asks_owner_) return;
+  ForEachBlock(address, bytes, [&](std::uint64_t block) {
+    if (!IsZero(block) && states_.Claim(block)) {
+      NoteFault(block);
+      fault_blocks_.fetch_add(1, std::memory_order_relaxed);
+      queue_.Push(block);
+    }
+    return true;
+  });
 }
 
 void LazyLoader::Control() {
@@ -187,6 +236,7 @@ Status LazyLoader::Prepare() {
   }
   blocks_ = blocks;
   missing_ = blocks;
+  if (asks_owner_ && options_.walk) notes_.resize(layout_.block_count());
   // Whether this kernel takes this memory is known before anything of it is touched.
   Status registered = RegisterAll();
   for (const Region& region : memory_->regions()) {
@@ -249,10 +299,17 @@ void LazyLoader::ServeFault(const Userfault::Fault& fault, BlockDecoder& decoder
     return;
   }
   const bool is_owner = fault.thread == options_.owner_thread && fault.thread != 0;
+  if (is_owner && asks_owner_ && states_.Of(block) != BlockStates::State::kPresent) {
+    Fail({.code = ErrorCode::kUnsupported,
+          .message = "the thread that fetches pages touched one that is not there",
+          .page = page});
+    return PutPattern(block);
+  }
   if (is_owner) owner_block_ = block;
   if (states_.Claim(block)) {
     NoteFault(block);
     fault_blocks_.fetch_add(1, std::memory_order_relaxed);
+    if (asks_owner_) return queue_.Push(block);
     Bring(block, decoder, buffer);
     return;
   }
@@ -266,6 +323,13 @@ void LazyLoader::ServeFault(const Userfault::Fault& fault, BlockDecoder& decoder
     case BlockStates::State::kDamaged: HoldBlock(block); break;
     case BlockStates::State::kAbsent: break;  // given up by a load that ends
   }
+}
+
+void LazyLoader::BringQueued() {
+  if (!WaitForStage(Stage::kServing)) return;
+  BlockDecoder decoder(layers_, layout_, cancelled_);
+  const std::unique_ptr<std::uint8_t[]> buffer(new std::uint8_t[kBlockBytes]);
+  while (const auto block = queue_.Pop()) Bring(*block, decoder, buffer.get());
 }
 
 void LazyLoader::NoteFault(std::uint64_t block) {
@@ -287,6 +351,7 @@ BlockStates::State LazyLoader::Fetcher::Require(std::uint64_t block) {
 void LazyLoader::Bring(std::uint64_t block, BlockDecoder& decoder, std::uint8_t* buffer) {
   Status decoded = decoder.Decode(block, buffer);
   if (!decoded.ok()) return Damaged(block, std::move(decoded.error()));
+  if (!notes_.empty()) notes_[block] = decoder.note();
   Status put = userfault_->Copy(HostOf(block), buffer, BytesOf(block));
   if (!put.ok()) return Damaged(block, std::move(put.error()));
   Arrived(block);
@@ -317,16 +382,17 @@ void LazyLoader::HoldBlock(std::uint64_t block) {
 }
 
 void LazyLoader::Quarantine(std::uint64_t block) {
+  if (!options_.poison || !userfault_->can_poison()) return PutPattern(block);
+  static_cast<void>(userfault_->Poison(HostOf(block), BytesOf(block)));
+}
+
+void LazyLoader::PutPattern(std::uint64_t block) {
   static constexpr auto kPattern = [] {
     std::array<std::uint8_t, kBlockBytes> bytes{};
     bytes.fill(kDamagePattern);
     return bytes;
   }();
-  if (options_.poison && userfault_->can_poison()) {
-    static_cast<void>(userfault_->Poison(HostOf(block), BytesOf(block)));
-  } else {
-    static_cast<void>(userfault_->Copy(HostOf(block), kPattern.data(), BytesOf(block)));
-  }
+  static_cast<void>(userfault_->Copy(HostOf(block), kPattern.data(), BytesOf(block)));
 }
 
 std::uint8_t* LazyLoader::HostOf(std::uint64_t block) const {

@@ -16,7 +16,11 @@
 //
 // Threads: `handler_threads` handlers, the first of which also prepares and arms; `fill_threads`
 // that fill, the first of which also ends the load. None of them ever waits for the owner, unless
-// a source does.
+// a source does (BlockSource::asked_bytes). Then handlers fetch nothing: they queue what is wanted
+// for kAskingThreads others, so that there is always one that serves what needs no answer. The
+// owner's thread must not touch a missing page, since it is the one that would have to answer: it
+// is let go at once, with kDamagePattern, and the load has failed (kUnsupported). IsHere says what
+// it may touch.
 //
 // Locks: `mutex_` guards stage, error, lists; it is held for no system call. BlockStates and
 // FillPlan have their own; nothing is locked while they are called.
@@ -37,6 +41,7 @@
 #include "core/base/result.h"
 #include "core/lazy/block_decoder.h"
 #include "core/lazy/block_layer.h"
+#include "core/lazy/block_queue.h"
 #include "core/lazy/block_source.h"
 #include "core/lazy/block_states.h"
 #include "core/lazy/fill_plan.h"
@@ -66,6 +71,8 @@ class LazyLoader {
     std::uint64_t faults = 0;        // messages served
     std::uint64_t fault_blocks = 0;  // blocks that a fault brought
   };
+  // Blocks that are fetched for faults at the same time, of sources that ask their owner.
+  static constexpr unsigned kAskingThreads = 8;
   // Every byte of a page that could not be fetched, after Release.
   static constexpr std::uint8_t kDamagePattern = 0xbd;
 
@@ -109,6 +116,11 @@ class LazyLoader {
   // Whether the block is all zeros: such a block never becomes present. REQUIRES: kPrepared.
   bool IsZero(std::uint64_t block) const { return BlockDecoder::IsZero(layers_, block); }
   const BlockLayout& layout() const { return layout_; }
+  // Whether the owner's thread may touch the range: nothing of it has to be fetched. REQUIRES:
+  // kPrepared was reached.
+  bool IsHere(std::uint64_t address, std::uint64_t bytes) const;
+  // Somebody is going to touch the range: what has to be asked for is, at once. REQUIRES: the same.
+  void Want(std::uint64_t address, std::uint64_t bytes);
 
   // From now on memory belongs to the loader. REQUIRES: kPrepared; the guest stands still.
   void Arm();
@@ -116,6 +128,8 @@ class LazyLoader {
   void Fail(Error error);
   // The owner has taken note of the failure.
   void Release();
+  // The owner goes away: nobody waits from now on, neither for pages nor for bytes.
+  void LetGo();
   bool is_cancelled() const { return cancelled_; }
   // Ends all threads. Missing pages become zeros.
   void Cancel();
@@ -137,8 +151,13 @@ class LazyLoader {
 
   void Serve();
   void ServeFault(const Userfault::Fault& fault, BlockDecoder& decoder, std::uint8_t* buffer);
+  void BringQueued();
+  // `visit(block)` for those with pages in the range, until it returns false.
+  template <typename Visit>
+  void ForEachBlock(std::uint64_t address, std::uint64_t bytes, Visit visit) const;
   void HoldBlock(std::uint64_t block);
   void Quarantine(std::uint64_t block);
+  void PutPattern(std::uint64_t block);
   void NoteFault(std::uint64_t block);
 
   void Fill(bool is_first);
@@ -162,8 +181,11 @@ class LazyLoader {
   const std::function<void()> notify_;
   const std::unique_ptr<Userfault> userfault_;
   const BlockLayout layout_;
+  const bool asks_owner_;      // a source does
   std::vector<Layer> layers_;  // after Prepare
   BlockStates states_;
+  BlockQueue queue_;              // of asks_owner_
+  std::vector<FrameNote> notes_;  // by block, of asks_owner_ and walk
   FillPlan plan_;
   std::vector<std::uint64_t> digests_;
   int stop_fd_ = -1;  // readable: handlers end

@@ -60,6 +60,10 @@ Result<std::shared_ptr<SharedImage>> SharedImage::Start(std::span<const RegionSp
                                                         std::function<void()> notify) {
   auto memory = GuestMemory::Allocate(regions, {.backing = Backing::kMemfd, .huge_pages = false});
   if (!memory.ok()) return memory.error();
+  for (const LazyLayer& layer : layers) {
+    if (!layer.source->asked_bytes()) continue;
+    return Error{.code = ErrorCode::kUnsupported, .message = "who serves clones must not wait"};
+  }
   const unsigned threads = options.handler_threads;
   options.handler_threads = 1;  // nobody touches the image itself
   options.poison = false;
@@ -194,14 +198,23 @@ void SharedImage::Quarantine(CloneRecord& clone, std::uint64_t block) {
                                           layout.PagesOf(block).count * kPageBytes));
 }
 
-void SharedImage::Release(const GuestMemory& memory) {
-  std::shared_ptr<CloneRecord> clone;
-  {
-    const std::lock_guard lock(mutex_);
-    for (const auto& [id, record] : clones_) {
-      if (record->memory == &memory) clone = record;
-    }
+std::shared_ptr<SharedImage::CloneRecord> SharedImage::FindOf(const GuestMemory& clone) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [id, record] : clones_) {
+    if (record->memory == &clone) return record;
   }
+  return nullptr;
+}
+
+void SharedImage::Hold(const GuestMemory& memory) {
+  const std::shared_ptr<CloneRecord> clone = FindOf(memory);
+  if (clone == nullptr) return;
+  const std::lock_guard lock(clone->mutex);
+  clone->released = false;
+}
+
+void SharedImage::Release(const GuestMemory& memory) {
+  const std::shared_ptr<CloneRecord> clone = FindOf(memory);
   if (clone == nullptr) return;
   std::vector<std::uint64_t> held;
   {

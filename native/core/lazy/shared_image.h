@@ -52,8 +52,11 @@ class SharedImage : public std::enable_shared_from_this<SharedImage> {
   // kUnsupported, kPermission, kNoMemory, kClosed.
   // REQUIRES: loader().stage() is kServing or later.
   Result<std::shared_ptr<GuestMemory>> Clone(std::uint32_t owner_thread);
-  // The owner of the clone has taken note of damage: threads that sleep in it may go on.
+  // The owner of the clone has taken note of damage, or does not run it: threads that sleep in it
+  // go on, and none sleeps from now on.
   void Release(const GuestMemory& clone);
+  // A guest is going to run in the clone: it sleeps before damage again until the next Release.
+  void Hold(const GuestMemory& clone);
 
   // Ends all threads. What clones lack becomes zeros: their guests must not run.
   void Cancel();
@@ -70,6 +73,7 @@ class SharedImage : public std::enable_shared_from_this<SharedImage> {
   void ServeFault(CloneRecord& clone, const Userfault::Fault& fault, LazyLoader::Fetcher& fetcher);
   void Quarantine(CloneRecord& clone, std::uint64_t block);
   std::shared_ptr<CloneRecord> Find(std::uint64_t id) const;
+  std::shared_ptr<CloneRecord> FindOf(const GuestMemory& clone) const;
   void Forget(std::uint64_t id);
 
   const std::shared_ptr<GuestMemory> memory_;

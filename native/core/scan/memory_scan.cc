@@ -98,4 +98,13 @@ Result<std::uint64_t> DigestMemory(const GuestMemory& memory, unsigned threads,
   return std::uint64_t{XXH3_64bits(table.data(), table.size())};
 }
 
+Status TouchMemory(const GuestMemory& memory, std::uint64_t address, std::uint64_t bytes) {
+  for (std::uint64_t at = address - address % kPageBytes; at < address + bytes; at += kPageBytes) {
+    std::uint8_t byte = 0;
+    Status read = memory.Read(at, {&byte, 1});
+    if (!read.ok()) return read;
+  }
+  return Ok();
+}
+
 }  // namespace chkpt

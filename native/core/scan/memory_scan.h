@@ -29,4 +29,8 @@ Result<std::uint64_t> CountPresent(const GuestMemory& memory, const std::atomic<
 Result<std::uint64_t> DigestMemory(const GuestMemory& memory, unsigned threads,
                                    const std::atomic<bool>& cancelled);
 
+// Reads a byte of every page with bytes in the range: what comes when it is touched has come then.
+// Errors: those of GuestMemory::Read.
+Status TouchMemory(const GuestMemory& memory, std::uint64_t address, std::uint64_t bytes);
+
 }  // namespace chkpt

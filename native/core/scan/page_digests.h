@@ -39,7 +39,8 @@ class PageDigests {
   const PageDigest& zero() const { return zero_; }
   PageDigest Fill(std::uint64_t word) const;
 
-  // True when `page` was known with this digest; it is known with it from now on.
+  // True when `page` was known with this digest; it is known with it from now on. With
+  // PageDigest{}: true when it was unknown; it is from now on.
   bool Note(std::uint64_t page, const PageDigest& digest) {
     const bool same = entries_[page] == digest;
     if (!same) entries_[page] = digest;

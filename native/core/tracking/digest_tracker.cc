@@ -1,13 +1,8 @@
 #include "core/tracking/digest_tracker.h"
 
-#include <sys/mman.h>
-#include <sys/random.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <utility>
 
-#include "core/base/xxh3.h"
 #include "core/scan/chunk_walk.h"
 
 namespace chkpt {
@@ -15,15 +10,6 @@ namespace {
 
 std::uint64_t ChunkCount(const Region& region) {
   return (region.page_count() + kChunkPages - 1) / kChunkPages;
-}
-
-Status FillRandom(std::span<std::uint8_t> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t done = ::getrandom(bytes.data(), bytes.size(), 0);
-    if (done < 0 && errno != EINTR) return SystemError(errno, "getrandom");
-    if (done > 0) bytes = bytes.subspan(static_cast<std::size_t>(done));
-  }
-  return Ok();
 }
 
 }  // namespace
@@ -36,32 +22,19 @@ Result<std::unique_ptr<DirtyTracker>> DigestTracker::Open(std::shared_ptr<GuestM
                    .message = "this memory is only described; nothing is behind it"};
     }
   }
-  void* table = ::mmap(nullptr, memory->page_count() * sizeof(Digest), PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (table == MAP_FAILED) return SystemError(errno, "the table of digests");
-  std::unique_ptr<DigestTracker> tracker(
-      new DigestTracker(std::move(memory), threads, static_cast<Digest*>(table)));
-  Status random = FillRandom(tracker->secret_);
-  if (!random.ok()) return random.error();
-  const std::vector<std::uint8_t> zeros(kPageBytes);
-  tracker->zero_ = tracker->DigestOf(zeros.data());
-  return std::unique_ptr<DirtyTracker>(std::move(tracker));
+  auto digests = PageDigests::Create(memory->page_count());
+  if (!digests.ok()) return digests.error();
+  return std::unique_ptr<DirtyTracker>(
+      new DigestTracker(std::move(memory), threads, std::move(digests.value())));
 }
 
-DigestTracker::DigestTracker(std::shared_ptr<GuestMemory> memory, unsigned threads, Digest* table)
-    : DirtyTracker(std::move(memory), false), threads_(threads), table_(table) {
+DigestTracker::DigestTracker(std::shared_ptr<GuestMemory> memory, unsigned threads,
+                             std::shared_ptr<PageDigests> digests)
+    : DirtyTracker(std::move(memory), false), threads_(threads), digests_(std::move(digests)) {
   std::uint64_t chunks = 0;
   for (const Region& region : this->memory()->regions()) chunks += ChunkCount(region);
   used_.resize(static_cast<std::size_t>(chunks));
   seen_.resize(static_cast<std::size_t>(chunks));
-}
-
-DigestTracker::~DigestTracker() { ::munmap(table_, memory()->page_count() * sizeof(Digest)); }
-
-DigestTracker::Digest DigestTracker::DigestOf(const std::uint8_t* page) const {
-  const XXH128_hash_t hash =
-      XXH3_128bits_withSecret(page, kPageBytes, secret_.data(), secret_.size());
-  return {hash.low64 ^ zero_.low, hash.high64 ^ zero_.high};
 }
 
 Status DigestTracker::Reset(const Cancelled& cancelled) { return Pass(nullptr, cancelled); }
@@ -96,21 +69,20 @@ void DigestTracker::Compare(PageRun pages, const std::vector<PageRun>& present,
                             const std::uint8_t* bytes, std::uint64_t chunk, DirtyBitmap* found) {
   const bool was_used = used_[static_cast<std::size_t>(chunk)] != 0;
   bool is_used = false;
-  const auto note = [&](std::uint64_t page, const Digest& digest) {
-    is_used = is_used || digest != Digest{};
-    if (table_[page] == digest) return;
-    table_[page] = digest;
-    if (found != nullptr) found->Mark(page);
+  const auto note = [&](std::uint64_t page, const PageDigest& digest) {
+    is_used = is_used || digest != PageDigest{};
+    if (!digests_->Note(page, digest) && found != nullptr) found->Mark(page);
   };
   std::uint64_t page = pages.first;
   const auto absent_until = [&](std::uint64_t end) {
-    for (; was_used && page < end; ++page) note(page, Digest{});
+    for (; was_used && page < end; ++page) note(page, PageDigest{});
     page = end;
   };
   for (const PageRun& run : present) {
     absent_until(run.first);
     for (; page < run.end(); ++page) {
-      note(page, DigestOf(bytes + (page - pages.first) * kPageBytes));
+      const PageDigest digest = digests_->Digest(bytes + (page - pages.first) * kPageBytes);
+      note(page, digest == digests_->zero() ? PageDigest{} : digest);
     }
   }
   absent_until(pages.end());

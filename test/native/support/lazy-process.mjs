@@ -1,20 +1,57 @@
-// A process with a lazy load: lazy-process.mjs DIST URL SYNTHETIC_OPTIONS report|exit
+// A process with a lazy load: lazy-process.mjs DIST URL SYNTHETIC_OPTIONS report|exit|silent
+// silent: in a worker thread, of a store that JavaScript reads and that does not answer any more when the guest runs; the worker is ended.
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { isMainThread, parentPort, Worker } from 'node:worker_threads';
 
 const [dist, url, options, mode] = process.argv.slice(2);
+let isSilent = false;
 const load = (path) => import(pathToFileURL(join(dist, path)).href);
-const { loadVm } = await load('index.js');
+const { loadVm, openStore, saveVm } = await load('index.js');
 const { SyntheticVm } = await load('adapters/synthetic/index.js');
 
-const vm = await SyntheticVm.create(JSON.parse(options));
-const { lazy } = await loadVm(vm, url, { lazy: mode === 'exit' ? { fillBytesPerSecond: 1048576 } : true });
-if (mode === 'exit') {
-  await vm.resume();
-  setTimeout(() => process.exit(7), 50);
+if (mode === 'silent' && isMainThread) {
+  const worker = new Worker(fileURLToPath(import.meta.url), { argv: process.argv.slice(2) });
+  await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
+  await worker.terminate();
+  process.exitCode = 7;
 } else {
-  if (lazy.active) await lazy.load.resident;
-  const { active, reason } = lazy;
-  console.log(JSON.stringify({ active, reason, digest: await vm.digest() }));
-  await vm.close();
+  await run();
+}
+
+async function run() {
+  const vm = await SyntheticVm.create(JSON.parse(options));
+  const store = mode === 'silent' ? await silentStore() : url;
+  const { lazy } = await loadVm(vm, store, {
+    lazy: mode !== 'report' ? { fillBytesPerSecond: 1048576 } : true,
+  });
+  if (mode === 'report') {
+    if (lazy.active) await lazy.load.resident;
+    const { active, reason } = lazy;
+    console.log(JSON.stringify({ active, reason, digest: await vm.digest() }));
+    await vm.close();
+    return;
+  }
+  if (!lazy.active) throw new Error(lazy.reason);
+  isSilent = true;
+  await vm.resume();
+  setTimeout(() => (isMainThread ? process.exit(7) : parentPort.postMessage('the guest waits')), 50);
+}
+
+/** The checkpoint of a machine like this one. */
+async function silentStore() {
+  const local = openStore(url);
+  const source = await SyntheticVm.create({ ...JSON.parse(options), guestLike: true });
+  await saveVm(source, local);
+  await source.close();
+  const openReader = async () => {
+    const reader = await local.openReader();
+    return {
+      byteLength: reader.byteLength,
+      read: (target) => reader.read(target),
+      readAt: (offset, target) => (isSilent ? new Promise(() => undefined) : reader.readAt(offset, target)),
+      close: () => reader.close(),
+    };
+  };
+  return { url: 'silent:', openWriter: local.openWriter, openReader };
 }
