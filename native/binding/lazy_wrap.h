@@ -3,10 +3,10 @@
 //   new LazyLoader(memory, {layers, handlerThreads, fillThreads, fillBytesPerSecond, fillDelayMs,
 //                           replay, poison})
 //   layers: [{uuid, epoch, hasParent, endOffset, groups, extents}], newest first
-//   extents: [{bytes, descriptor, position} | {bytes, view}]; views are kept and must not change
-//   wait(stage): Promise<void>, one at a time; rejects with what went wrong
-//   arm() · abort() · release() · hasFailed(): boolean · counts() · workingSet(): Uint8Array ·
-//   digests(): Uint8Array · close(): Promise<void>
+//   extents: [{bytes, descriptor, position} | {bytes, source} | {bytes, view}]; views are kept and
+//   must not change wait(stage): Promise<void>, one at a time; rejects with what went wrong arm() ·
+//   abort() · release() · hasFailed(): boolean · counts() · workingSet(): Uint8Array · digests():
+//   Uint8Array · close(): Promise<void>
 //
 // The thread that makes it is the one that must not be held by damaged pages.
 //
