@@ -204,6 +204,7 @@ export {
   type SegmentSummary,
   type Store,
   type StoreClaims,
+  type StoredShares,
   type StoreExtent,
   type StoreFactory,
   type StoreReader,

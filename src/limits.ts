@@ -49,6 +49,9 @@ export const indexBytesMax = 384 * 1024 * 1024;
 /** Most bytes of a MANIFEST.json, read into memory as a whole. */
 export const manifestBytesMax = 64 * 1024 * 1024;
 
+/** Most bytes of a map beside a memory context with a pool: 16 million pieces of 24 bytes, read into memory as a whole. */
+export const poolMapBytesMax = 384 * 1024 * 1024;
+
 /** Most worker threads of one save or load. */
 export const threadsMax = 64;
 

@@ -20,6 +20,7 @@
 #include "binding/memory_wrap.h"
 #include "binding/missing_wrap.h"
 #include "binding/page_set_wrap.h"
+#include "binding/pool_wrap.h"
 #include "binding/requests_wrap.h"
 #include "binding/save_wrap.h"
 #include "binding/stamp_wrap.h"
@@ -112,6 +113,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ChainWrap::Define(env, exports);
   DigestsWrap::Define(env, exports);
   DeltaWrap::Define(env, exports);
+  PoolWriterWrap::Define(env, exports);
+  PooledSourceWrap::Define(env, exports);
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);
   LazyWrap::Define(env, exports);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "binding/convert.h"
+#include "binding/pool_wrap.h"
 #include "binding/requests_wrap.h"
 
 namespace chkpt::binding {
@@ -39,6 +40,11 @@ Result<std::unique_ptr<ExtentSource>> ToSource(const Napi::Value& value,
     const Napi::Object object = item.As<Napi::Object>();
     const auto bytes = ToUint64(object.Get("bytes"));
     if (!bytes) return kBadExtent;
+    if (auto source = PooledSourceWrap::SourceOf(object.Get("source"))) {
+      if (source->byte_count() != *bytes) return kBadExtent;
+      extents.push_back({.bytes = *bytes, .source = std::move(source)});
+      continue;
+    }
     const auto view = ToBytes(object.Get("view"));
     if (view) {
       if (view->size() < *bytes) return kBadExtent;

@@ -3,15 +3,16 @@
 //   new LazyLoader(memory, {layers, handlerThreads, fillThreads, fillBytesPerSecond, fillDelayMs,
 //                           replay, poison})
 //   layers: [{uuid, epoch, hasParent, endOffset, groups, extents | source}], newest first
-//   extents: [{bytes, descriptor, position} | {bytes, view}]; views are kept and must not change
+//   extents: [{bytes, descriptor, position} | {bytes, source} | {bytes, view}]; views are kept and
+//   must not change
 //   wait(stage): Promise<void>, one at a time; rejects with what went wrong
 //   arm() · abort() · release() · hasFailed(): boolean · counts() · workingSet(): Uint8Array ·
 //   digests(): Uint8Array · close(): Promise<void>
 //   isHere(address, bytes): boolean   nothing of it has to be fetched
 //   want(address, bytes)   it is fetched, without waiting
 //
-// source: a BlockRequests, of a store that only JavaScript reads. Then the thread that makes the
-// loader must not touch what is not here.
+// source of a layer: a BlockRequests, of a store that only JavaScript reads. Then the thread that
+// makes the loader must not touch what is not here.
 //
 // The thread that makes it is the one that must not be held by damaged pages.
 //

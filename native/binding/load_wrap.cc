@@ -9,6 +9,7 @@
 #include "binding/convert.h"
 #include "binding/memory_wrap.h"
 #include "binding/missing_wrap.h"
+#include "binding/pool_wrap.h"
 
 namespace chkpt::binding {
 
@@ -147,8 +148,21 @@ Napi::Value LoadWrap::Feed(const Napi::CallbackInfo& info) {
   if (pipeline() == nullptr || busy() || feeding_) {
     return ThrowType(env, "pipeline is closed or busy");
   }
+  if (auto source = PooledSourceWrap::SourceOf(info[0])) {
+    if (!position || !bytes || *position > source->byte_count() ||
+        *bytes > source->byte_count() - *position) {
+      return ThrowType(env, "a range of the source expected");
+    }
+    pipeline()->Feed(
+        [source](std::uint64_t at, std::span<std::uint8_t> target) {
+          return source->Read(at, target).ok() ? target.size() : 0;
+        },
+        *position, *bytes);
+    feeding_ = true;
+    return env.Undefined();
+  }
   if (!file || *file > INT_MAX || !position || !bytes) {
-    return ThrowType(env, "a descriptor, a position and a number of bytes expected");
+    return ThrowType(env, "a descriptor or source, a position and a number of bytes expected");
   }
   Status status = pipeline()->Feed(static_cast<int>(*file), *position, *bytes);
   if (!status.ok()) {

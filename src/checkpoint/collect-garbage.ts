@@ -10,13 +10,14 @@ import { DirectoryCollector } from '../store/directory-collector.ts';
 import { hostEnvironment, type StoreEnvironment } from '../store/environment.ts';
 import type { FileStatus, FileSystem } from '../store/file-system.ts';
 import { FileTemporaries } from '../store/file-temporaries.ts';
+import { isPool, sweepPool } from '../store/pool.ts';
 import { stemIn } from '../store/temporary-names.ts';
 
 /** A file or folder that nobody uses any more. */
 export interface Leftover {
   readonly path: string;
   readonly kind: 'file' | 'folder';
-  /** Size of the file, 0 for a folder; a second name of a file that stays counts too. */
+  /** What its removal gives back: 0 for a folder, and for one of several names of a file. */
   readonly bytes: number;
 }
 
@@ -39,7 +40,7 @@ export interface CollectReport {
 
 /**
  * Looks into `folder`, and into the checkpoints that are folders in it, for temporaries of `file:`, `dir:`, gem5 and Palacios checkpoints
- * and of output files, and for generations of `dir:` checkpoints that were replaced.
+ * and of output files, for generations of `dir:` checkpoints that were replaced, and for packs of pools that no checkpoint uses.
  *
  * Throws `CHKPT_NOT_FOUND`, `CHKPT_PERMISSION` for the folder itself. What cannot be removed stays, and is not among the leftovers.
  */
@@ -47,6 +48,7 @@ export async function collectGarbage(folder: string, options: CollectOptions = {
   const { remove = false, signal, environment = hostEnvironment } = options;
   const fileSystem = new WatchedFileSystem(environment.fileSystem, remove);
   const watched = { ...environment, fileSystem };
+  const pools: string[] = [];
   let entries: string[];
   try {
     entries = await fileSystem.readdir(folder);
@@ -57,10 +59,15 @@ export async function collectGarbage(folder: string, options: CollectOptions = {
     if (signal?.aborted) throw new CheckpointError('CHKPT_ABORTED', 'aborted', { cause: signal.reason });
     const path = `${folder}/${entry}`;
     if (stemIn(entry) === undefined && (await kindOf(fileSystem, path)) === 'directory') {
-      await collectIn(watched, path, await fileSystem.readdir(path).catch(() => []), false);
+      const inside = await fileSystem.readdir(path).catch(() => []);
+      if (isPool(inside)) pools.push(path);
+      else await collectIn(watched, path, inside, false);
     }
   }
   await collectIn(watched, folder, entries, true);
+  if (isPool(entries)) pools.push(folder);
+  // Last: what was removed before may have been the last to use a pack.
+  for (const pool of pools) await sweepPool(fileSystem, pool);
   const { leftovers } = fileSystem;
   const bytes = leftovers.reduce((sum, leftover) => sum + leftover.bytes, 0);
   return { folder, leftovers, bytes, removed: remove };
@@ -101,9 +108,11 @@ async function kindOf(fileSystem: FileSystem, path: string): Promise<FileStatus[
   );
 }
 
-/** Sees what is removed, and removes it only when it is told to. */
+/** Sees what is removed, and removes it only when it is told to; what it only pretends to remove, it does not count any more. */
 class WatchedFileSystem implements FileSystem {
   readonly leftovers: Leftover[] = [];
+  /** Names that files would have lost. */
+  readonly #lost = new Map<bigint, number>();
   readonly #inner: FileSystem;
   readonly #remove: boolean;
 
@@ -113,9 +122,10 @@ class WatchedFileSystem implements FileSystem {
   }
 
   async unlink(path: string): Promise<void> {
-    const { bytes } = await this.#inner.status(path);
+    const { bytes, inode, names } = await this.status(path);
     if (this.#remove) await this.#inner.unlink(path);
-    this.leftovers.push({ path, kind: 'file', bytes });
+    else this.#lost.set(inode, (this.#lost.get(inode) ?? 0) + 1);
+    this.leftovers.push({ path, kind: 'file', bytes: names > 1 ? 0 : bytes });
   }
 
   async rmdir(path: string): Promise<void> {
@@ -125,7 +135,11 @@ class WatchedFileSystem implements FileSystem {
 
   open: FileSystem['open'] = (...parameters) => this.#inner.open(...parameters);
   readdir: FileSystem['readdir'] = (path) => this.#inner.readdir(path);
-  status: FileSystem['status'] = (path) => this.#inner.status(path);
+
+  async status(path: string): Promise<FileStatus> {
+    const status = await this.#inner.status(path);
+    return { ...status, names: status.names - (this.#lost.get(status.inode) ?? 0) };
+  }
 
   /** Who cleans up makes nothing. */
   rename = refuse;

@@ -13,7 +13,7 @@ import { blockPagesMax } from '../limits.ts';
 import { checkpointDigest } from '../memory/digest.ts';
 import { type GuestMemory, LazyPages, type RequestedBytes } from '../memory/index.ts';
 import type { Store, StoreReader } from '../store/index.ts';
-import { directoryPath, filePath, parseStoreUrl } from '../store/url.ts';
+import { checkpointFolder, filePath, parseStoreUrl } from '../store/url.ts';
 import {
   fillThreadsDefault,
   type LazyLoad,
@@ -241,6 +241,7 @@ function workingSetPath(store: Store, { workingSet }: LazySettings): string {
   if (typeof workingSet === 'object') return workingSet.path;
   const { scheme, rest } = parseStoreUrl(store.url);
   if (scheme === 'file') return `${filePath(rest, store.url)}.workingset`;
-  if (scheme === 'dir') return `${directoryPath(rest, store.url)}.workingset`;
+  const folder = checkpointFolder({ scheme, rest }, store.url);
+  if (folder !== undefined) return `${folder}.workingset`;
   throw new TypeError(`a working set of ${scheme}: needs a path`);
 }

@@ -11,7 +11,7 @@ import { CheckpointError, type ErrorCode } from '../errors/index.ts';
 import { chainDepthMax } from '../limits.ts';
 import { describeRegions } from '../memory/index.ts';
 import { type Store, TeeStore } from '../store/index.ts';
-import { directoryPath, filePath, parseStoreUrl } from '../store/url.ts';
+import { checkpointFolder, filePath, parseStoreUrl } from '../store/url.ts';
 import { toStore } from './open.ts';
 import { inspectCheckpoint, type OpenInspection } from './verify.ts';
 import { headerContext } from './vm-header.ts';
@@ -214,9 +214,16 @@ export function parentLink(parent: string, child: string): string {
   const to = realPathOf(parent);
   if (to === undefined) return parent;
   // A child that is no file or folder, or several, may be read from anywhere.
-  if (from === undefined) return `${parseStoreUrl(parent).scheme}:${to}`;
+  const scheme = readingScheme(parent);
+  if (from === undefined) return `${scheme}:${to}`;
   const path = relative(dirname(from), to);
-  return `${parseStoreUrl(parent).scheme}:${path.startsWith('../') ? path : `./${path}`}`;
+  return `${scheme}:${path.startsWith('../') ? path : `./${path}`}`;
+}
+
+/** Of a link, which has no room for a pool that lies elsewhere: nobody needs it to read. */
+function readingScheme(url: string): string {
+  const { scheme } = parseStoreUrl(url);
+  return scheme === 'dir+pool' && url.includes('?pool=') ? 'dir' : scheme;
 }
 
 /** Throws `CHKPT_PARENT_CYCLE` when `target` is where `parent` is, under whatever name: what builds on it would have nothing left. */
@@ -260,5 +267,5 @@ function realPathOf(url: string): string | undefined {
 function pathOf(url: string): string | undefined {
   const { scheme, rest } = parseStoreUrl(url);
   if (scheme === 'file') return filePath(rest, url);
-  return scheme === 'dir' ? directoryPath(rest, url) : undefined;
+  return checkpointFolder({ scheme, rest }, url);
 }

@@ -84,7 +84,7 @@ export const chainCommands: readonly CommandSpec[] = [
     options: [{ name: 'remove', summary: 'remove it; otherwise it is only told' }],
     common: ['json', 'quiet'],
     notes: [
-      'Looks into FOLDER and the checkpoints that are folders in it. What belongs to a process that runs is left alone, and so is every checkpoint.',
+      'Looks into FOLDER and the checkpoints and pools that are folders in it; a pack of a pool goes when no checkpoint uses it, wherever that lies. What belongs to a process that runs is left alone, and so is every checkpoint.',
     ],
     examples: [
       ['chkpt gc /var/lib/checkpoints', 'what is there'],

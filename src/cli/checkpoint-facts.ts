@@ -3,7 +3,7 @@ import { memberOf } from '../checkpoint/parent.ts';
 import { regionsOf, type VmHeader } from '../checkpoint/vm-header.ts';
 import { decodeSkip, type MemoryTotals, type OpenInspection, type Store } from '../index.ts';
 import { pageBytes } from '../limits.ts';
-import type { Integrity } from '../store/index.ts';
+import type { Integrity, StoredShares } from '../store/index.ts';
 import { type ChainFacts, chainFactsOf } from './chain-facts.ts';
 import { readDevices, readHeader } from './machine-facts.ts';
 import type { RegionBytes } from './memory-argument.ts';
@@ -28,6 +28,8 @@ export interface CheckpointFacts {
   readonly pages: Readonly<Record<PageClass, number>>;
   readonly encodedBytes: number;
   readonly checkpointBytes: number;
+  /** Bytes of its files, with a pool: those that only it uses, and those that others use too. */
+  readonly stored: StoredShares | null;
   /** Memory to checkpoint. */
   readonly ratio: number | null;
   /** Stored pages to their encoded bytes: what the codec achieved. */
@@ -99,6 +101,7 @@ export async function factsOf(
     pages: pagesOf(counts),
     encodedBytes: counts.encodedBytes,
     checkpointBytes,
+    stored: inspection.shares ?? null,
     ratio: ratioOf(memoryBytes, checkpointBytes),
     codecRatio: ratioOf(counts.storedPages * pageBytes, counts.encodedBytes),
     devices: devices?.map(({ id, deviceClass, contexts }) => ({ id, class: deviceClass, contexts })) ?? null,

@@ -148,6 +148,10 @@ export const commands: readonly CommandSpec[] = [
     examples: [
       ['chkpt save --memory ram.img vm.chkpt', 'one image, as a file'],
       ['chkpt save --memory low.img --memory high.img@4G dir:/ckpt/vm', 'two regions, as a directory'],
+      [
+        'chkpt save --memory ram.img dir+pool:/ckpt/vm',
+        'what checkpoints of /ckpt have in common is stored once',
+      ],
       ['chkpt save --memory ram.img --state pic.irr=irr.bin --json vm.chkpt', 'with device state'],
       ['chkpt save --memory ram.img --parent monday.chkpt tuesday.chkpt', 'only what changed since'],
       ['chkpt save --qemu vm.qmp --copy-memory vm.chkpt', 'a QEMU guest, stopped for a moment only'],

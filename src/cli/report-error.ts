@@ -25,7 +25,7 @@ const exitCodes: Readonly<Record<ErrorKind, number>> = {
 /** The advice of the table is for users of the API; here the command is known, and what it does not touch. */
 const adviceOfCommand: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   '': {
-    CHKPT_STORE_UNKNOWN: 'use file:PATH or dir:PATH',
+    CHKPT_STORE_UNKNOWN: 'use file:PATH, dir:PATH or dir+pool:PATH',
     CHKPT_UNSUPPORTED: 'see docs/cli.md',
     CHKPT_PARENT_MISSING: 'tell where it is with --parent URL',
     CHKPT_PARENT_FOREIGN: 'tell where the parent is with --parent URL',

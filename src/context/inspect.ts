@@ -14,7 +14,7 @@ import type { Region } from '../format/region-table.ts';
 import type { StreamHeader } from '../format/stream-header.ts';
 import { hexOf } from '../format/uuid.ts';
 import { decodeValue, type TypedValue } from '../format/value.ts';
-import type { Integrity, StoreReader } from '../store/store.ts';
+import type { Integrity, StoredShares, StoreReader } from '../store/store.ts';
 import { FrameAccess, type ReadAt } from './frame-access.ts';
 import { readIndexMap } from './inspect-index.ts';
 import { scanMap } from './inspect-scan.ts';
@@ -31,6 +31,8 @@ export interface Inspection {
   readonly verified: boolean;
   /** What it is worth that no error was found. */
   readonly integrity: Integrity;
+  /** Bytes that it takes in the store, where it shares some with other checkpoints. */
+  readonly shares?: StoredShares | undefined;
   readonly header: StreamHeader;
   /** Root digest as END states it, hexadecimal. */
   readonly root: string;
@@ -48,7 +50,7 @@ export interface Inspection {
   readBytes(context: string, tag: string): Promise<Uint8Array>;
 }
 
-type Found = Omit<Inspection, 'integrity'>;
+type Found = Omit<Inspection, 'integrity' | 'shares'>;
 
 /** Throws every error of kind `damaged`, `CHKPT_VERSION`, and the store's. */
 export async function inspectStream(reader: StoreReader, options: StreamReaderOptions): Promise<Inspection> {
@@ -58,7 +60,7 @@ export async function inspectStream(reader: StoreReader, options: StreamReaderOp
       readAt === undefined
         ? await inspectByReading(reader, options)
         : await inspectByAccess(readAt, reader.byteLength, options);
-    return { ...found, integrity: reader.integrity ?? 'detect' };
+    return { ...found, integrity: reader.integrity ?? 'detect', shares: await reader.shares?.() };
   } catch (error) {
     throw withDetails(error, { store: options.store });
   }

@@ -6,6 +6,7 @@
  * `src/memory` implements both over the native pipelines; `src/memory/portable-verifier.ts` is a sink without native code.
  */
 
+import type { NativePooledSource } from '../native/index.ts';
 import type { DirectOutput, MemoryHandOver } from '../store/store.ts';
 
 /** Where the next frame goes: what its digest is bound to. */
@@ -95,11 +96,11 @@ export interface MemoryFrameInput {
 }
 
 export interface DirectInput {
-  /** Duplicated before use. */
-  readonly descriptor: number;
-  /** Of the next byte in the file. */
+  /** A descriptor, which is duplicated before use, or a source of its own. */
+  readonly from: number | NativePooledSource;
+  /** Of the next byte in it. */
   readonly position: number;
-  /** As far as this file goes. */
+  /** As far as it goes. */
   readonly bytes: number;
   /** So many were read: `read` goes on behind them. */
   took(byteCount: number): void;

@@ -339,10 +339,11 @@ export class StreamReader {
       const before = offset - start;
       start += extent.bytes;
       if (start <= offset) continue;
-      if (!('descriptor' in extent)) return undefined;
+      if ('view' in extent) return undefined;
+      const isFile = 'descriptor' in extent;
       return {
-        descriptor: extent.descriptor,
-        position: extent.position + before,
+        from: isFile ? extent.descriptor : extent.source,
+        position: (isFile ? extent.position : 0) + before,
         bytes: extent.bytes - before,
         took: (byteCount) => {
           reader.skip?.(byteCount);

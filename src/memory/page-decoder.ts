@@ -190,9 +190,9 @@ class Pump {
   }
 
   /** As far as a thread can read by itself: where it stopped, `read` goes on, and says why it cannot. */
-  async #feed({ descriptor, position, bytes, took }: DirectInput): Promise<void> {
+  async #feed({ from, position, bytes, took }: DirectInput): Promise<void> {
     try {
-      this.#pipeline.feed(descriptor, position, bytes);
+      this.#pipeline.feed(from, position, bytes);
     } catch {
       // No descriptor to spare: `read` goes on here.
       return;

@@ -12,6 +12,7 @@ import type {
   NativeSaveOptions,
   NativeSavePipeline,
 } from './pipelines.ts';
+import type { NativePooledContext, NativePooledSource, NativePoolWriter } from './pool.ts';
 
 /** `[base, bytes]` of a region. */
 export type NativeRegion = readonly [base: bigint, bytes: bigint];
@@ -153,6 +154,7 @@ export interface NativeLazyLayer {
   readonly extents?:
     | readonly (
         | { readonly bytes: number; readonly descriptor: number; readonly position: number }
+        | { readonly bytes: number; readonly source: NativePooledSource }
         | { readonly bytes: number; readonly view: Uint8Array }
       )[]
     | undefined;
@@ -324,6 +326,8 @@ export interface NativeAddon {
     target: NativeMemory,
   ) => NativeMemoryCopy;
   readonly GzipImage: new (memory: NativeMemory) => NativeGzipImage;
+  readonly PoolWriter: new (pool: string, work: string) => NativePoolWriter;
+  readonly PooledSource: new (context: NativePooledContext) => NativePooledSource;
   readonly SavePipeline: new (memory: NativeMemory, options: NativeSaveOptions) => NativeSavePipeline;
   readonly LoadPipeline: new (memory: NativeMemory, options: NativeLoadOptions) => NativeLoadPipeline;
   /** Takes these pages out of memory. Throws CHKPT_UNSUPPORTED, CHKPT_PERMISSION where this memory cannot. */

@@ -33,3 +33,4 @@ export type {
   NativeSlabs,
   NativeTotals,
 } from './pipelines.ts';
+export type { NativePooledSource, NativePoolWriter } from './pool.ts';

@@ -7,6 +7,7 @@ import type {
   NativePageSet,
   NativeSnapshot,
 } from './addon.ts';
+import type { NativePooledSource } from './pool.ts';
 
 export interface NativePosition {
   readonly uuid: Uint8Array;
@@ -106,8 +107,11 @@ export interface NativeLoadPipeline {
     readonly leftover?: Uint8Array;
   };
   giveBack(buffer: number): void;
-  /** Reads and pushes the next `bytes` of an open file on a thread; until `fed()` says that it is over, nothing else is called. */
-  feed(descriptor: number, position: number, bytes: number): void;
+  /**
+   * Reads and pushes the next `bytes` of an open file, or of a source, on a thread; until `fed()` says that it is over, nothing else is
+   * called.
+   */
+  feed(from: number | NativePooledSource, position: number, bytes: number): void;
   fed(): Promise<NativeFed>;
   finish(): Promise<NativeTotals & { readonly groups: readonly NativeGroup[] }>;
   /** Resolves, or rejects with the first damage, when all that was pushed is done. */

@@ -1,6 +1,6 @@
 /** The registry that chkpt uses, with the stores that come with it. */
 import { descriptorStoreFactory } from './descriptor-store.ts';
-import { directoryStoreFactory } from './directory-store.ts';
+import { directoryStoreFactory, pooledDirectoryStoreFactory } from './directory-store.ts';
 import { fileStoreFactory } from './file-store.ts';
 import { memoryStoreFactory } from './memory-store.ts';
 import { nullStoreFactory } from './null-store.ts';
@@ -14,6 +14,7 @@ defaultStoreRegistry.register('mem', memoryStoreFactory());
 defaultStoreRegistry.register('null', nullStoreFactory);
 defaultStoreRegistry.register('file', fileStoreFactory());
 defaultStoreRegistry.register('dir', directoryStoreFactory());
+defaultStoreRegistry.register('dir+pool', pooledDirectoryStoreFactory());
 defaultStoreRegistry.register('fd', descriptorStoreFactory);
 for (const scheme of ['tcp', 'tls', 'unix']) defaultStoreRegistry.register(scheme, streamStoreFactory);
 

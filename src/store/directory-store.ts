@@ -17,12 +17,24 @@ import { hostEnvironment, type StoreEnvironment } from './environment.ts';
 import { FileClaims } from './file-claims.ts';
 import { errnoOf } from './file-system.ts';
 import { manifestName } from './manifest-file.ts';
+import { Pool } from './pool.ts';
 import type { Store, StoreFactory, StoreReader, StoreWriteOptions, StoreWriter } from './store.ts';
-import { directoryPath } from './url.ts';
+import { directoryPath, pooledDirectoryPaths } from './url.ts';
 
 /** The factory of `dir:`, over the host's files unless told otherwise. */
 export function directoryStoreFactory(environment: StoreEnvironment = hostEnvironment): StoreFactory {
   return (rest, url) => new DirectoryStore(directoryPath(rest, url), url, environment);
+}
+
+/**
+ * The factory of `dir+pool:path` and `dir+pool:path?pool=FOLDER`: what is saved shares content with other checkpoints through the pool,
+ * by default the folder `chkpt-pool` beside the checkpoint. What was saved is read without it, also as `dir:`.
+ */
+export function pooledDirectoryStoreFactory(environment: StoreEnvironment = hostEnvironment): StoreFactory {
+  return (rest, url) => {
+    const { path, pool } = pooledDirectoryPaths(rest, url);
+    return new DirectoryStore(path, url, environment, new Pool(environment, pool, url));
+  };
 }
 
 class DirectoryStore implements Store {
@@ -31,8 +43,10 @@ class DirectoryStore implements Store {
   readonly #path: string;
   readonly #environment: StoreEnvironment;
   readonly #collector: DirectoryCollector;
+  readonly #pool: Pool | undefined;
 
-  constructor(path: string, url: string, environment: StoreEnvironment) {
+  constructor(path: string, url: string, environment: StoreEnvironment, pool?: Pool) {
+    this.#pool = pool;
     this.url = url;
     this.#path = path;
     this.#environment = environment;
@@ -48,6 +62,7 @@ class DirectoryStore implements Store {
       path: this.#path,
       store: this.url,
       options,
+      pool: this.#pool,
     });
   }
 
@@ -72,6 +87,7 @@ class DirectoryStore implements Store {
     await this.claims.remove(claims);
     // Other files in it are not ours.
     await fileSystem.rmdir(this.#path).catch(() => undefined);
+    await this.#pool?.sweep();
   }
 
   openReader(): Promise<StoreReader> {

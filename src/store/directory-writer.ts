@@ -17,8 +17,10 @@ import type { FileClaims } from './file-claims.ts';
 import { errnoOf } from './file-system.ts';
 import { type Manifest, type ManifestSegment, segmentCountMax, serializeManifest } from './manifest.ts';
 import { manifestName } from './manifest-file.ts';
+import type { Pool } from './pool.ts';
+import { PoolSave } from './pool-save.ts';
 import { publish } from './publish.ts';
-import { segmentFileName } from './segment-file.ts';
+import { mapFileName, segmentFileName } from './segment-file.ts';
 import type {
   CommitSummary,
   DirectOutput,
@@ -43,6 +45,8 @@ export interface DirectorySave {
   readonly path: string;
   readonly store: string;
   readonly options: StoreWriteOptions;
+  /** Where content goes that other checkpoints may have, too. */
+  readonly pool?: Pool | undefined;
 }
 
 /**
@@ -64,7 +68,14 @@ export async function openDirectoryWriter(save: DirectorySave): Promise<StoreWri
     throw openFailure(error, details);
   }
   // Claims as of now, not after the commit: then there may be some on what somebody else has saved here since.
-  return new DirectoryWriter(save, work, isNew, save.claims.among(entries, options.uuid));
+  const writer = new DirectoryWriter(save, work, isNew, save.claims.among(entries, options.uuid));
+  try {
+    await writer.openPool();
+    return writer;
+  } catch (error) {
+    await writer.abort().catch(() => undefined);
+    throw error;
+  }
 }
 
 function openFailure(error: unknown, details: { store: string; path: string }): CheckpointError {
@@ -96,6 +107,10 @@ class DirectoryWriter implements StoreWriter {
   readonly #segments: ManifestSegment[] = [];
   #segment: Segment | undefined;
   #file: TemporaryFile | undefined;
+  #pool: PoolSave | undefined;
+  /** The segment goes through the pool. */
+  #isPooled = false;
+  #ownBytes = 0;
   #manifest: TemporaryFile | undefined;
   /** Set when the work folder has got its final name. */
   #generation: string | undefined;
@@ -106,6 +121,13 @@ class DirectoryWriter implements StoreWriter {
     this.#save = save;
     this.#work = work;
     this.#isNew = isNew;
+  }
+
+  /** Once, before anything else. */
+  async openPool(): Promise<void> {
+    const { environment, path, store, pool } = this.#save;
+    if (pool === undefined) return;
+    this.#pool = await PoolSave.open({ environment, pool, work: `${path}/${this.#work}`, store });
   }
 
   async beginSegment(segment: Segment): Promise<void> {
@@ -119,6 +141,8 @@ class DirectoryWriter implements StoreWriter {
     const name = segmentFileName(this.#segments.length, segment);
     this.#file = await TemporaryFile.create(environment.fileSystem, `${path}/${this.#work}/${name}`, store);
     this.#segment = segment;
+    if (segment.kind !== 'memory' || this.#pool === undefined) return;
+    this.#isPooled = await this.#pool.begin(this.#file, mapFileName(this.#segments.length, segment));
   }
 
   write(bytes: Uint8Array): Promise<void> {
@@ -131,32 +155,43 @@ class DirectoryWriter implements StoreWriter {
         details: { store: this.#save.store },
       });
     }
-    await this.#file.append(pieces);
+    if (this.#isPooled) await this.#pool?.write(pieces);
+    else await this.#file.append(pieces);
   }
 
+  /** What goes through a pool is looked at first. */
   direct(): DirectOutput | undefined {
-    return this.#file?.direct();
+    return this.#isPooled ? undefined : this.#file?.direct();
+  }
+
+  get storedBytes(): number | undefined {
+    return this.#pool === undefined ? undefined : this.#ownBytes + this.#pool.storedBytes;
   }
 
   async endSegment(summary: SegmentSummary): Promise<void> {
     const file = this.#file;
     const segment = this.#segment;
     if (file === undefined || segment === undefined) throw new TypeError('no segment has begun');
+    const pooled = this.#isPooled ? await this.#pool?.end() : undefined;
     await file.finish();
+    this.#ownBytes += file.byteCount;
     this.#segments.push({
       name: segment.name,
       kind: segment.kind,
       file: segmentFileName(this.#segments.length, segment),
-      bytes: file.byteCount,
+      bytes: pooled === undefined ? file.byteCount : summary.bytes,
       frames: summary.frames,
       digest: summary.digest,
+      pooled,
     });
+    this.#isPooled = false;
     this.#file = undefined;
     this.#segment = undefined;
   }
 
   async commit(summary: CommitSummary): Promise<void> {
     const { environment, collector, path, store, options } = this.#save;
+    const packs = await this.#pool?.finish();
     await this.#flushFolder(`${path}/${this.#work}`);
     const generation = await this.#freeGeneration();
     const manifest = await this.#writeManifest({
@@ -166,6 +201,7 @@ class DirectoryWriter implements StoreWriter {
       root: summary.root,
       bytes: summary.bytes,
       generation,
+      packs: this.#segments.some(({ pooled }) => pooled !== undefined) ? packs : undefined,
       segments: this.#segments,
     });
     throwIfAborted(options.signal, store);
@@ -188,12 +224,16 @@ class DirectoryWriter implements StoreWriter {
     }
     await collector.collect([older]);
     await this.#save.claims.remove(this.#oldClaims);
+    if (this.#pool === undefined) return;
+    await this.#save.pool?.publish(`${path}/${generation}`, this.#pool.ownPacks);
+    if (typeof replaced === 'object') await this.#save.pool?.sweep();
   }
 
   async abort(): Promise<void> {
     if (this.#isPublished) return;
     const { environment, collector, path, store } = this.#save;
     await this.#file?.abandon();
+    await this.#pool?.abandon();
     const failure = await collector.removeWork(this.#work);
     if (this.#manifest !== undefined) await this.#withdraw(this.#manifest);
     if (this.#isNew) await environment.fileSystem.rmdir(path).catch(() => undefined);

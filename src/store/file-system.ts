@@ -17,6 +17,8 @@ export interface FileStatus {
    */
   readonly changedMs: number;
   readonly inode: bigint;
+  /** Names that the file has: hard links. */
+  readonly names: number;
 }
 
 /** One open file. The owner closes it, also after a failure. */
@@ -106,6 +108,7 @@ function toStatus(stats: BigIntStats): FileStatus {
     bytes: Number(stats.size),
     changedMs: Number(stats.ctimeMs),
     inode: stats.ino,
+    names: Number(stats.nlink),
   };
 }
 

@@ -1,7 +1,7 @@
 /** The reader's half of the guard: see guard.ts. */
 import { CheckpointError } from '../errors/index.ts';
 import { fromStore, storeFailure, throwIfAborted } from './failure.ts';
-import type { Integrity, ReceivedSummary, StoreExtent, StoreReader } from './store.ts';
+import type { Integrity, ReceivedSummary, StoredShares, StoreExtent, StoreReader } from './store.ts';
 
 /** A reader without random access. */
 export class GuardedReader implements StoreReader {
@@ -40,6 +40,12 @@ export class GuardedReader implements StoreReader {
     } finally {
       this.#isReading = false;
     }
+  }
+
+  async shares(): Promise<StoredShares | undefined> {
+    const shares = await this.#perform('shares', async () => await this.inner.shares?.());
+    const isBytes = (value: unknown): boolean => Number.isSafeInteger(value) && Number(value) >= 0;
+    return isBytes(shares?.own) && isBytes(shares?.shared) ? shares : undefined;
   }
 
   async acknowledge(received: ReceivedSummary): Promise<void> {

@@ -1,6 +1,6 @@
 export type { Claim, StoreClaims } from './claims.ts';
 export { defaultStoreRegistry, openStore, registeredSchemes, registerStore } from './default-registry.ts';
-export { directoryStoreFactory } from './directory-store.ts';
+export { directoryStoreFactory, pooledDirectoryStoreFactory } from './directory-store.ts';
 export { hostEnvironment, type ProcessTable, type StoreEnvironment } from './environment.ts';
 export { fileStoreFactory } from './file-store.ts';
 export { type FileStatus, type FileSystem, hostFileSystem, type OpenFile } from './file-system.ts';
@@ -16,6 +16,7 @@ export type {
   Segment,
   SegmentSummary,
   Store,
+  StoredShares,
   StoreExtent,
   StoreFactory,
   StoreReader,

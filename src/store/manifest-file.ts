@@ -2,7 +2,7 @@
 import { manifestBytesMax } from '../limits.ts';
 import type { FileSystem } from './file-system.ts';
 import { type Manifest, manifestError, parseManifest } from './manifest.ts';
-import { openForReading, type ReadableFile, readAtPosition } from './readable-file.ts';
+import { openForReading, readWhole } from './readable-file.ts';
 
 /** Name of the manifest in the folder of the checkpoint. */
 export const manifestName = 'MANIFEST.json';
@@ -20,18 +20,4 @@ export async function readManifest(fileSystem: FileSystem, path: string, store: 
   } finally {
     await opened.file.close().catch(() => undefined);
   }
-}
-
-async function readWhole(
-  opened: ReadableFile,
-  details: { store: string; path: string },
-): Promise<Uint8Array> {
-  const bytes = new Uint8Array(opened.bytes);
-  let done = 0;
-  while (done < bytes.length) {
-    const byteCount = await readAtPosition(opened.file, bytes.subarray(done), done, details);
-    if (byteCount === 0) break;
-    done += byteCount;
-  }
-  return bytes.subarray(0, done);
 }

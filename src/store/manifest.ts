@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto';
 import { CheckpointError, type ErrorDetails } from '../errors/index.ts';
 import { encodeName } from '../format/names.ts';
 import { contextCountMax, manifestBytesMax } from '../limits.ts';
+import { isPackName } from './pool-names.ts';
 import { isSegmentFileName } from './segment-file.ts';
 import type { Segment } from './store.ts';
 import { isUuid, uuidText } from './temporary-names.ts';
@@ -21,6 +22,24 @@ export interface ManifestSegment {
   readonly frames: number;
   /** SHA-256, hex, over the header digests of the frames. */
   readonly digest: string;
+  /** Of a segment of which packs hold a part: its file has the rest, and a map says how both make its bytes. */
+  readonly pooled?: PooledSegment | undefined;
+}
+
+export interface PooledSegment {
+  /** Base name in the generation's folder. */
+  readonly map: string;
+  /** Bytes of the segment's file. */
+  readonly own: number;
+  /** SHA-256, hex, of the map. */
+  readonly digest: string;
+}
+
+/** A file with bytes of several checkpoints. */
+export interface ManifestPack {
+  /** Base name in the generation's folder. */
+  readonly file: string;
+  readonly bytes: number;
 }
 
 export interface Manifest {
@@ -34,12 +53,16 @@ export interface Manifest {
   readonly bytes: number;
   /** Folder with the files of the segments. */
   readonly generation: string;
+  /** By the numbers that maps give them. Present, also when it is empty, where a pool was used. */
+  readonly packs?: readonly ManifestPack[] | undefined;
   /** In stream order. */
   readonly segments: readonly ManifestSegment[];
 }
 
 const format = 'chkpt directory';
-const version = 1;
+/** 2 where a pool was used: who knows version 1 only could not read it. */
+const versions: readonly number[] = [1, 2];
+const versionMax = 2;
 
 /** One segment per context, the stream header, and what follows the last context. */
 export const segmentCountMax = contextCountMax + 2;
@@ -56,7 +79,11 @@ const manifestKeys = [
   'segments',
   'digest',
 ] as const;
+const pooledManifestKeys = [...manifestKeys, 'packs'] as const;
+const pooledKeys = ['map', 'own', 'digest'] as const;
+const packKeys = ['file', 'bytes'] as const;
 const segmentKeys = ['name', 'kind', 'file', 'bytes', 'frames', 'digest'] as const;
+const pooledSegmentKeys = [...segmentKeys, 'pooled'] as const;
 const segmentKinds: ReadonlySet<unknown> = new Set(['start', 'values', 'memory', 'end']);
 
 const generationPattern = new RegExp(`^${uuidText}(?:\\.[1-9][0-9]{0,5})?$`);
@@ -67,10 +94,15 @@ const epochMax = 2n ** 64n - 1n;
 /** The text of the file. */
 export function serializeManifest(manifest: Manifest): string {
   const { uuid, parent, epoch, root, bytes, generation } = manifest;
-  const segments = manifest.segments.map(({ name, kind, file, bytes, frames, digest }) => {
-    return { name, kind, file, bytes, frames, digest };
+  const packs = manifest.packs?.map(({ file, bytes }) => ({ file, bytes }));
+  const segments = manifest.segments.map(({ name, kind, file, bytes, frames, digest, pooled }) => {
+    const plain = { name, kind, file, bytes, frames, digest };
+    if (pooled === undefined) return plain;
+    return { ...plain, pooled: { map: pooled.map, own: pooled.own, digest: pooled.digest } };
   });
-  const content = { format, version, uuid, parent, epoch, root, bytes, generation, segments };
+  const version = packs === undefined ? 1 : versionMax;
+  const start = { format, version, uuid, parent, epoch, root, bytes, generation };
+  const content = packs === undefined ? { ...start, segments } : { ...start, packs, segments };
   return `${JSON.stringify({ ...content, digest: manifestDigest(content) }, undefined, 2)}\n`;
 }
 
@@ -144,30 +176,35 @@ function refuseNewerVersion(value: unknown, text: string, details: ErrorDetails)
   if (
     header?.format !== format ||
     !Number.isSafeInteger(header.version) ||
-    Number(header.version) <= version
+    Number(header.version) <= versionMax
   ) {
     return;
   }
   const actual = Number(header.version);
   if (isOursButForVersion(header, actual, text)) throw manifestError('its version was changed', details);
   throw new CheckpointError('CHKPT_VERSION', 'the manifest has a newer version', {
-    details: { ...details, expected: version, actual },
+    details: { ...details, expected: versionMax, actual },
   });
 }
 
-/** One flipped bit makes 3, 5 or 9 of version 1. The digest tells: only of our own text is it right with version 1. */
+/** One flipped bit makes 3, 5 or 9 of version 1. The digest tells: only of our own text is it right with the version that it had. */
 function isOursButForVersion(value: object, actual: number, text: string): boolean {
-  const restored: unknown = { ...value, version };
-  if (brokenRule(restored) !== undefined) return false;
-  const sound = serializeManifest(restored as Manifest);
-  return sound === text.replace(`"version": ${actual},`, `"version": ${version},`);
+  return versions.some((version) => {
+    const restored: unknown = { ...value, version };
+    if (brokenRule(restored) !== undefined) return false;
+    const sound = serializeManifest(restored as Manifest);
+    return sound === text.replace(`"version": ${actual},`, `"version": ${version},`);
+  });
 }
 
 /** The first rule that does not hold, `undefined` when all do. */
 function brokenRule(value: unknown): string | undefined {
-  if (!hasExactly(value, manifestKeys)) return 'its keys are not those of a manifest';
+  const isPooled = typeof value === 'object' && value !== null && 'packs' in value;
+  if (!hasExactly(value, isPooled ? pooledManifestKeys : manifestKeys)) {
+    return 'its keys are not those of a manifest';
+  }
   if (value.format !== format) return 'it is not that of a chkpt directory';
-  if (value.version !== version) return 'version';
+  if (value.version !== (isPooled ? versionMax : 1)) return 'version';
   if (!isUuid(value.uuid)) return 'uuid';
   if (value.parent !== null && !isUuid(value.parent)) return 'parent';
   if (!isEpoch(value.epoch)) return 'epoch';
@@ -177,15 +214,36 @@ function brokenRule(value: unknown): string | undefined {
   if (!isDigest(value.digest)) return 'digest';
   const { segments } = value;
   if (!Array.isArray(segments) || segments.length > segmentCountMax) return 'segments';
-  return brokenSegmentRule(segments, value.bytes);
+  const files = new Set<string>();
+  const broken = isPooled ? brokenPackRule((value as Record<'packs', unknown>).packs, files) : undefined;
+  return broken ?? brokenSegmentRule(segments, value.bytes, isPooled, files);
 }
 
-function brokenSegmentRule(segments: readonly unknown[], byteCount: number): string | undefined {
-  const files = new Set<string>();
+function brokenPackRule(packs: unknown, files: Set<string>): string | undefined {
+  if (!Array.isArray(packs)) return 'packs';
+  for (const [index, pack] of packs.entries()) {
+    const place = `pack ${index}`;
+    if (!hasExactly(pack, packKeys)) return `${place}: its keys are not those of a pack`;
+    if (!isPackName(pack.file) || files.has(pack.file)) return `${place}: file`;
+    if (!isByteCount(pack.bytes)) return `${place}: bytes`;
+    files.add(pack.file);
+  }
+  return undefined;
+}
+
+function brokenSegmentRule(
+  segments: readonly unknown[],
+  byteCount: number,
+  isPooled: boolean,
+  files: Set<string>,
+): string | undefined {
   let sum = 0;
   for (const [index, segment] of segments.entries()) {
     const place = `segment ${index}`;
-    if (!hasExactly(segment, segmentKeys)) return `${place}: its keys are not those of a segment`;
+    const hasMap = isPooled && typeof segment === 'object' && segment !== null && 'pooled' in segment;
+    if (!hasExactly(segment, hasMap ? pooledSegmentKeys : segmentKeys)) {
+      return `${place}: its keys are not those of a segment`;
+    }
     if (!segmentKinds.has(segment.kind)) return `${place}: kind`;
     if (!isSegmentName(segment.name)) return `${place}: name`;
     if (!isSegmentFileName(segment.file) || files.has(segment.file)) return `${place}: file`;
@@ -193,9 +251,19 @@ function brokenSegmentRule(segments: readonly unknown[], byteCount: number): str
     if (!isByteCount(segment.frames)) return `${place}: frames`;
     if (!isDigest(segment.digest)) return `${place}: digest`;
     files.add(segment.file);
+    if (hasMap && !isPooledSegment((segment as Record<'pooled', unknown>).pooled, segment.bytes, files)) {
+      return `${place}: pooled`;
+    }
     sum += segment.bytes;
   }
   return sum === byteCount ? undefined : 'the segments do not add up to its bytes';
+}
+
+function isPooledSegment(value: unknown, byteCount: number, files: Set<string>): boolean {
+  if (!hasExactly(value, pooledKeys)) return false;
+  if (!isSegmentFileName(value.map) || files.has(value.map)) return false;
+  files.add(value.map);
+  return isByteCount(value.own) && value.own <= byteCount && isDigest(value.digest);
 }
 
 function hasExactly<Key extends string>(value: unknown, keys: readonly Key[]): value is Record<Key, unknown> {

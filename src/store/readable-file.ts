@@ -74,6 +74,18 @@ export async function readAtPosition(
   }
 }
 
+/** Reads all of a file, or as much as there is left of it. The caller has bounded its length. */
+export async function readWhole(opened: ReadableFile, details: ErrorDetails): Promise<Uint8Array> {
+  const bytes = new Uint8Array(opened.bytes);
+  let done = 0;
+  while (done < bytes.length) {
+    const byteCount = await readAtPosition(opened.file, bytes.subarray(done), done, details);
+    if (byteCount === 0) break;
+    done += byteCount;
+  }
+  return bytes.subarray(0, done);
+}
+
 /** Closes a file that was only read. */
 export async function closeReadable(file: OpenFile, details: ErrorDetails): Promise<void> {
   try {

@@ -8,6 +8,7 @@ import type { Segment } from './store.ts';
 const fileNameCharactersMax = 100;
 const ordinalDigitsMin = 3;
 const memorySuffix = '.pages';
+const mapSuffix = '.map';
 
 const segmentFilePattern = /^[0-9]{3,6}-[A-Za-z0-9._-]+$/;
 
@@ -20,6 +21,11 @@ export function segmentFileName(ordinal: number, segment: Segment): string {
   const suffix = segment.kind === 'memory' ? memorySuffix : '';
   const plain = segment.name.replace(/[^A-Za-z0-9._-]/gu, '_');
   return prefix + plain.slice(0, fileNameCharactersMax - prefix.length - suffix.length) + suffix;
+}
+
+/** The name of the file that says which packs hold parts of a segment. */
+export function mapFileName(ordinal: number, segment: Segment): string {
+  return segmentFileName(ordinal, segment).slice(0, -memorySuffix.length) + mapSuffix;
 }
 
 /** True for a plain base name of the form above. */

@@ -6,6 +6,7 @@
  * `test/conformance/store.suite.ts`.
  */
 import type { CheckpointError } from '../errors/index.ts';
+import type { NativePooledSource } from '../native/index.ts';
 import type { StoreClaims } from './claims.ts';
 
 /** Facts about the checkpoint that is about to be written. */
@@ -112,13 +113,25 @@ export interface DirectOutput {
   failure(error: Error): CheckpointError;
 }
 
-/** Where consecutive bytes of a stream are, for native threads: in an open file, or in memory that does not change any more. */
+/**
+ * Where consecutive bytes of a stream are, for native threads: in an open file, in several of them by a map, or in memory that does not
+ * change any more.
+ */
 export type StoreExtent =
+  | { readonly bytes: number; readonly source: NativePooledSource }
   | { readonly bytes: number; readonly descriptor: number; readonly position: number }
   | { readonly bytes: number; readonly view: Uint8Array };
 
 /** What a receiver says that it has. */
 export type ReceivedSummary = Pick<CommitSummary, 'uuid' | 'root' | 'bytes'>;
+
+/** Bytes of files. */
+export interface StoredShares {
+  /** Those that nobody else uses: what removing the checkpoint gives back. */
+  readonly own: number;
+  /** Those that other checkpoints use too. */
+  readonly shared: number;
+}
 
 /** One load in progress. */
 export interface StoreReader {
@@ -126,6 +139,8 @@ export interface StoreReader {
   readonly byteLength: number | undefined;
   /** Default `detect`: that is what the stream itself gives. */
   readonly integrity?: Integrity | undefined;
+  /** What the checkpoint takes, where it shares bytes with others; `undefined` where it does not. Optional. */
+  shares?(): Promise<StoredShares | undefined>;
   /**
    * Reads the next bytes of the stream into the start of `target`.
    * Resolves to how many, between 1 and `target.length`; 0 means the end.

@@ -4,8 +4,9 @@
  * A text without `scheme:` is a path and means `file:`. One letter before a colon is not a scheme, so that
  * `c:x` stays a path. `-` alone is standard input or output and belongs to `fd:`.
  */
-import { isAbsolute } from 'node:path';
+import { dirname, isAbsolute } from 'node:path';
 import { CheckpointError } from '../errors/index.ts';
+import { defaultPoolName } from './pool-names.ts';
 
 export interface StoreUrl {
   /** Lower case. */
@@ -47,6 +48,26 @@ export function directoryPath(rest: string, url: string): string {
   const path = absolutePath(rest, url).replace(/\/+$/, '');
   if (path === '') throw urlError('the root folder cannot be a checkpoint', url);
   return path;
+}
+
+const poolParameter = '?pool=';
+
+/** The paths of a `dir+pool:` URL: the checkpoint, and its pool. Throws `CHKPT_STORE_URL`. */
+export function pooledDirectoryPaths(rest: string, url: string): { path: string; pool: string } {
+  const at = rest.lastIndexOf(poolParameter);
+  const path = directoryPath(at === -1 ? rest : rest.slice(0, at), url);
+  const pool =
+    at === -1
+      ? `${dirname(path)}/${defaultPoolName}`.replace(/^\/+/, '/')
+      : directoryPath(rest.slice(at + poolParameter.length), url);
+  if (path === pool) throw urlError('a checkpoint cannot be its own pool', url);
+  return { path, pool };
+}
+
+/** The folder of a checkpoint that a `dir:` or `dir+pool:` URL names; `undefined` for other schemes. Throws `CHKPT_STORE_URL`. */
+export function checkpointFolder({ scheme, rest }: StoreUrl, url: string): string | undefined {
+  if (scheme === 'dir') return directoryPath(rest, url);
+  return scheme === 'dir+pool' ? pooledDirectoryPaths(rest, url).path : undefined;
 }
 
 function absolutePath(rest: string, url: string): string {

@@ -49,6 +49,7 @@ const urls = {
   'file: LZ4': `file:${folder}/lz4.chkpt`,
   'file: raw': `file:${folder}/raw.chkpt`,
   'dir:': `dir:${folder}/dir`,
+  'dir+pool:': `dir+pool:${folder}/pooled`,
   'mem:': 'mem:lazy-test',
 };
 

@@ -23,6 +23,15 @@ describeStore('dir:', { randomAccess: true }, () => {
   return { open: () => openStore(`dir:${folder}/vm`), remains: () => listTree(folder) };
 });
 
+describeStore('dir+pool:', { randomAccess: true }, () => {
+  const folder = makeFolder();
+  return {
+    open: () => openStore(`dir+pool:${folder}/vm?pool=${folder}/pool`),
+    // How many packs there are depends on what they have in common: pool-store.test.ts looks at them.
+    remains: () => listTree(folder).filter((path) => !/^pool\/|\.pack$/.test(path)),
+  };
+});
+
 registerStore('gzip', gzipStoreFactory);
 
 describeStore(

@@ -29,6 +29,24 @@ const manifest: Manifest = {
   ],
 };
 
+const pack = '01234567-89ab-4cde-8f01-00000000000a.pack';
+const pooledMemory = {
+  name: 'memory',
+  kind: 'memory',
+  file: '000-memory.pages',
+  bytes: 5000,
+  frames: 7,
+  digest: '3'.repeat(64),
+  pooled: { map: '000-memory.map', own: 400, digest: '4'.repeat(64) },
+} as const;
+const { segments: _plain, ...start } = manifest;
+const pooledManifest: Manifest = {
+  ...start,
+  bytes: 5000,
+  packs: [{ file: pack, bytes: 70_000 }],
+  segments: [pooledMemory],
+};
+
 const goldenText = `{
   "format": "chkpt directory",
   "version": 1,
@@ -96,8 +114,42 @@ describe('manifest', () => {
     }
   });
 
-  test('every flipped bit is damage, also one that makes version 1 a newer one', () => {
-    const bytes = Buffer.from(serializeManifest(manifest));
+  test('one with packs has version 2, and is read', () => {
+    const text = serializeManifest(pooledManifest);
+    expect(JSON.parse(text)).toMatchObject({ version: 2, packs: [{ file: pack, bytes: 70_000 }] });
+    expect(parse(text)).toMatchObject(pooledManifest);
+    // An empty memory needs none.
+    expect(parse(serializeManifest({ ...pooledManifest, packs: [] }))).toMatchObject({ packs: [] });
+  });
+
+  const { pooled } = pooledMemory;
+  test.each<[string, Partial<Manifest> | Record<string, unknown>]>([
+    ['a pack outside of the folder', { packs: [{ file: `../${pack}`, bytes: 1 }] }],
+    ['a pack with an absolute path', { packs: [{ file: `/tmp/${pack}`, bytes: 1 }] }],
+    ['a pack that is no pack', { packs: [{ file: '000-memory.pages', bytes: 1 }] }],
+    ['a pack twice', { packs: [1, 2].map((bytes) => ({ file: pack, bytes })) }],
+    ['a pack of negative length', { packs: [{ file: pack, bytes: -1 }] }],
+    ['packs that are no list', { packs: { file: pack } }],
+    ['version 1', { version: 1 }],
+    ['a map outside', { segments: [{ ...pooledMemory, pooled: { ...pooled, map: '../000-memory.map' } }] }],
+    [
+      'a map that is a segment',
+      { segments: [{ ...pooledMemory, pooled: { ...pooled, map: pooledMemory.file } }] },
+    ],
+    ['more own bytes than bytes', { segments: [{ ...pooledMemory, pooled: { ...pooled, own: 5001 } }] }],
+    ['no digest of the map', { segments: [{ ...pooledMemory, pooled: { ...pooled, digest: '' } }] }],
+    ['something more of a map', { segments: [{ ...pooledMemory, pooled: { ...pooled, more: 1 } }] }],
+    ['a map that is none', { segments: [{ ...pooledMemory, pooled: null }] }],
+  ])('%s is refused', (_, change) => {
+    expect(codeOf(Buffer.from(forge({}, 2, pooledManifest)))).toBe('none');
+    expect(codeOf(Buffer.from(forge(change, 2, pooledManifest)))).toBe('CHKPT_MANIFEST');
+  });
+
+  test.each([
+    ['1', manifest],
+    ['2', pooledManifest],
+  ])('every flipped bit is damage, also one that makes version %s another one', (_, value) => {
+    const bytes = Buffer.from(serializeManifest(value));
     for (let bit = 0; bit < bytes.length * 8; bit += 1) {
       const flipped = Buffer.from(bytes);
       flipped[bit >> 3] = (flipped[bit >> 3] ?? 0) ^ (1 << (bit & 7));
@@ -116,12 +168,13 @@ describe('manifest', () => {
   });
 
   test('a newer version is CHKPT_VERSION, whatever else is in it', () => {
-    expect(codeOf(Buffer.from('{"format":"chkpt directory","version":2,"more":[]}'))).toBe('CHKPT_VERSION');
-    expect(codeOf(Buffer.from('{"format":"other","version":2}'))).toBe('CHKPT_MANIFEST');
+    expect(codeOf(Buffer.from('{"format":"chkpt directory","version":3,"more":[]}'))).toBe('CHKPT_VERSION');
+    expect(codeOf(Buffer.from('{"format":"chkpt directory","version":2,"more":[]}'))).toBe('CHKPT_MANIFEST');
+    expect(codeOf(Buffer.from('{"format":"other","version":3}'))).toBe('CHKPT_MANIFEST');
   });
 
   test('a newer version of the same form, with a digest of its own, is CHKPT_VERSION', () => {
-    for (const version of [2, 3, 5, 9]) {
+    for (const version of [3, 5, 9]) {
       expect(codeOf(Buffer.from(forge({ version })))).toBe('CHKPT_VERSION');
     }
   });
@@ -220,12 +273,11 @@ describe('segmentFileName', () => {
 });
 
 /** The text of a manifest with other members, whose digest and layout are right. */
-function forge(change: object): string {
+function forge(change: object, version = 1, base = manifest): string {
   const content = {
     format: 'chkpt directory',
-    version: 1,
-    ...manifest,
-    segments: manifest.segments,
+    version,
+    ...base,
     ...change,
   };
   const sorted = (value: unknown): unknown => {

@@ -20,19 +20,15 @@ Result<std::unique_ptr<ExtentSource>> ExtentSource::Open(std::span<const Extent>
     }
     Extent own = extent;
     if (extent.fd >= 0) {
-      own.fd = ::fcntl(extent.fd, F_DUPFD_CLOEXEC, 0);
-      if (own.fd < 0) return SystemError(errno, "duplicating a descriptor of the store");
+      auto& file = source->files_[extent.fd];
+      if (file.get() < 0) file = OwnedFd(::fcntl(extent.fd, F_DUPFD_CLOEXEC, 0));
+      if (file.get() < 0) return SystemError(errno, "duplicating a descriptor of the store");
+      own.fd = file.get();
     }
     source->extents_.push_back(own);
     source->starts_.push_back(source->byte_count() + extent.bytes);
   }
   return source;
-}
-
-ExtentSource::~ExtentSource() {
-  for (const Extent& extent : extents_) {
-    if (extent.fd >= 0) ::close(extent.fd);
-  }
 }
 
 Status ExtentSource::Read(std::uint64_t offset, std::span<std::uint8_t> target) {
@@ -47,7 +43,13 @@ Status ExtentSource::Read(std::uint64_t offset, std::span<std::uint8_t> target) 
     const std::uint64_t at = offset - starts_[index];
     const std::size_t bytes =
         static_cast<std::size_t>(std::min<std::uint64_t>(target.size(), extent.bytes - at));
-    if (extent.fd < 0) {
+    if (extent.source != nullptr) {
+      Status status = extent.source->Read(at, target.first(bytes));
+      if (!status.ok()) {
+        status.error().offset = offset;
+        return status;
+      }
+    } else if (extent.fd < 0) {
       if (bytes != 0) std::memcpy(target.data(), extent.memory + at, bytes);
     } else {
       Status status = ReadAll(extent.fd, extent.fd_offset + at, target.first(bytes));

@@ -5,11 +5,13 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "core/base/owned_fd.h"
 #include "core/base/result.h"
 
 namespace chkpt {
@@ -33,13 +35,13 @@ class ExtentSource final : public BlockSource {
  public:
   struct Extent {
     std::uint64_t bytes = 0;
-    int fd = -1;                           // -1: in memory
-    std::uint64_t fd_offset = 0;           // where it starts in the file
-    const std::uint8_t* memory = nullptr;  // the caller keeps it alive and unchanged
+    int fd = -1;                                    // -1: in memory
+    std::uint64_t fd_offset = 0;                    // where it starts in the file
+    const std::uint8_t* memory = nullptr;           // the caller keeps it alive and unchanged
+    std::shared_ptr<BlockSource> source = nullptr;  // all of another one, instead of both
   };
-  // Descriptors are duplicated; the caller keeps its own. Errors: kFormat, kIo.
+  // Descriptors are duplicated, each once; the caller keeps its own. Errors: kFormat, kIo.
   static Result<std::unique_ptr<ExtentSource>> Open(std::span<const Extent> extents);
-  ~ExtentSource() override;
   ExtentSource(const ExtentSource&) = delete;
   ExtentSource& operator=(const ExtentSource&) = delete;
 
@@ -48,6 +50,7 @@ class ExtentSource final : public BlockSource {
 
  private:
   ExtentSource() = default;
+  std::map<int, OwnedFd> files_;  // by the caller's descriptor
   std::vector<Extent> extents_;
   std::vector<std::uint64_t> starts_ = {0};  // of each extent, and the end of the last one
 };

@@ -13,15 +13,27 @@ namespace chkpt {
 Status LoadPipeline::Feed(int fd, std::uint64_t position, std::uint64_t bytes) {
   auto file = std::make_shared<OwnedFd>(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (file->get() < 0) return SystemError(errno, "duplicating the descriptor of an input");
-  feeder_.Start(
-      [this, file = std::move(file), position, bytes] { FeedFrom(*file, position, bytes); });
+  Feed(
+      [file = std::move(file)](std::uint64_t at, std::span<std::uint8_t> target) -> std::size_t {
+        ssize_t count = 0;
+        do {
+          count = ::pread(file->get(), target.data(), target.size(), static_cast<off_t>(at));
+        } while (count < 0 && errno == EINTR);
+        return count < 0 ? 0 : static_cast<std::size_t>(count);
+      },
+      position, bytes);
   return Ok();
 }
 
-void LoadPipeline::FeedFrom(const OwnedFd& file, std::uint64_t position, std::uint64_t bytes) {
+void LoadPipeline::Feed(Reader read, std::uint64_t position, std::uint64_t bytes) {
+  feeder_.Start(
+      [this, read = std::move(read), position, bytes] { FeedFrom(read, position, bytes); });
+}
+
+void LoadPipeline::FeedFrom(const Reader& read, std::uint64_t position, std::uint64_t bytes) {
   for (bool more = true; more;) {
     Fed fed;
-    more = FeedOne(file, position, bytes, &fed);
+    more = FeedOne(read, position, bytes, &fed);
     position += fed.bytes;
     bytes -= fed.bytes;
     fed.pages = scanner_.next_page();
@@ -30,23 +42,20 @@ void LoadPipeline::FeedFrom(const OwnedFd& file, std::uint64_t position, std::ui
   }
 }
 
-bool LoadPipeline::FeedOne(const OwnedFd& file, std::uint64_t position, std::uint64_t bytes,
+bool LoadPipeline::FeedOne(const Reader& read, std::uint64_t position, std::uint64_t bytes,
                            Fed* fed) {
   if (bytes == 0) return false;
   const std::optional<std::size_t> buffer = WaitForBuffer();
   if (!buffer) return false;
   const std::size_t wanted = static_cast<std::size_t>(std::min<std::uint64_t>(bytes, read_bytes()));
-  ssize_t count = 0;
-  do {
-    count = ::pread(file.get(), ReadArea(*buffer), wanted, static_cast<off_t>(position));
-  } while (count < 0 && errno == EINTR);
+  const std::size_t count = read(position, {ReadArea(*buffer), wanted});
   // The end, or an error: the caller reads there again, and tells it in its own words.
-  if (count <= 0) {
+  if (count == 0) {
     Return(*buffer);
     return false;
   }
-  fed->bytes = static_cast<std::uint64_t>(count);
-  Result<Pushed> pushed = Push(*buffer, static_cast<std::size_t>(count));
+  fed->bytes = count;
+  Result<Pushed> pushed = Push(*buffer, count);
   if (!pushed.ok()) {
     fed->error = std::move(pushed.error());
     return false;

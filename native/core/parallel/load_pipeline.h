@@ -114,6 +114,12 @@ class LoadPipeline {
   // Pushes the next `bytes` bytes of the file from `position` on, from a duplicate of the
   // descriptor. Error: it cannot be duplicated.
   Status Feed(int fd, std::uint64_t position, std::uint64_t bytes);
+  // Reads up to `target.size()` bytes from `position` on into its start; how many. 0: the end, or
+  // an error.
+  using Reader = std::function<std::size_t(std::uint64_t position, std::span<std::uint8_t> target)>;
+  // The same, with bytes that `read` gives, which a thread calls until PollFed says that it is
+  // over.
+  void Feed(Reader read, std::uint64_t position, std::uint64_t bytes);
   // Nothing: `notify` is called when there is something.
   std::optional<Fed> PollFed();
 
@@ -157,9 +163,9 @@ class LoadPipeline {
   void Work();
   std::uint8_t* ReadArea(std::size_t buffer) const;
   Result<std::optional<std::size_t>> Prepare(std::size_t buffer);
-  void FeedFrom(const OwnedFd& file, std::uint64_t position, std::uint64_t bytes);
+  void FeedFrom(const Reader& read, std::uint64_t position, std::uint64_t bytes);
   // Whether there may be more.
-  bool FeedOne(const OwnedFd& file, std::uint64_t position, std::uint64_t bytes, Fed* fed);
+  bool FeedOne(const Reader& read, std::uint64_t position, std::uint64_t bytes, Fed* fed);
   std::optional<std::size_t> WaitForBuffer();
   void Tell(Fed fed);
   void Enqueue(std::size_t buffer, std::vector<PageFrame> frames);

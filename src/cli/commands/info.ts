@@ -67,8 +67,17 @@ function memoryRows(facts: CheckpointFacts): Row[] {
       (name): Row => [`  ${name}`, `${pages[name]} (${formatShare(pages[name] / pages.total)})`],
     ),
     ['checkpoint', formatBytesExactly(facts.checkpointBytes)],
+    ...sharedRows(facts),
     ['pages stored', `${formatBytesExactly(facts.encodedBytes)}, ratio ${formatRatio(codecRatio)}`],
     ['ratio', `${formatRatio(facts.ratio)} (memory to checkpoint)`],
+  ];
+}
+
+function sharedRows({ stored }: CheckpointFacts): Row[] {
+  if (stored === null) return [];
+  return [
+    ['  own', formatBytesExactly(stored.own)],
+    ['  shared', `${formatBytesExactly(stored.shared)} with other checkpoints of the pool`],
   ];
 }
 

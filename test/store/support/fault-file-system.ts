@@ -46,9 +46,12 @@ export class FaultFileSystem implements FileSystem {
   plan: (operation: Operation) => Fault;
   #isStopped = false;
   readonly #open = new Set<OpenFile>();
+  /** Native threads may write into its files: what they do has no faults. */
+  readonly hasDescriptors: boolean;
 
-  constructor(plan: (operation: Operation) => Fault = () => undefined) {
+  constructor(plan: (operation: Operation) => Fault = () => undefined, hasDescriptors = false) {
     this.plan = plan;
+    this.hasDescriptors = hasDescriptors;
   }
 
   get isStopped(): boolean {
@@ -137,6 +140,10 @@ class FaultFile implements OpenFile {
     this.#path = path;
     this.#file = file;
     this.#forget = forget;
+  }
+
+  get descriptor(): number | undefined {
+    return this.#fileSystem.hasDescriptors ? this.#file.descriptor : undefined;
   }
 
   async read(target: Uint8Array, position: number): Promise<number> {

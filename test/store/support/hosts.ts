@@ -5,11 +5,12 @@ import {
   fileStoreFactory,
   hostFileSystem,
   type ProcessTable,
+  pooledDirectoryStoreFactory,
   type Store,
   StoreRegistry,
 } from '../../../src/store/index.ts';
 
-export type FileScheme = 'file' | 'dir';
+export type FileScheme = 'file' | 'dir' | 'dir+pool';
 
 /** Number of a process that has ended: above any that Linux gives out. */
 export const endedPid = 4_999_999;
@@ -30,6 +31,7 @@ export function openIn(scheme: FileScheme, folder: string, world: World = {}): S
   const registry = new StoreRegistry();
   registry.register('file', fileStoreFactory(environment));
   registry.register('dir', directoryStoreFactory(environment));
+  registry.register('dir+pool', pooledDirectoryStoreFactory(environment));
   return registry.open(`${scheme}:${folder}/vm`);
 }
 

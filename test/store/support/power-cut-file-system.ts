@@ -215,7 +215,7 @@ function folderNode(inode: bigint): FolderNode {
 
 function statusOf(node: Node): FileStatus {
   const bytes = node.kind === 'file' ? node.content.length : 0;
-  return { kind: node.kind, bytes, changedMs: 0, inode: node.inode };
+  return { kind: node.kind, bytes, changedMs: 0, inode: node.inode, names: 1 };
 }
 
 function apply(entries: Map<string, Node>, change: Change): void {

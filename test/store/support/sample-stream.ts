@@ -1,6 +1,7 @@
 /**
  * Streams for store tests: segments of noise, made from a seed, and the calls that save and load them. Stores
- * do not look inside, so none of this is a real checkpoint.
+ * do not look inside, but for one that cuts memory into frames: it has some, half of them the same for every seed. None of this is a
+ * real checkpoint.
  */
 import { createHash } from 'node:crypto';
 import type { CommitSummary, Segment, SegmentSummary, Store, StoreWriter } from '../../../src/store/index.ts';
@@ -30,6 +31,7 @@ const defaultSegments: readonly (readonly [Segment['kind'], string, number])[] =
 export function sampleStream(seed: string, segments = defaultSegments): SampleStream {
   const made = segments.map(([kind, name, byteCount], index) => {
     const bytes = noise(`${seed}/${index}`, byteCount);
+    if (kind === 'memory') frame(bytes);
     return {
       segment: { kind, name },
       bytes,
@@ -43,6 +45,20 @@ export function sampleStream(seed: string, segments = defaultSegments): SampleSt
     bytes,
     summary: { uuid, parent: undefined, epoch: 0n, root: sha256(bytes), bytes: bytes.length },
   };
+}
+
+/** Makes frames of noise, as far as whole ones go. */
+function frame(bytes: Uint8Array): void {
+  const [headerBytes, payloadBytes] = [56, 1000];
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 0, index = 0; at + headerBytes + payloadBytes <= bytes.length; index += 1) {
+    view.setUint32(at, 0x12, true);
+    view.setUint32(at + 4, 0, true);
+    view.setBigUint64(at + 8, BigInt(payloadBytes), true);
+    at += headerBytes;
+    if (index % 2 === 1) bytes.set(noise(`every seed/${index}`, payloadBytes), at);
+    at += payloadBytes;
+  }
 }
 
 /** Bytes that look random and are the same for the same seed. */
