@@ -132,13 +132,12 @@ TEST(AskedSourceTest, ARefusalIsToldAndCancellingEndsWhoeverWaitsAndWhoeverComes
   EXPECT_EQ(owner.source().Read(5, target).error().code, ErrorCode::kAborted);
 }
 
-TEST(AskedSourceTest, ALazyLoadReadsEveryFrameOnceAndProvesTheSame) {
+TEST(AskedSourceTest, ALazyLoadOverItIsTheCheckpointWithFewerRequestsThanBlocks) {
   auto userfault = Userfault::Open();
   if (!userfault.ok()) GTEST_SKIP() << "no userfaultfd: " << userfault.error().message;
   const Saving saving = SaveToFile(BlockCodec::kLz4, 61);
   std::vector<std::uint8_t> bytes(EndOf(saving));
   ASSERT_TRUE(FileOf(saving)->Read(0, bytes).ok());
-  std::vector<std::uint64_t> digests[2];
   for (const bool asks : {false, true}) {
     Owner owner(bytes);
     owner.Start();
@@ -147,7 +146,7 @@ TEST(AskedSourceTest, ALazyLoadReadsEveryFrameOnceAndProvesTheSame) {
     std::vector<LazyLayer> layers;
     layers.push_back(LayerOf(saving, FileOf(saving)));
     if (asks) layers[0].source = owner.shared();
-    auto loader = LazyLoader::Start(memory, std::move(layers), {}, bell.Ringer());
+    auto loader = LazyLoader::Start(memory, std::move(layers), {.walk = false}, bell.Ringer());
     ASSERT_TRUE(loader.ok());
     const auto wait_for = [&](LazyLoader::Stage stage) {
       while (loader.value()->stage() < stage) bell.Wait();
@@ -158,14 +157,13 @@ TEST(AskedSourceTest, ALazyLoadReadsEveryFrameOnceAndProvesTheSame) {
     ASSERT_EQ(wait_for(LazyLoader::Stage::kResident), LazyLoader::Stage::kResident);
     EXPECT_TRUE(loader.value()->IsHere(0, 5 << 20));
     EXPECT_EQ(DigestOf(*memory), saving.digest);
-    const auto found = loader.value()->digests();
-    digests[asks ? 1 : 0].assign(found.begin(), found.end());
+    const std::uint64_t blocks = loader.value()->counts().blocks;
     loader.value().reset();
     owner.Stop();
-    if (asks) EXPECT_LT(owner.count, digests[0].size());
+    if (asks) {
+      EXPECT_LT(owner.count, blocks);
+    }
   }
-  EXPECT_EQ(digests[0], digests[1]);
-  EXPECT_FALSE(digests[0].empty());
 }
 
 }  // namespace
