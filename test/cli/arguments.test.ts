@@ -137,7 +137,10 @@ test.each<[words: string[], line: RegExp]>([
 
 test.each([
   ['x:y', /no store is registered for x:|STORE_URL|cannot open/],
-  ['gopher:ram', /^chkpt: CHKPT_STORE_UNKNOWN: .* \(store gopher:ram\); use file:PATH or dir:PATH\n$/],
+  [
+    'gopher:ram',
+    /^chkpt: CHKPT_STORE_UNKNOWN: .* \(store gopher:ram\); use file:PATH, dir:PATH or dir\+pool:PATH\n$/,
+  ],
   ['', /^chkpt: CHKPT_STORE_URL: /],
   ['file:', /^chkpt: CHKPT_STORE_URL: /],
   ['dir:/', /^chkpt: CHKPT_STORE_URL: /],

@@ -259,6 +259,7 @@ test('the JSON documents of save, load and verify have the documented keys and a
       'pages',
       'encodedBytes',
       'checkpointBytes',
+      'stored',
       'ratio',
       'codecRatio',
       'devices',
