@@ -85,6 +85,7 @@ function startGuest() {
   const guest = new addon.KvmMachine(guestMemory, {
     cpuid: [support.cpuid],
     ranges: [[false, 0x500n, 1n]],
+    ringEntries: 0,
     onNews: () => {
       for (let access = guest.takeAccess(); access !== undefined; access = guest.takeAccess())
         guest.answer(access.core, 0n);
