@@ -13,10 +13,6 @@ namespace {
 constexpr napi_type_tag kChainTag = {0x5b7e90d2c4a1f836, 0xa93d17e6b0284cf5};
 constexpr napi_type_tag kDigestsTag = {0x93c2e7a8510bd64f, 0x6de84f1b7a29c035};
 
-bool IsTagged(const Napi::Value& value, const napi_type_tag& tag) {
-  return value.IsObject() && value.As<Napi::Object>().CheckTypeTag(&tag);
-}
-
 // Empty, with an exception pending, where `value` is none.
 std::optional<std::uint64_t> ToPageCount(const Napi::Value& value) {
   const auto pages = ToUint64(value);
@@ -43,7 +39,7 @@ ChainWrap::ChainWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<ChainWra
 }
 
 ChainWrap* ChainWrap::Of(const Napi::Value& value) {
-  return IsTagged(value, kChainTag) ? Unwrap(value.As<Napi::Object>()) : nullptr;
+  return UnwrapTagged<ChainWrap>(value, kChainTag);
 }
 
 Napi::Value ChainWrap::Advance(const Napi::CallbackInfo& info) {
@@ -88,7 +84,8 @@ DigestsWrap::DigestsWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Dige
 }
 
 std::shared_ptr<PageDigests> DigestsWrap::Of(const Napi::Value& value) {
-  return IsTagged(value, kDigestsTag) ? Unwrap(value.As<Napi::Object>())->digests_ : nullptr;
+  const DigestsWrap* const wrap = UnwrapTagged<DigestsWrap>(value, kDigestsTag);
+  return wrap == nullptr ? nullptr : wrap->digests_;
 }
 
 Napi::Value DigestsWrap::Forget(const Napi::CallbackInfo& info) {

@@ -33,6 +33,20 @@ Napi::Value Number(Napi::Env env, std::uint64_t value);
 // about to end a property is a value without an environment, and asking that ends the process.
 bool ToBool(const Napi::Value& value);
 
+// The native side of an object with that tag; null when it is none, and in an environment that is
+// about to end: there each call may fail where the one before did not, without an exception.
+template <typename Wrap>
+Wrap* UnwrapTagged(const Napi::Value& value, const napi_type_tag& tag) {
+  bool is_tagged = false;
+  if (!value.IsObject() ||
+      napi_check_object_type_tag(value.Env(), value, &tag, &is_tagged) != napi_ok || !is_tagged) {
+    return nullptr;
+  }
+  void* wrap = nullptr;
+  if (napi_unwrap(value.Env(), value, &wrap) != napi_ok) return nullptr;
+  return static_cast<Wrap*>(wrap);
+}
+
 // The bytes of a Uint8Array, valid during this call. Nothing when it is no Uint8Array or detached
 // (length 0 with no data).
 std::optional<std::span<std::uint8_t>> ToBytes(const Napi::Value& value);

@@ -40,8 +40,8 @@ DeltaWrap::DeltaWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<DeltaWra
 }
 
 std::shared_ptr<DeltaCache> DeltaWrap::Of(const Napi::Value& value) {
-  const bool tagged = value.IsObject() && value.As<Napi::Object>().CheckTypeTag(&kDeltaTag);
-  return tagged ? Unwrap(value.As<Napi::Object>())->cache_ : nullptr;
+  const DeltaWrap* const wrap = UnwrapTagged<DeltaWrap>(value, kDeltaTag);
+  return wrap == nullptr ? nullptr : wrap->cache_;
 }
 
 Napi::Value DeltaWrap::Forget(const Napi::CallbackInfo& info) {

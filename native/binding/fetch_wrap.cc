@@ -33,11 +33,12 @@ LayerWrap::LayerWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<LayerWra
 }
 
 std::shared_ptr<const BlockLayer> LayerWrap::LayerOf(const Napi::Value& value) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kLayerTag)) {
+  const LayerWrap* const wrap = UnwrapTagged<LayerWrap>(value, kLayerTag);
+  if (wrap == nullptr) {
     ThrowType(value.Env(), "a block layer expected");
     return nullptr;
   }
-  auto layer = Napi::ObjectWrap<LayerWrap>::Unwrap(value.As<Napi::Object>())->layer_;
+  auto layer = wrap->layer_;
   if (layer == nullptr) ThrowType(value.Env(), "the block layer is not open");
   return layer;
 }

@@ -75,7 +75,7 @@ std::shared_ptr<WriteGuard> GuardWrap::Of(const Napi::Value& value) {
     return nullptr;
   }
   const auto* wrap = Napi::ObjectWrap<GuardWrap>::Unwrap(value.As<Napi::Object>());
-  if (wrap->held_ == nullptr || *wrap->busy_ || !wrap->held_->is_frozen) {
+  if (wrap == nullptr || wrap->held_ == nullptr || *wrap->busy_ || !wrap->held_->is_frozen) {
     ThrowType(env, "a frozen snapshot expected");
     return nullptr;
   }

@@ -62,11 +62,10 @@ MemoryWrap::MemoryWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Memory
 }
 
 std::shared_ptr<GuestMemory> MemoryWrap::MemoryOf(const Napi::Value& value) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kMemoryTag)) {
-    ThrowType(value.Env(), "not a native guest memory");
-    return nullptr;
-  }
-  return Napi::ObjectWrap<MemoryWrap>::Unwrap(value.As<Napi::Object>())->Open(value.Env());
+  MemoryWrap* const wrap = UnwrapTagged<MemoryWrap>(value, kMemoryTag);
+  if (wrap != nullptr) return wrap->Open(value.Env());
+  ThrowType(value.Env(), "not a native guest memory");
+  return nullptr;
 }
 
 Napi::Value MemoryWrap::Wrap(Napi::Env env, Result<MemoryPointer> memory) {
@@ -142,7 +141,8 @@ Napi::Value MemoryWrap::Attach(const Napi::CallbackInfo& info) {
   }
   const Napi::Value wrapped = Wrap(info.Env(), GuestMemory::Attach(attach));
   if (wrapped.IsEmpty()) return wrapped;
-  Napi::ObjectWrap<MemoryWrap>::Unwrap(wrapped.As<Napi::Object>())->attached_ = std::move(attached);
+  MemoryWrap* const wrap = UnwrapTagged<MemoryWrap>(wrapped, kMemoryTag);
+  if (wrap != nullptr) wrap->attached_ = std::move(attached);
   return wrapped;
 }
 
@@ -292,10 +292,9 @@ Napi::Value MemoryWrap::CheckStamps(const Napi::CallbackInfo& info) {
 // place.
 Napi::Value MemoryWrap::SharesBytesWith(const Napi::CallbackInfo& info) {
   const Napi::Value other = info[0];
-  if (!other.IsObject() || !other.As<Napi::Object>().CheckTypeTag(&kMemoryTag))
-    return ThrowType(info.Env(), "not a native guest memory");
-  const std::vector<Attached>& theirs =
-      Napi::ObjectWrap<MemoryWrap>::Unwrap(other.As<Napi::Object>())->attached_;
+  const MemoryWrap* const wrap = UnwrapTagged<MemoryWrap>(other, kMemoryTag);
+  if (wrap == nullptr) return ThrowType(info.Env(), "not a native guest memory");
+  const std::vector<Attached>& theirs = wrap->attached_;
   const bool same =
       !attached_.empty() && std::equal(attached_.begin(), attached_.end(), theirs.begin(),
                                        theirs.end(), [](const Attached& a, const Attached& b) {

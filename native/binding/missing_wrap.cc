@@ -59,8 +59,7 @@ MissingWrap::MissingWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
 
 std::shared_ptr<PagePlacer> MissingWrap::Of(const Napi::Value& value) {
   if (value.IsUndefined()) return nullptr;
-  const bool legal = value.IsObject() && value.As<Napi::Object>().CheckTypeTag(&kMissingTag);
-  MissingWrap* const wrap = legal ? Unwrap(value.As<Napi::Object>()) : nullptr;
+  MissingWrap* const wrap = UnwrapTagged<MissingWrap>(value, kMissingTag);
   if (wrap == nullptr || wrap->pipeline() == nullptr) {
     ThrowType(value.Env(), "missing pages that are not closed expected");
     return nullptr;

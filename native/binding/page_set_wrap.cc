@@ -60,11 +60,10 @@ void PageSetWrap::Finalize(Napi::BasicEnv env) {
 }
 
 std::shared_ptr<DirtyBitmap> PageSetWrap::SetOf(const Napi::Value& value) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kPageSetTag)) {
-    ThrowType(value.Env(), "not a native page set");
-    return nullptr;
-  }
-  return Napi::ObjectWrap<PageSetWrap>::Unwrap(value.As<Napi::Object>())->set_;
+  const PageSetWrap* const wrap = UnwrapTagged<PageSetWrap>(value, kPageSetTag);
+  if (wrap != nullptr) return wrap->set_;
+  ThrowType(value.Env(), "not a native page set");
+  return nullptr;
 }
 
 Napi::Value PageSetWrap::Wrap(Napi::Env env, SetPointer set) {

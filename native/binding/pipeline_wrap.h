@@ -15,6 +15,7 @@
 
 #include "binding/addon_data.h"
 #include "binding/convert.h"
+#include "binding/promise.h"
 #include "core/base/result.h"
 
 namespace chkpt::binding {
@@ -60,8 +61,7 @@ class PipelineWrap : public Napi::ObjectWrap<Self>, public Pollable {
 
   // A promise that TrySettle settles, now or after news. REQUIRES: pipeline() and not busy().
   Napi::Value Wait(Napi::Env env) {
-    pending_.emplace(Napi::Promise::Deferred::New(env));
-    const Napi::Value promise = pending_->Promise();
+    const Napi::Value promise = pending_.emplace(env).value();
     if (!TrySettle(env)) BeginWait(env);
     return promise;
   }
@@ -107,14 +107,14 @@ class PipelineWrap : public Napi::ObjectWrap<Self>, public Pollable {
     if (pipeline_ != nullptr) pipeline_->Cancel();
     if (pending_ && TrySettle(env)) EndWait(env);
     views_.clear();
-    const auto closer = Napi::Promise::Deferred::New(env);
+    const Promise closer(env);
     closers_.push_back(closer);
     const bool waited = closing_ != nullptr;
     if (pipeline_ != nullptr) closing_ = std::move(pipeline_);
     const bool closed = TryClose(env);
     if (closed && waited) EndWait(env);  // the threads ended, and the news of it has not come yet
     if (!closed && !waited) BeginWait(env);
-    return closer.Promise();
+    return closer.value();
   }
 
  private:
@@ -137,7 +137,7 @@ class PipelineWrap : public Napi::ObjectWrap<Self>, public Pollable {
     if (closing_ != nullptr && !closing_->AllDone()) return false;
     closing_.reset();
     if (data_ != nullptr) data_->views().Trim();
-    for (const Napi::Promise::Deferred& closer : std::exchange(closers_, {})) {
+    for (const Promise& closer : std::exchange(closers_, {})) {
       closer.Resolve(env.Undefined());
     }
     return true;
@@ -147,8 +147,8 @@ class PipelineWrap : public Napi::ObjectWrap<Self>, public Pollable {
   std::uint64_t key_ = 0;
   std::unique_ptr<Pipeline> pipeline_;  // null: closed
   std::unique_ptr<Pipeline> closing_;   // until its threads are done
-  std::optional<Napi::Promise::Deferred> pending_;
-  std::vector<Napi::Promise::Deferred> closers_;
+  std::optional<Promise> pending_;
+  std::vector<Promise> closers_;
   std::vector<View> views_;  // by index of slab or buffer
 };
 

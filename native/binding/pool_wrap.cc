@@ -259,8 +259,8 @@ PooledSourceWrap::PooledSourceWrap(const Napi::CallbackInfo& info)
 }
 
 std::shared_ptr<ExtentSource> PooledSourceWrap::SourceOf(const Napi::Value& value) {
-  const bool tagged = value.IsObject() && value.As<Napi::Object>().CheckTypeTag(&kSourceTag);
-  return tagged ? Unwrap(value.As<Napi::Object>())->source_ : nullptr;
+  const PooledSourceWrap* const wrap = UnwrapTagged<PooledSourceWrap>(value, kSourceTag);
+  return wrap == nullptr ? nullptr : wrap->source_;
 }
 
 Napi::Value PooledSourceWrap::Read(const Napi::CallbackInfo& info) {

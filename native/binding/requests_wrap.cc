@@ -36,9 +36,8 @@ RequestsWrap::RequestsWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) 
 }
 
 std::shared_ptr<BlockSource> RequestsWrap::SourceOf(const Napi::Value& value) {
-  if (!value.IsObject() || !value.As<Napi::Object>().CheckTypeTag(&kRequestsTag)) return nullptr;
-  RequestsWrap* const wrap = Unwrap(value.As<Napi::Object>());
-  return wrap->pipeline() == nullptr ? nullptr : wrap->pipeline()->source();
+  RequestsWrap* const wrap = UnwrapTagged<RequestsWrap>(value, kRequestsTag);
+  return wrap == nullptr || wrap->pipeline() == nullptr ? nullptr : wrap->pipeline()->source();
 }
 
 bool RequestsWrap::TrySettle(Napi::Env env) {
@@ -57,9 +56,9 @@ bool RequestsWrap::TrySettle(Napi::Env env) {
 Napi::Value RequestsWrap::Next(const Napi::CallbackInfo& info) {
   if (busy()) return ThrowType(info.Env(), "one call at a time");
   if (pipeline() != nullptr) return Wait(info.Env());
-  const auto closed = Napi::Promise::Deferred::New(info.Env());
+  const Promise closed(info.Env());
   closed.Resolve(info.Env().Undefined());
-  return closed.Promise();
+  return closed.value();
 }
 
 Napi::Value RequestsWrap::Answer(const Napi::CallbackInfo& info) {

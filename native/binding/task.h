@@ -14,6 +14,7 @@
 
 #include "binding/addon_data.h"
 #include "binding/convert.h"
+#include "binding/promise.h"
 #include "core/base/result.h"
 
 namespace chkpt::binding {
@@ -26,7 +27,7 @@ class Task final : public Pollable {
 
   static Napi::Value Run(Napi::Env env, Compute compute, Resolve resolve) {
     auto* task = new Task(env, std::move(compute), std::move(resolve));
-    const Napi::Value promise = task->deferred_.Promise();
+    const Napi::Value promise = task->promise_.value();
     task->Start(env);
     return promise;
   }
@@ -38,9 +39,9 @@ class Task final : public Pollable {
     data.Unregister(key_);
     data.mailbox().RemoveWaiter(env);
     if (result_->ok()) {
-      deferred_.Resolve(resolve_(env, result_->value()));
+      promise_.Resolve(resolve_(env, result_->value()));
     } else {
-      deferred_.Reject(ToJs(env, result_->error()));
+      promise_.Reject(ToJs(env, result_->error()));
     }
     delete this;
   }
@@ -53,9 +54,7 @@ class Task final : public Pollable {
 
  private:
   Task(Napi::Env env, Compute compute, Resolve resolve)
-      : deferred_(Napi::Promise::Deferred::New(env)),
-        compute_(std::move(compute)),
-        resolve_(std::move(resolve)) {}
+      : promise_(env), compute_(std::move(compute)), resolve_(std::move(resolve)) {}
 
   void Start(Napi::Env env) {
     AddonData& data = AddonData::Of(env);
@@ -68,7 +67,7 @@ class Task final : public Pollable {
     });
   }
 
-  Napi::Promise::Deferred deferred_;
+  const Promise promise_;
   const Compute compute_;
   const Resolve resolve_;
   std::uint64_t key_ = 0;

@@ -40,7 +40,9 @@ std::shared_ptr<DirtyTracker> TrackerWrap::TrackerOf(const Napi::Value& value) {
     ThrowType(env, "a dirty tracker expected");
     return nullptr;
   }
-  return Napi::ObjectWrap<TrackerWrap>::Unwrap(value.As<Napi::Object>())->Open(env);
+  // Null in an environment that is about to end.
+  const TrackerWrap* const wrap = Napi::ObjectWrap<TrackerWrap>::Unwrap(value.As<Napi::Object>());
+  return wrap == nullptr ? nullptr : wrap->Open(env);
 }
 
 Napi::Value TrackerWrap::Wrap(Napi::Env env, std::shared_ptr<DirtyTracker> tracker) {

@@ -380,6 +380,17 @@ TEST_F(KvmMachineTest, ACoreThatCannotGoOnIsToldOnceForEachResume) {
   }
 }
 
+TEST_F(KvmMachineTest, AProcessorThatKvmRefusesIsAnError) {
+  const RegionSpec region = {.base = 0, .bytes = kMemoryBytes};
+  KvmOptions options;
+  // More entries than KVM takes (KVM_MAX_CPUID_ENTRIES).
+  options.cpuid.assign(2, std::vector<kvm_cpuid_entry2>(300));
+  options.notify = [] {};
+  auto machine = KvmMachine::Create(system_, GuestMemory::Allocate({&region, 1}, {}).value(),
+                                    std::move(options));
+  EXPECT_FALSE(machine.ok());
+}
+
 TEST(KvmSystem, WhatIsNoKvmIsNamed) {
   for (const char* path : {"/dev/null", "/dev/chkpt-nothing"}) {
     auto system = KvmSystem::Open(path);

@@ -118,6 +118,8 @@ export class PoolSave {
     for (const result of await Promise.allSettled(this.#flushes)) {
       if (result.status === 'rejected') throw result.reason;
     }
+    // A checkpoint without memory has waited for nothing yet. What cannot be read of the pool is only stored once more.
+    await this.#loaded.catch(() => undefined);
     const packs = this.#writer.takePacks().map(({ name, bytes }) => ({ file: name, bytes }));
     this.#writer.close();
     return packs;

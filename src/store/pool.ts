@@ -15,6 +15,8 @@ import { isPackName, poolMarker } from './pool-names.ts';
 
 const folderMode = 0o700;
 const fileMode = 0o600;
+/** What file systems without hard links, or two of them, say to one. */
+const noLinks: ReadonlySet<string> = new Set(['EXDEV', 'EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS']);
 const createFlags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
 export class Pool {
@@ -49,6 +51,9 @@ export class Pool {
     } catch (error) {
       // The marker has as many names as a file can have: so the file system has them.
       if (errnoOf(error) === 'EMLINK') return;
+      if (!noLinks.has(errnoOf(error) ?? '')) {
+        throw fromSystemError(error, 'cannot give a file of the pool a second name', details);
+      }
       const what = 'a pool and its checkpoints must be on one file system, which has hard links';
       throw new CheckpointError('CHKPT_UNSUPPORTED', what, { details, cause: error });
     }

@@ -80,7 +80,7 @@ test('memory is what an eager load gives, touched before or not, and the root di
   if (refusal !== undefined) skip(refusal);
   const store = remote();
   await using vm = await SyntheticVm.create({ ...machine, seed: 77 });
-  const report = await loadVm(vm, store, { lazy: { fillDelayMs: 20 } });
+  const report = await loadVm(vm, store, { lazy: { fillDelayMs: 1500 } });
   const load = loadOf(report);
   expect(await vm.digest()).toBe(digest);
   const resident = await load.resident;

@@ -45,8 +45,8 @@ Status KvmMachine::TakeRings(DirtyBitmap* found) {
 
 Status KvmMachine::RelieveRings() {
   const std::lock_guard lock(rings_mutex_);
-  const bool any = std::ranges::any_of(
-      vcpus_, [](const Processor& one) { return one.vcpu->ring_is_half_full(); });
+  const bool any =
+      std::ranges::any_of(vcpus_, [](const Processor& one) { return one.vcpu->ring_is_filling(); });
   return any ? EmptyRings() : Ok();
 }
 
@@ -95,9 +95,10 @@ Status KvmMachine::EmptyRings() {
 
 bool KvmMachine::MakeRoom(Vcpu& vcpu) {
   const std::lock_guard lock(rings_mutex_);
+  const bool emptied = EmptyRings().ok();
   // Somebody else may have emptied it just before; not again and again.
-  if (vcpu.fulls_in_a_row() > kFullsMax) rings_overran_ = true;
-  if (EmptyRings().ok() && !rings_overran_) return true;
+  if (vcpu.CountEmptyFulls() > kFullsMax) rings_overran_ = true;
+  if (emptied && !rings_overran_) return true;
   vcpu.End("its dirty ring is full, and this KVM went past its end: take a larger one, or the log");
   return false;
 }

@@ -125,6 +125,7 @@ void KvmMachine::Resume() {
 // KVM_RUN is not lost: immediate_exit is looked at inside.
 void KvmMachine::LeaveAll() {
   for (Processor& processor : vcpus_) {
+    if (processor.vcpu == nullptr) continue;  // of a machine that could not be made
     processor.vcpu->AskToLeave(true);
     if (processor.thread.joinable()) Kick(processor.thread);
   }

@@ -103,9 +103,9 @@ class KvmMachine {
   // have logged pages that KVM does not know yet.
   // Errors: those of KVM_RESET_DIRTY_RINGS; nothing is lost. REQUIRES: has_rings().
   Status TakeRings(DirtyBitmap* found);
-  // Takes out what the rings hold when one is half full, for the next TakeRings. A KVM in software
-  // may write more pages at once than a ring has room for when it says that it is full. Errors and
-  // REQUIRES: as TakeRings.
+  // Takes out what the rings hold when one is a quarter full, for the next TakeRings. A KVM in
+  // software may write more pages at once than a ring has room for when it says that it is full.
+  // Errors and REQUIRES: as TakeRings.
   Status RelieveRings();
 
   // Errors of all: kUnsupported while a vCPU runs and for what KVM refuses, kFormat for another

@@ -44,8 +44,6 @@ VcpuExit Vcpu::Run() {
   is_inside_ = false;
   ++exits_;
   errno = run_errno;
-  const bool is_full = result == 0 && run_->exit_reason == KVM_EXIT_DIRTY_RING_FULL;
-  fulls_in_a_row_ = is_full ? fulls_in_a_row_ + 1 : 0;
   if (result < 0) {
     // EAGAIN: a processor that waits to be started.
     if (errno == EINTR || errno == EAGAIN) return VcpuExit::kInterrupted;

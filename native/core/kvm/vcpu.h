@@ -67,7 +67,7 @@ class Vcpu {
   // Entries of its dirty ring that KVM has filled since the last call; visit(slot, page of it).
   // They count as taken with KVM_RESET_DIRTY_RINGS. False when there were as many as the ring has:
   // KVM keeps room, so it has gone past the end of the ring, and what it said first is lost. One
-  // caller at a time, also of ring_is_half_full.
+  // caller at a time, also of ring_is_filling.
   template <typename Visit>
   bool TakeRing(Visit visit) {
     for (std::uint32_t taken = 0; taken < ring_entries_; ++taken) {
@@ -76,13 +76,21 @@ class Vcpu {
       visit(entry.slot, entry.offset);
       __atomic_store_n(&entry.flags, KVM_DIRTY_GFN_F_RESET, __ATOMIC_RELEASE);
       ++ring_next_;
+      was_taken_ = true;
     }
     return ring_entries_ == 0;
   }
-  // Times that Run has given kRingFull and nothing else.
-  unsigned fulls_in_a_row() const { return fulls_in_a_row_; }
-  bool ring_is_half_full() const {
-    return __atomic_load_n(&RingEntry(ring_entries_ / 2).flags, __ATOMIC_ACQUIRE) ==
+  // Counts how often its ring was full with nothing in it to take since the last one that had
+  // something. Caller as of TakeRing.
+  unsigned CountEmptyFulls() {
+    empty_fulls_ = was_taken_ ? 0 : empty_fulls_ + 1;
+    was_taken_ = false;
+    return empty_fulls_;
+  }
+  // A quarter of it: on processors with page modification logging KVM calls a small ring full
+  // before the half.
+  bool ring_is_filling() const {
+    return __atomic_load_n(&RingEntry(ring_entries_ / 4).flags, __ATOMIC_ACQUIRE) ==
            KVM_DIRTY_GFN_F_DIRTY;
   }
 
@@ -102,7 +110,8 @@ class Vcpu {
   kvm_dirty_gfn* ring_ = nullptr;
   std::uint32_t ring_entries_ = 0;  // a power of two, or no ring
   std::uint32_t ring_next_ = 0;
-  unsigned fulls_in_a_row_ = 0;
+  bool was_taken_ = false;
+  unsigned empty_fulls_ = 0;
   std::atomic<std::uint64_t> exits_{0};
   std::atomic<bool> is_inside_{false};
   std::string ended_;

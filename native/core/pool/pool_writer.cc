@@ -36,6 +36,12 @@ struct Folder {
   DIR* const stream;
 };
 
+// A file that nobody else can change, now or when it has been compared.
+bool IsOwn(const struct stat& status) {
+  return S_ISREG(status.st_mode) && status.st_uid == ::geteuid() &&
+         (status.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
 struct Found {
   std::int64_t seconds = 0;
   std::string name;
@@ -135,7 +141,7 @@ Status PoolWriter::Load() {
 void PoolWriter::LoadPack(int folder, std::string name) {
   const OwnedFd file(::openat(folder, name.c_str(), kReadFlags));
   struct stat status{};
-  if (file.get() < 0 || ::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) return;
+  if (file.get() < 0 || ::fstat(file.get(), &status) != 0 || !IsOwn(status)) return;
   const auto bytes = static_cast<std::uint64_t>(status.st_size);
   if (bytes > kPackFileBytesMax) return;
   auto table = ReadPackTable(file.get(), bytes, kLoadedMax - index_.size());
@@ -244,8 +250,8 @@ void PoolWriter::Use(Pack& pack) {
   if (::link(from.c_str(), to.c_str()) != 0) return;
   OwnedFd file(::open(to.c_str(), kReadFlags));
   struct stat status{};
-  const bool is_same = file.get() >= 0 && ::fstat(file.get(), &status) == 0 &&
-                       S_ISREG(status.st_mode) && status.st_ino == pack.inode &&
+  const bool is_same = file.get() >= 0 && ::fstat(file.get(), &status) == 0 && IsOwn(status) &&
+                       status.st_ino == pack.inode &&
                        static_cast<std::uint64_t>(status.st_size) == pack.file_bytes;
   if (!is_same) {
     ::unlink(to.c_str());
