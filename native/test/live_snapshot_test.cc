@@ -296,6 +296,42 @@ TEST_P(TrackedSnapshotTest, TheTrackerIsExactAfterItsFirstSnapshot) {
   EXPECT_EQ(report.missed_pages, 0u);
 }
 
+// A page that was only read is an entry of the zero page: no content, and nothing to tell. Every
+// other one, so that a harvest protects them one by one, while the guest writes them.
+TEST_P(TrackedSnapshotTest, TellsWritesToPagesThatWereOnlyRead) {
+  if (GetParam().backing == Backing::kMemfd) GTEST_SKIP() << "no zero page in shared memory";
+  const Memory memory = MustAllocate({{0, 4 * kMiB}}, GetParam().backing, GetParam().huge_pages);
+  const auto tracker = OpenTracker(memory);
+  CHKPT_NEED(tracker);
+  ASSERT_TRUE(tracker->Arm(kGoOn).ok());
+  ASSERT_TRUE(tracker->ShareGuard().ok());
+  ASSERT_TRUE(tracker->Arm(kGoOn).ok());
+  std::uint8_t* const host = memory->regions()[0].host;
+  const std::uint64_t pages = memory->page_count();
+  for (unsigned round = 0; round < 200 / static_cast<unsigned>(kThrift); ++round) {
+    ASSERT_TRUE(memory->Zero({0, pages}).ok());
+    DirtyBitmap told(pages);
+    ASSERT_TRUE(tracker->Harvest(&told, kGoOn).ok());
+    for (std::uint64_t page = 0; page < pages; page += 2) ReadGuest(host + page * kPageBytes);
+    std::atomic<bool> is_writing{false};
+    std::thread writer([&] {
+      const std::uint8_t written = 1;
+      for (std::uint64_t page = 0; page < pages; page += 2) {
+        CopyGuest(host + page * kPageBytes, &written, 1);
+        is_writing = true;
+      }
+    });
+    while (!is_writing) std::this_thread::yield();
+    DirtyBitmap set(pages);
+    const bool harvested = tracker->Harvest(&set, kGoOn).ok();
+    writer.join();
+    ASSERT_TRUE(harvested && tracker->Harvest(&set, kGoOn).ok());
+    std::uint64_t untold = 0;
+    for (std::uint64_t page = 0; page < pages; page += 2) untold += set.IsMarked(page) ? 0 : 1;
+    ASSERT_EQ(untold, 0u) << round;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, TrackedSnapshotTest,
                          testing::Values(Kind{"SmallPages", Backing::kAnonymous, false},
                                          Kind{"HugePages", Backing::kAnonymous, true},

@@ -121,6 +121,8 @@ Status ProtectedRange::HarvestWritten(AddressRange range, DirtyBitmap* found,
 
 void ProtectedRange::ProtectTold(const PagemapRange& range, Status* status) {
   if (!is_handled_ || (range.categories & kPageIsWritten) == 0 || !status->ok()) return;
+  // Was not told: a write since the look would be hidden. As a page without an entry it stays open.
+  if ((range.categories & kPageIsZero) != 0) return;
   *status = userfault_->Protect({range.start, range.end});
 }
 

@@ -13,7 +13,8 @@
 // hugetlb         as private; but a dropped page leaves a marker there.
 //
 // With a protector whose faults are handled (write_guard.h) PAGEMAP_SCAN only looks, and what it
-// found is protected in a second step: a page that is written in between was told already.
+// found is protected in a second step: a page that is written in between was told already. Entries
+// of the zero page were not told, so those stay as they are until they are written.
 //
 // Source: fs/proc/task_mmu.c, Documentation/admin-guide/mm/pagemap.rst (PAGEMAP_SCAN, Linux 6.7).
 //
