@@ -82,6 +82,14 @@ export const figures = {
     what: 'rollback of a ring, LZ4, 1 % of the pages changed, in whole blocks of 64 KiB',
     baselines: { 'whole load': { atLeast: 50 } },
   },
+  'rollback.raw.blocks': {
+    what: 'rollback of a ring, pages as they are, 1 % of the pages changed, in whole blocks of 64 KiB',
+    baselines: { 'whole load': { atLeast: 50 } },
+  },
+  'rollback.raw.scattered': {
+    what: 'rollback of a ring, pages as they are, 1 % of the pages changed, scattered',
+    baselines: { 'whole load': { atLeast: 50 } },
+  },
   'save.increment.size': { what: 'bytes of that checkpoint', baselines: { 'whole save': { atLeast: 40 } } },
   'migrate.delta': {
     what: 'encoding of pages that a migration sends again, 1 to 16 words of each changed, as differences',

@@ -10,11 +10,27 @@ import type { Cost } from '../interleave.ts';
 const changedShare = 0.01;
 const blockPages = 16;
 
+/** What a ring stores, and its stages: the same changes taken back out of compressed blocks and out of pages as they are. */
+const codecs = [
+  { codec: 'lz4', scattered: 'rollback.scattered', blocks: 'rollback.blocks' },
+  { codec: 'raw', scattered: 'rollback.raw.scattered', blocks: 'rollback.raw.blocks' },
+] as const;
+
 export async function measureRollback(bench: Bench, guest: Guest): Promise<void> {
-  if (!bench.wants('rollback.scattered', 'rollback.blocks')) return;
+  for (const { codec, scattered, blocks } of codecs) {
+    if (bench.wants(scattered, blocks)) await measureRing(bench, guest, codec, { scattered, blocks });
+  }
+}
+
+async function measureRing(
+  bench: Bench,
+  guest: Guest,
+  codec: 'lz4' | 'raw',
+  names: { readonly scattered: string; readonly blocks: string },
+): Promise<void> {
   const { facts, memory, vm } = guest;
   const threads = Math.max(...bench.options.threads);
-  await using ring = await CheckpointRing.open(vm, { capacity: 2, threads });
+  await using ring = await CheckpointRing.open(vm, { capacity: 2, threads, codec });
   const { url } = await ring.save();
   // Memory of its own: the ring would take a whole load into the guest for a change of all of it.
   await using other = GuestMemory.allocate(memory.regions);
@@ -31,8 +47,8 @@ export async function measureRollback(bench: Bench, guest: Guest): Promise<void>
     runs: bench.options.runs,
     baselines: { 'whole load': whole },
     subjects: {
-      'rollback.scattered': () => takeBack(1),
-      'rollback.blocks': () => takeBack(blockPages),
+      [names.scattered]: () => takeBack(1),
+      [names.blocks]: () => takeBack(blockPages),
     },
   });
 }

@@ -1,5 +1,7 @@
 #include "binding/addon_data.h"
 
+#include <vector>
+
 #include "core/base/check.h"
 
 namespace chkpt::binding {
@@ -36,7 +38,16 @@ void AddonData::OnNews(Napi::Env env, std::uint64_t key) {
 
 void AddonData::Teardown() {
   for (const auto& [key, pollable] : pollables_) pollable->LetGo();
-  for (const auto& [key, pollable] : pollables_) pollable->Teardown();
+  // A task deletes itself.
+  std::vector<Pollable*> servers;
+  for (const auto& [key, pollable] : pollables_) {
+    if (pollable->ServesOthers()) {
+      servers.push_back(pollable);
+    } else {
+      pollable->Teardown();
+    }
+  }
+  for (Pollable* server : servers) server->Teardown();
   pollables_.clear();
   threads_.Stop();
   mailbox_->Close();

@@ -2,7 +2,8 @@
 //
 // Destruction order at teardown, all in one clean-up hook: every pollable lets go of threads that
 // wait for JavaScript, since others are going to be joined that wait for those; every one cancels
-// and joins its threads, then those of tasks end and the mailbox closes. Wrapped objects are
+// and joins its threads, those that fetch missing pages last; then those of tasks end and the
+// mailbox closes. Wrapped objects are
 // finalised by Node later and find nothing left to do.
 #pragma once
 
@@ -28,6 +29,8 @@ class Pollable {
   virtual void OnNews(Napi::Env env) = 0;
   // Before the teardown of any: whoever waits for JavaScript, or for what it brings, is let go.
   virtual void LetGo() {}
+  // Its threads bring what threads of others wait for: it is torn down after those.
+  virtual bool ServesOthers() const { return false; }
   // Cancels and joins its threads. The environment goes away: no JavaScript may be called.
   virtual void Teardown() = 0;
 };

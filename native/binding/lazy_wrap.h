@@ -72,6 +72,7 @@ class LazyWrap : public PipelineWrap<LazyWrap, LazyWork> {
   Napi::Value Want(const Napi::CallbackInfo& info);
   bool TrySettle(Napi::Env env) override;
   void LetGo() override;
+  bool ServesOthers() const override { return true; }
 
   LazyLoader::Stage wanted_ = LazyLoader::Stage::kResident;
   std::vector<Napi::ObjectReference> pins_;  // what native threads read from

@@ -141,6 +141,14 @@ Napi::Value MissingWrap::Release(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// Nobody will bring what is missing.
+void MissingWrap::LetGo() {
+  if (pipeline() == nullptr) return;
+  pipeline()->pages()->Fail(
+      {.code = ErrorCode::kClosed, .message = "the environment that fetches pages has ended"});
+  pipeline()->pages()->Release();
+}
+
 Napi::Value MissingWrap::Close(const Napi::CallbackInfo& info) { return ClosePipeline(info.Env()); }
 
 }  // namespace chkpt::binding

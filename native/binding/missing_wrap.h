@@ -63,6 +63,8 @@ class MissingWrap : public PipelineWrap<MissingWrap, MissingWork> {
   Napi::Value Release(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
   bool TrySettle(Napi::Env env) override;
+  void LetGo() override;
+  bool ServesOthers() const override { return true; }
 
   bool for_start_ = false;
 };

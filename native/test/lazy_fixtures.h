@@ -1,6 +1,7 @@
 // What the suites of random access share: a memory saved to a file, and layers over it.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -55,6 +56,18 @@ inline LazyLayer LayerOf(const Saving& saving, std::unique_ptr<BlockSource> sour
 inline std::unique_ptr<BlockSource> FileOf(const Saving& saving) {
   const ExtentSource::Extent extent{.bytes = EndOf(saving), .fd = saving.file->fd()};
   return std::move(ExtentSource::Open({&extent, 1}).value());
+}
+
+// In memory, in pieces of `piece_bytes`; frames may go over their ends. `saving` keeps the bytes.
+inline std::unique_ptr<BlockSource> MemoryOf(const Saving& saving, std::uint64_t piece_bytes) {
+  static constexpr std::uint8_t kBefore[kStartOffset] = {};
+  const std::vector<std::uint8_t>& stream = saving.saved.stream;
+  std::vector<ExtentSource::Extent> extents{{.bytes = kStartOffset, .memory = kBefore}};
+  for (std::uint64_t at = 0; at < stream.size(); at += piece_bytes) {
+    extents.push_back({.bytes = std::min<std::uint64_t>(piece_bytes, stream.size() - at),
+                       .memory = stream.data() + at});
+  }
+  return std::move(ExtentSource::Open(extents).value());
 }
 
 }  // namespace chkpt

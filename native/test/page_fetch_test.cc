@@ -19,6 +19,17 @@ std::shared_ptr<const BlockLayer> OpenLayer(const Saving& saving, bool has_paren
   return opened.value();
 }
 
+// The checkpoint in a file, in memory, and in memory cut in pieces.
+std::vector<std::shared_ptr<const BlockLayer>> OpenEverywhere(const Saving& saving) {
+  std::vector<std::shared_ptr<const BlockLayer>> layers{OpenLayer(saving)};
+  for (const std::uint64_t piece_bytes : {std::uint64_t{1} << 40, std::uint64_t{50'000}}) {
+    auto opened = BlockLayer::Open(LayerOf(saving, MemoryOf(saving, piece_bytes)), *saving.memory);
+    EXPECT_TRUE(opened.ok());
+    layers.push_back(opened.value());
+  }
+  return layers;
+}
+
 std::vector<std::uint8_t> PageOf(const GuestMemory& memory, std::uint64_t page) {
   std::vector<std::uint8_t> bytes(kPageBytes);
   EXPECT_TRUE(memory.CopyOut({page, 1}, bytes.data()).ok());
@@ -30,10 +41,11 @@ bool Never() { return false; }
 TEST(PageFetchTest, ChosenPagesBecomeThoseOfTheCheckpointAndAllOthersStay) {
   for (const BlockCodec codec : {BlockCodec::kRaw, BlockCodec::kLz4}) {
     const Saving saving = SaveToFile(codec, 31);
-    const Layers layers = {OpenLayer(saving)};
+    const auto places = OpenEverywhere(saving);
     std::mt19937_64 random(7);
-    for (const Backing backing : {Backing::kAnonymous, Backing::kMemfd}) {
-      auto target = Allocate(kRegions, backing);
+    for (std::size_t turn = 0; turn < 2 * places.size(); ++turn) {
+      const Layers layers = {places[turn / 2]};
+      auto target = Allocate(kRegions, turn % 2 == 0 ? Backing::kAnonymous : Backing::kMemfd);
       FillRandomly(*target, 32);
       auto before = Allocate(kRegions);
       FillRandomly(*before, 32);
@@ -98,6 +110,7 @@ TEST(PageFetchTest, ContentIsAllThatCanDiffer) {
 TEST(PageFetchTest, DamageIsAnErrorAndNeverContent) {
   Saving saving = SaveToFile(BlockCodec::kLz4, 38, {{0, 4 << 20}});
   const Layers layers = {OpenLayer(saving)};
+  const auto places = OpenEverywhere(saving);
   for (std::size_t i = 63; i < saving.saved.stream.size(); i += 4096) {
     saving.saved.stream[i] ^= 0x40;
   }
@@ -113,6 +126,11 @@ TEST(PageFetchTest, DamageIsAnErrorAndNeverContent) {
   for (std::uint64_t page = 0; page < target->page_count(); ++page) {
     const auto now = PageOf(*target, page);
     ASSERT_TRUE(now == PageOf(*before, page) || now == PageOf(*saving.memory, page)) << page;
+  }
+  // In memory a block is verified once: these were not yet.
+  for (const auto& place : places) {
+    EXPECT_EQ(CodeOf(PageFetch(target, {place}).Run(all, 2, Never)), ErrorCode::kDigest);
+    EXPECT_EQ(CodeOf(PageFetch(target, {place}).Run(all, 2, Never)), ErrorCode::kDigest);
   }
   ASSERT_EQ(::ftruncate(saving.file->fd(), 0), 0);
   EXPECT_EQ(CodeOf(fetch.Run(all, 2, Never)), ErrorCode::kTruncated);

@@ -268,14 +268,15 @@ test('an image that clones share, and a load of what has changed, want a store t
   expect(changed).toEqual({ active: false, reason: 'native threads cannot read from this store' });
 });
 
-test('a thread of JavaScript ends at once while its guest waits for a store that does not answer', ({
-  skip,
-}) => {
-  if (refusal !== undefined) skip(refusal);
+test.each([
+  ['its guest waits for a store that does not answer', 'silent'],
+  ['native threads read what such a store and a migration have not brought', 'tasks'],
+])('a thread of JavaScript ends at once while %s', (_, mode) => {
+  if (refusal !== undefined) return void console.log(`skipped: ${refusal}`);
   const script = fileURLToPath(new URL('../native/support/lazy-process.mjs', import.meta.url));
   const dist = dirname(dirname(buildCommandLine()));
   const options = JSON.stringify({ regions, threads: 2, pagesPerSecond: 0 });
-  const run = spawnSync(process.execPath, [script, dist, 'mem:silent', options, 'silent'], {
+  const run = spawnSync(process.execPath, [script, dist, 'mem:silent', options, mode], {
     encoding: 'utf8',
     timeout: 30_000,
     killSignal: 'SIGKILL',

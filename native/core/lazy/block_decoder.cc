@@ -117,11 +117,15 @@ Result<BlockDecoder::Parsed*> BlockDecoder::Fetch(std::size_t layer, std::uint64
   Parsed* slot = &slots_[victim_];
   victim_ = (victim_ + 1) % slots_.size();
   slot->layer = ~std::size_t{0};
-  Result<VerifiedFrame> frame = layers_[layer].reader.Read(offset, &slot->buffer);
+  DirtyBitmap* const verified = layers_[layer].verified.get();
+  bool is_known = verified != nullptr && verified->IsMarked(block);
+  const bool was_known = is_known;
+  Result<VerifiedFrame> frame = layers_[layer].reader.Read(offset, &slot->buffer, &is_known);
   if (!frame.ok()) {
     if (frame.error().page == kUnknown) frame.error().page = layout_.PagesOf(block).first;
     return frame.error();
   }
+  if (is_known && !was_known && verified != nullptr) verified->MarkRun({block, 1});
   Status parsed = Parse(layer, block, offset, frame.value(), slot);
   if (!parsed.ok()) return parsed.error();
   return slot;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/base/result.h"
+#include "core/bitmap/dirty_bitmap.h"
 #include "core/codec/page_block.h"
 #include "core/lazy/block_map.h"
 #include "core/lazy/frame_reader.h"
@@ -26,6 +27,8 @@ struct Layer {
   FrameReader reader;
   std::shared_ptr<const BlockMap> map;
   bool has_parent = false;
+  // Blocks of memory that does not change, verified once: those that need not be again. Null: none.
+  std::shared_ptr<DirtyBitmap> verified = nullptr;
 };
 
 // What a walk over all frames wants to know of a block of the newest checkpoint that was verified.

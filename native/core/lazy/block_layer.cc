@@ -20,7 +20,8 @@ BlockLayer::BlockLayer(LazyLayer layer, BlockLayout layout, std::uint64_t page_c
     : source_(std::move(layer.source)),
       layout_(std::move(layout)),
       page_count_(page_count),
-      layer_{FrameReader(*source_, layer.uuid, layer.epoch), std::move(map), layer.has_parent} {}
+      layer_{FrameReader(*source_, layer.uuid, layer.epoch), std::move(map), layer.has_parent,
+             std::make_shared<DirtyBitmap>(layout_.block_count())} {}
 
 void BlockLayer::MarkHeld(DirtyBitmap* pages) const {
   for (std::uint64_t block = 0; block < layout_.block_count(); ++block) {

@@ -69,4 +69,14 @@ Status ExtentSource::Read(std::uint64_t offset, std::span<std::uint8_t> target) 
   return Ok();
 }
 
+std::span<const std::uint8_t> ExtentSource::View(std::uint64_t offset, std::size_t bytes) {
+  const auto behind = std::upper_bound(starts_.begin(), starts_.end(), offset);
+  const std::size_t index = static_cast<std::size_t>(behind - starts_.begin()) - 1;
+  if (index >= extents_.size()) return {};
+  const Extent& extent = extents_[index];
+  const std::uint64_t at = offset - starts_[index];
+  if (extent.memory == nullptr || bytes > extent.bytes - at) return {};
+  return {extent.memory + at, bytes};
+}
+
 }  // namespace chkpt

@@ -22,6 +22,11 @@ class BlockSource {
   // All of `target`, from `offset` of the stream on. Errors: kTruncated (the stream ends before),
   // kIo, kAborted.
   virtual Status Read(std::uint64_t offset, std::span<std::uint8_t> target) = 0;
+  // The same bytes where they are, when they are memory in one piece that does not change as long
+  // as the source lives. Empty: Read has to be called.
+  virtual std::span<const std::uint8_t> View(std::uint64_t /*offset*/, std::size_t /*bytes*/) {
+    return {};
+  }
   // Reads under way, and all later ones, end with kAborted. Files and memory need none of it: their
   // reads end by themselves.
   virtual void Cancel() {}
@@ -47,6 +52,7 @@ class ExtentSource final : public BlockSource {
 
   std::uint64_t byte_count() const { return starts_.back(); }
   Status Read(std::uint64_t offset, std::span<std::uint8_t> target) override;
+  std::span<const std::uint8_t> View(std::uint64_t offset, std::size_t bytes) override;
 
  private:
   ExtentSource() = default;

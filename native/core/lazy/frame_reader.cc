@@ -60,8 +60,14 @@ Result<VerifiedFrame> FrameReader::ReadHeader(std::uint64_t offset, Window* wind
   return CheckHeader(offset, window->bytes.data() + (offset - window->offset));
 }
 
-Result<VerifiedFrame> FrameReader::Read(std::uint64_t offset,
-                                        std::vector<std::uint8_t>* buffer) const {
+Result<VerifiedFrame> FrameReader::Read(std::uint64_t offset, std::vector<std::uint8_t>* buffer,
+                                        bool* is_known) const {
+  if (const auto header = source_.View(offset, kFrameHeaderBytes); !header.empty()) {
+    Result<VerifiedFrame> frame = CheckInPlace(offset, header, is_known);
+    // Else it goes over the end of a piece.
+    if (!frame.ok() || !frame.value().payload.empty()) return frame;
+  }
+  if (is_known != nullptr) *is_known = false;
   if (buffer->size() < kFirstReadBytes) buffer->resize(kFirstReadBytes);
   std::uint8_t* bytes = buffer->data();
   std::size_t known_bytes = kFrameHeaderBytes;
@@ -82,6 +88,24 @@ Result<VerifiedFrame> FrameReader::Read(std::uint64_t offset,
     if (!read.ok()) return read.error();
   }
   return Check(offset, {bytes, frame_bytes});
+}
+
+// `payload` stays empty when the frame is not in one piece.
+Result<VerifiedFrame> FrameReader::CheckInPlace(std::uint64_t offset,
+                                                std::span<const std::uint8_t> header,
+                                                bool* is_known) const {
+  Result<VerifiedFrame> frame = CheckHeader(offset, header.data());
+  if (!frame.ok()) return frame;
+  const std::uint64_t frame_bytes = frame.value().header.frame_bytes();
+  const auto bytes = source_.View(offset, static_cast<std::size_t>(frame_bytes));
+  if (bytes.empty()) return frame;
+  if (is_known != nullptr && *is_known) {
+    frame.value().payload = bytes.subspan(kFrameHeaderBytes, frame.value().header.payload_bytes);
+    return frame;
+  }
+  frame = Check(offset, bytes);
+  if (is_known != nullptr) *is_known = frame.ok();
+  return frame;
 }
 
 Result<VerifiedFrame> FrameReader::Check(std::uint64_t offset,

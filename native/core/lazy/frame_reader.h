@@ -19,7 +19,7 @@ struct VerifiedFrame {
   FrameHeader header;
   std::uint64_t sequence = 0;
   std::uint64_t header_digest = 0;
-  std::span<const std::uint8_t> payload;  // without padding; in the caller's buffer
+  std::span<const std::uint8_t> payload;  // without padding; in the caller's buffer or the source
 };
 
 class FrameReader {
@@ -41,14 +41,19 @@ class FrameReader {
     std::vector<std::uint8_t> bytes = {};
   };
   Result<VerifiedFrame> ReadHeader(std::uint64_t offset, Window* window) const;
-  // The frame at `offset`, into `*buffer`, which grows as needed.
-  Result<VerifiedFrame> Read(std::uint64_t offset, std::vector<std::uint8_t>* buffer) const;
+  // The frame at `offset`, into `*buffer`, which grows as needed; where the source is memory, in
+  // its place. `*is_known`, if given: the payload was verified here before, and is memory that does
+  // not change; set when that can be said from now on.
+  Result<VerifiedFrame> Read(std::uint64_t offset, std::vector<std::uint8_t>* buffer,
+                             bool* is_known = nullptr) const;
   // The frame at the start of `bytes`, which stand at `offset`. kTruncated: there is more of it
   // behind `bytes`.
   Result<VerifiedFrame> Check(std::uint64_t offset, std::span<const std::uint8_t> bytes) const;
 
  private:
   Result<VerifiedFrame> CheckHeader(std::uint64_t offset, const std::uint8_t* bytes) const;
+  Result<VerifiedFrame> CheckInPlace(std::uint64_t offset, std::span<const std::uint8_t> header,
+                                     bool* is_known) const;
 
   BlockSource& source_;
   const std::array<std::uint8_t, 16> uuid_;

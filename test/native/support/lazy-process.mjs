@@ -1,5 +1,6 @@
-// A process with a lazy load: lazy-process.mjs DIST URL SYNTHETIC_OPTIONS report|exit|silent
+// A process with a lazy load: lazy-process.mjs DIST URL SYNTHETIC_OPTIONS report|exit|silent|tasks
 // silent: in a worker thread, of a store that JavaScript reads and that does not answer any more when the guest runs; the worker is ended.
+// tasks: the same while threads of the addon read memory that is not there, of the load and of a migration.
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { isMainThread, parentPort, Worker } from 'node:worker_threads';
@@ -7,10 +8,12 @@ import { isMainThread, parentPort, Worker } from 'node:worker_threads';
 const [dist, url, options, mode] = process.argv.slice(2);
 let isSilent = false;
 const load = (path) => import(pathToFileURL(join(dist, path)).href);
-const { loadVm, openStore, saveVm } = await load('index.js');
+const { GuestMemory, loadVm, openStore, saveVm } = await load('index.js');
 const { SyntheticVm } = await load('adapters/synthetic/index.js');
 
-if (mode === 'silent' && isMainThread) {
+const isInWorker = mode === 'silent' || mode === 'tasks';
+
+if (isInWorker && isMainThread) {
   const worker = new Worker(fileURLToPath(import.meta.url), { argv: process.argv.slice(2) });
   await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject));
   await worker.terminate();
@@ -21,7 +24,7 @@ if (mode === 'silent' && isMainThread) {
 
 async function run() {
   const vm = await SyntheticVm.create(JSON.parse(options));
-  const store = mode === 'silent' ? await silentStore() : url;
+  const store = isInWorker ? await silentStore() : url;
   const { lazy } = await loadVm(vm, store, {
     lazy: mode !== 'report' ? { fillBytesPerSecond: 1048576 } : true,
   });
@@ -34,7 +37,8 @@ async function run() {
   }
   if (!lazy.active) throw new Error(lazy.reason);
   isSilent = true;
-  await vm.resume();
+  if (mode === 'tasks') await readWhatIsMissing(vm);
+  else await vm.resume();
   setTimeout(() => (isMainThread ? process.exit(7) : parentPort.postMessage('the guest waits')), 50);
 }
 
@@ -54,4 +58,17 @@ async function silentStore() {
     };
   };
   return { url: 'silent:', openWriter: local.openWriter, openReader };
+}
+
+async function readWhatIsMissing(vm) {
+  const { nativeAddon } = await load('native/index.js');
+  const { PageSet } = await load('memory/index.js');
+  const memory = GuestMemory.allocate([{ base: 0n, bytes: 1 << 20 }]);
+  const all = new PageSet(memory.pageCount);
+  all.markRun(0, memory.pageCount);
+  const { MissingPages } = nativeAddon();
+  const missing = new MissingPages(memory.native, all.native);
+  await missing.started();
+  void vm.digest();
+  void memory.digest();
 }
