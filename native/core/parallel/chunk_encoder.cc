@@ -84,7 +84,22 @@ void ChunkEncoder::PresentRuns(const Region& region, PageRun pages) {
 // The pages to copy. What may have changed and is not present reads as zeros.
 void ChunkEncoder::FindPages(const EncodedChunk& chunk) {
   const PageRun pages = chunk.ticket.pages;
-  PresentRuns(*chunk.ticket.region, pages);
+  changed_.clear();
+  if (!filter_.has_parent || filter_.changed.empty()) {
+    changed_.push_back(pages);
+  } else {
+    for (std::uint64_t page = pages.first;;) {
+      const std::uint64_t first = FirstMarked(filter_.changed, page, pages.end());
+      if (first == pages.end()) break;
+      page = FirstClear(filter_.changed, first, pages.end());
+      changed_.push_back({first, page - first});
+    }
+  }
+  runs_.clear();
+  if (changed_.empty()) return;
+  // Nobody wants to know of the others, and looking at 512 of them takes longer than copying two.
+  const std::uint64_t first_changed = changed_.front().first;
+  PresentRuns(*chunk.ticket.region, {first_changed, changed_.back().end() - first_changed});
   if (!filter_.has_parent) return;
   const std::vector<PageRun> present = std::exchange(runs_, {});
   std::size_t next = 0;
@@ -101,13 +116,7 @@ void ChunkEncoder::FindPages(const EncodedChunk& chunk) {
     }
     AddAbsent({page, changed.end() - page});
   };
-  if (filter_.changed.empty()) return visit(pages);
-  for (std::uint64_t page = pages.first;;) {
-    const std::uint64_t first = FirstMarked(filter_.changed, page, pages.end());
-    if (first == pages.end()) return;
-    page = FirstClear(filter_.changed, first, pages.end());
-    visit({first, page - first});
-  }
+  for (const PageRun& run : changed_) visit(run);
 }
 
 void ChunkEncoder::AddAbsent(PageRun run) {

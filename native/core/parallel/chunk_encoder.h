@@ -112,9 +112,10 @@ class ChunkEncoder {
   const PageKernels& kernels_;
   const PageDedup* dedup_ = nullptr;
   const PooledBuffer staging_;
-  std::vector<PageRun> runs_;  // to copy from the chunk
-  std::size_t next_run_ = 0;   // the first that may reach into the next block
-  bool in_place_ = false;      // blocks were emitted as they were gathered
+  std::vector<PageRun> runs_;     // to copy from the chunk
+  std::vector<PageRun> changed_;  // that may differ from the parent, of the chunk
+  std::size_t next_run_ = 0;      // the first that may reach into the next block
+  bool in_place_ = false;         // blocks were emitted as they were gathered
   std::array<Block, kChunkBlocks> blocks_;
   std::size_t block_count_ = 0;
   std::uint64_t run_pages_ = 0;  // whole blocks left out since the last PAGE_BLOCK of the chunk
