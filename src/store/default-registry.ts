@@ -5,7 +5,7 @@ import { fileStoreFactory } from './file-store.ts';
 import { memoryStoreFactory } from './memory-store.ts';
 import { nullStoreFactory } from './null-store.ts';
 import { StoreRegistry } from './registry.ts';
-import { s3StoreFactory } from './s3/s3-store.ts';
+import { s3StoreFactory } from './s3/open-s3.ts';
 import type { Store, StoreFactory } from './store.ts';
 import { streamStoreFactory } from './stream-store.ts';
 

@@ -1,7 +1,7 @@
 /** Loads from `s3:` when a service, the network or somebody beside us does what it should not. */
 import { describe, expect, test } from 'vitest';
 import '../support/s3/credentials.ts';
-import { openStore, type Store, type StoreReader } from '../../src/store/index.ts';
+import { openS3Store, openStore, type Store, type StoreReader } from '../../src/store/index.ts';
 import { type Fault, S3TestServer } from '../support/s3/server.ts';
 import type { Answer, Asked } from '../support/s3/state.ts';
 import { isSame, load, longStream, sampleStream, save } from './support/sample-stream.ts';
@@ -169,6 +169,19 @@ describe('opening', () => {
     await expect(open().openReader()).rejects.toMatchObject({ code: 'CHKPT_MANIFEST' });
   });
 
+  test('needs no region where the service is not AWS, and settings may be elsewhere than in the URL', async () => {
+    const { server } = await saved();
+    const { AWS_REGION, AWS_DEFAULT_REGION } = process.env;
+    delete process.env['AWS_REGION'];
+    delete process.env['AWS_DEFAULT_REGION'];
+    try {
+      const store = openS3Store('s3://bucket/vm', { endpoint: server.endpoint });
+      expect(isSame(await load(store, mebibyte), stream.bytes)).toBe(true);
+    } finally {
+      Object.assign(process.env, definedOf({ AWS_REGION, AWS_DEFAULT_REGION }));
+    }
+  });
+
   test('with a wrong secret is CHKPT_PERMISSION', async () => {
     const server = await S3TestServer.start();
     const secret = process.env['AWS_SECRET_ACCESS_KEY'];
@@ -182,6 +195,10 @@ describe('opening', () => {
     }
   });
 });
+
+function definedOf(values: object): object {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+}
 
 interface Alteration {
   readonly status?: number;

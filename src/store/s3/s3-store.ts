@@ -10,20 +10,11 @@
  */
 import { CheckpointError, type ErrorDetails } from '../../errors/index.ts';
 import type { StoreClaims } from '../claims.ts';
-import { guardStore } from '../guard.ts';
-import type {
-  Store,
-  StoreFactory,
-  StoreReader,
-  StoreReadOptions,
-  StoreWriteOptions,
-  StoreWriter,
-} from '../store.ts';
-import { parseStoreUrl } from '../url.ts';
+import type { Store, StoreReader, StoreReadOptions, StoreWriteOptions, StoreWriter } from '../store.ts';
 import { s3Failure, statusOf } from './failure.ts';
-import { defaultS3Host, type S3Host } from './host.ts';
+import type { S3Host } from './host.ts';
 import type { S3Manifest } from './manifest.ts';
-import { claimKey, dataPrefix, limitsOf, parsePlace, type S3Place, type S3Settings } from './place.ts';
+import { claimKey, dataPrefix, limitsOf, type S3Place } from './place.ts';
 import { readPlace, refuseForeign } from './place-state.ts';
 import type { RangeSource } from './range-read.ts';
 import { S3Claims } from './s3-claims.ts';
@@ -33,19 +24,6 @@ import type { S3Service } from './service.ts';
 
 /** Saves beside us replace what we are about to open; so often. */
 const openAttemptsMax = 5;
-
-/** The factory of `s3:`. `settings` hold where the URL says nothing. */
-export function s3StoreFactory(settings: S3Settings = {}): StoreFactory {
-  return (rest, url) => new S3Store(parsePlace(rest, url, settings), url, defaultS3Host);
-}
-
-/** A store with settings that are not in its URL: `s3://bucket/key`. Throws `CHKPT_STORE_URL`. */
-export function openS3Store(url: string, settings: S3Settings = {}): Store {
-  const { scheme, rest } = parseStoreUrl(url);
-  if (scheme !== 's3')
-    throw new CheckpointError('CHKPT_STORE_URL', 'not an s3: URL', { details: { store: url } });
-  return guardStore(s3StoreFactory(settings)(rest, url), url);
-}
 
 export class S3Store implements Store {
   readonly url: string;

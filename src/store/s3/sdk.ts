@@ -28,7 +28,7 @@ export async function loadSdk(
   }
 }
 
-/** Throws `CHKPT_INSECURE`. Nothing is connected yet. */
+/** Its requests throw `CHKPT_INSECURE` where they would cross a network as plain text. Nothing is connected yet. */
 export async function makeClient(sdk: Sdk, settings: S3Settings, store: string): Promise<S3Client> {
   const { endpoint, pathStyle = endpoint !== undefined, region } = settings;
   const config: S3ClientConfig = {
@@ -43,36 +43,43 @@ export async function makeClient(sdk: Sdk, settings: S3Settings, store: string):
     ...(endpoint === undefined ? {} : { endpoint }),
     ...(region === undefined ? {} : { region }),
   };
-  const client = new sdk.S3Client(config);
-  try {
-    await checkRegion(client, settings);
-    const resolved = await client.config.endpoint?.();
-    if (resolved !== undefined) checkTransport(urlOf(resolved), settings, store);
-    return client;
-  } catch (error) {
-    client.destroy();
-    throw error;
-  }
+  const client = new sdk.S3Client(await withRegion(sdk, config));
+  // At each request, since the SDK may find its endpoint anywhere, and no earlier than then.
+  const stack = client.middlewareStack as unknown as CheckingStack;
+  stack.add(
+    (next) => (args) => {
+      checkTransport(urlOf(args.request), settings, store);
+      return next(args);
+    },
+    { step: 'build', name: 'chkptTransport' },
+  );
+  return client;
 }
+
+interface CheckingStack {
+  add(middleware: (next: Next) => Next, options: { step: 'build'; name: string }): void;
+}
+interface Destination {
+  readonly protocol: string;
+  readonly hostname: string;
+}
+type Next = (args: { readonly request: Destination }) => Promise<unknown>;
 
 /** Services other than AWS take any region, but the signature needs one. */
-async function checkRegion(client: S3Client, { endpoint }: S3Settings): Promise<void> {
+async function withRegion(sdk: Sdk, config: S3ClientConfig): Promise<S3ClientConfig> {
+  const probe = new sdk.S3Client(config);
   try {
-    await client.config.region();
+    await probe.config.region();
+    return config;
   } catch (error) {
-    if (endpoint === undefined && process.env['AWS_ENDPOINT_URL'] === undefined) throw error;
-    client.config.region = async () => 'us-east-1';
+    const { AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3 } = process.env;
+    if ((config.endpoint ?? AWS_ENDPOINT_URL_S3 ?? AWS_ENDPOINT_URL) === undefined) throw error;
+    return { ...config, region: 'us-east-1' };
+  } finally {
+    probe.destroy();
   }
 }
 
-function urlOf({
-  protocol,
-  hostname,
-  port,
-}: {
-  protocol: string;
-  hostname: string;
-  port?: number | undefined;
-}): URL {
-  return new URL(`${protocol}//${hostname}${port === undefined ? '' : `:${port}`}`);
+function urlOf({ protocol, hostname }: Destination): URL {
+  return new URL(`${protocol}//${hostname}`);
 }

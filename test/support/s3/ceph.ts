@@ -194,6 +194,10 @@ function configOf(
     'rgw frontends': `beast endpoint=127.0.0.1:${gateway}`,
     'rgw dns name': 'localhost',
     'rgw thread pool size': 32,
+    // What is removed is gone at once, or memory would soon be full of it.
+    'rgw gc obj min wait': 1,
+    'rgw gc processor period': 2,
+    'rgw gc processor max time': 10,
     // Without accounts there are no keys for the secure mode that it asks for.
     'ms mon client mode': 'crc',
     'ms mon service mode': 'crc',
