@@ -44,6 +44,9 @@ export const baselines = {
   'bit loop': 'a loop over the bits of the same set',
   'plain lazy load':
     'a lazy load without a recorded working set and without fill, which touches the same pages in the same order',
+  'parallel PUT':
+    'as many bytes in objects of 8 MiB to the same service, four at a time, by the same client; bodies ready and hashed',
+  'parallel GET': 'those objects read, four at a time, and thrown away',
   'idle process': 'Node with chkpt and the same guest memory, doing nothing',
 } as const;
 
@@ -109,6 +112,14 @@ export const figures = {
   'load.gem5': {
     what: 'loadVm from gem5: in the page cache into fresh memory',
     baselines: { 'gzip -d': { atLeast: 1.5 } },
+  },
+  'save.s3': {
+    what: 'saveVm, no compression, to s3: on loopback, Ceph with one store in memory',
+    baselines: { 'parallel PUT': { atLeast: 0.8 } },
+  },
+  'load.s3': {
+    what: 'loadVm of that checkpoint into fresh memory',
+    baselines: { 'parallel GET': {} },
   },
   'scan.guest': { what: 'GuestMemory.scan of guest memory', baselines: { read: {} } },
   'scan.zero': {

@@ -24,6 +24,7 @@ import { measureLive } from './stages/live.ts';
 import { measureLoad } from './stages/load.ts';
 import { measureLoop } from './stages/loop.ts';
 import { measureRollback } from './stages/rollback.ts';
+import { measureS3 } from './stages/s3.ts';
 import { measureGuestScan, measureZeroScan } from './stages/scan.ts';
 import { measureTrack } from './stages/track.ts';
 
@@ -31,7 +32,7 @@ const extentBytes = 2 * 1024 ** 2;
 /** Guest, copy in plain pages that grows by doubling, checkpoint, image and outputs on a tmpfs: never more than this at once. */
 const memoryFactor = 5.5;
 /** Figures that need the content of a guest. */
-const guestFigures = figureNames.filter((name) => !/^footprint|^track|^live|zero|untouched/.test(name));
+const guestFigures = figureNames.filter((name) => !/^footprint|^track|^live|\.s3$|zero|untouched/.test(name));
 const corpusImage = ['bench', 'corpus', 'data', 'linux-2g.ram'];
 
 export async function measure(options: BenchOptions, tell: (line: string) => void): Promise<BenchDocument> {
@@ -50,6 +51,7 @@ export async function measure(options: BenchOptions, tell: (line: string) => voi
     await measureZeroScan(bench, bytes);
     await measureTrack(bench, bytes);
     await measureLive(bench, bytes);
+    await measureS3(bench);
     await measureGuest(bench, () => generateGuest(bytes, threads));
     if (image !== undefined) await measureGuest(bench, () => readGuest(image, threads));
     return {

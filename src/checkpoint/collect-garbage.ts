@@ -1,7 +1,7 @@
 /**
  * What saves and loads that were killed have left behind, found and removed without a policy: nothing is judged by age or number, and what
  * belongs to a process that may still run is never touched. The rules are those by which the next save into the same place cleans up;
- * here they are asked for all places of a folder.
+ * here they are asked for all places of a folder. An object store has no processes that could be asked: there, and only there, age counts.
  */
 import { CheckpointError, fromSystemError } from '../errors/index.ts';
 import { Gem5Folder } from '../foreign/gem5/folder.ts';
@@ -11,12 +11,14 @@ import { hostEnvironment, type StoreEnvironment } from '../store/environment.ts'
 import type { FileStatus, FileSystem } from '../store/file-system.ts';
 import { FileTemporaries } from '../store/file-temporaries.ts';
 import { isPool, sweepPool } from '../store/pool.ts';
+import { checkAge, collectS3, isS3Url, leftoverAgeMsDefault } from '../store/s3/collector.ts';
 import { stemIn } from '../store/temporary-names.ts';
 
-/** A file or folder that nobody uses any more. */
+/** A file or folder, or an object or unfinished upload in an object store, that nobody uses any more. */
 export interface Leftover {
+  /** Of an object and an upload: `s3://bucket/key`. */
   readonly path: string;
-  readonly kind: 'file' | 'folder';
+  readonly kind: 'file' | 'folder' | 'object' | 'upload';
   /** What its removal gives back: 0 for a folder, and for one of several names of a file. */
   readonly bytes: number;
 }
@@ -24,12 +26,15 @@ export interface Leftover {
 export interface CollectOptions {
   /** Removes what is found. Default false: it is only told. */
   readonly remove?: boolean | undefined;
+  /** Of `s3:`: what is younger may belong to a save that runs. Milliseconds, default a day. Files are not judged by age. */
+  readonly olderThanMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Files and processes of the host; tests give others. */
   readonly environment?: StoreEnvironment | undefined;
 }
 
 export interface CollectReport {
+  /** As it was given. */
   readonly folder: string;
   /** Found, and with `remove` removed, in that order. */
   readonly leftovers: readonly Leftover[];
@@ -41,11 +46,21 @@ export interface CollectReport {
 /**
  * Looks into `folder`, and into the checkpoints that are folders in it, for temporaries of `file:`, `dir:`, gem5 and Palacios checkpoints
  * and of output files, for generations of `dir:` checkpoints that were replaced, and for packs of pools that no checkpoint uses.
+ * With `s3://bucket/prefix`: at every key that begins so, for unfinished uploads, data that no manifest names, and claims on nothing.
  *
  * Throws `CHKPT_NOT_FOUND`, `CHKPT_PERMISSION` for the folder itself. What cannot be removed stays, and is not among the leftovers.
  */
 export async function collectGarbage(folder: string, options: CollectOptions = {}): Promise<CollectReport> {
-  const { remove = false, signal, environment = hostEnvironment } = options;
+  const {
+    remove = false,
+    signal,
+    environment = hostEnvironment,
+    olderThanMs = leftoverAgeMsDefault,
+  } = options;
+  checkAge(olderThanMs);
+  if (isS3Url(folder)) {
+    return reportOf(folder, await collectS3(folder, { remove, olderThanMs, signal }), remove);
+  }
   const fileSystem = new WatchedFileSystem(environment.fileSystem, remove);
   const watched = { ...environment, fileSystem };
   const pools: string[] = [];
@@ -68,9 +83,12 @@ export async function collectGarbage(folder: string, options: CollectOptions = {
   if (isPool(entries)) pools.push(folder);
   // Last: what was removed before may have been the last to use a pack.
   for (const pool of pools) await sweepPool(fileSystem, pool);
-  const { leftovers } = fileSystem;
+  return reportOf(folder, fileSystem.leftovers, remove);
+}
+
+function reportOf(folder: string, leftovers: readonly Leftover[], removed: boolean): CollectReport {
   const bytes = leftovers.reduce((sum, leftover) => sum + leftover.bytes, 0);
-  return { folder, leftovers, bytes, removed: remove };
+  return { folder, leftovers, bytes, removed };
 }
 
 const isGem5 = (entry: string): boolean =>

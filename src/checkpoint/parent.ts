@@ -11,6 +11,7 @@ import { CheckpointError, type ErrorCode } from '../errors/index.ts';
 import { chainDepthMax } from '../limits.ts';
 import { describeRegions } from '../memory/index.ts';
 import { type Store, TeeStore } from '../store/index.ts';
+import { isSamePlace, parsePlace } from '../store/s3/place.ts';
 import { checkpointFolder, filePath, parseStoreUrl } from '../store/url.ts';
 import { toStore } from './open.ts';
 import { inspectCheckpoint, type OpenInspection } from './verify.ts';
@@ -233,11 +234,20 @@ export function checkPlace(parent: ChainMember, target: Store): void {
     return;
   }
   const { url } = parent.store;
-  const isSame = url === target.url || (realPathOf(url) ?? url) === (realPathOf(target.url) ?? target.url);
+  const isSame =
+    url === target.url ||
+    (realPathOf(url) ?? url) === (realPathOf(target.url) ?? target.url) ||
+    isSameS3Place(url, target.url);
   if (!isSame) return;
   throw new CheckpointError('CHKPT_PARENT_CYCLE', 'a checkpoint cannot take the place of its own parent', {
     details: { store: url, actual: parent.uuid },
   });
+}
+
+function isSameS3Place(left: string, right: string): boolean {
+  const [first, second] = [parseStoreUrl(left), parseStoreUrl(right)];
+  if (first.scheme !== 's3' || second.scheme !== 's3') return false;
+  return isSamePlace(parsePlace(first.rest, left), parsePlace(second.rest, right));
 }
 
 /** The URL behind a link of the checkpoint at `child`. */

@@ -79,16 +79,25 @@ export const chainCommands: readonly CommandSpec[] = [
   {
     name: 'gc',
     summary: 'find what killed saves and loads have left behind, and remove it',
-    usages: ['FOLDER [--remove]'],
+    usages: ['FOLDER [--remove]', 's3://BUCKET/PREFIX [--older-than HOURS] [--remove]'],
     operands: ['FOLDER'],
-    options: [{ name: 'remove', summary: 'remove it; otherwise it is only told' }],
+    options: [
+      { name: 'remove', summary: 'remove it; otherwise it is only told' },
+      {
+        name: 'older-than',
+        value: 'HOURS',
+        summary: 'of s3: only; what is younger may belong to a save that runs; default 24',
+      },
+    ],
     common: ['json', 'quiet'],
     notes: [
       'Looks into FOLDER and the checkpoints and pools that are folders in it; a pack of a pool goes when no checkpoint uses it, wherever that lies. What belongs to a process that runs is left alone, and so is every checkpoint.',
+      'In s3: it looks at every key that begins with PREFIX, for unfinished uploads, data that no manifest names, and claims on checkpoints that are not there.',
     ],
     examples: [
       ['chkpt gc /var/lib/checkpoints', 'what is there'],
       ['chkpt gc /var/lib/checkpoints --remove', 'away with it'],
+      ['chkpt gc s3://backups/vm/ --older-than 48', 'in an object store'],
     ],
     isInterruptible: false,
     load: () => import('./commands/gc.ts'),

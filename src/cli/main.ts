@@ -13,4 +13,7 @@ process.once('uncaughtException', (error) => {
   process.exit(exitCode);
 });
 
+// The AWS SDK would tell users of Node.js 20 about its own plans, in ten lines.
+process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true';
+
 process.exitCode = await runCommandLine(process.argv.slice(2));

@@ -289,6 +289,11 @@ export const errorTable = {
     when: 'A flush to stable storage failed; this save does not count.',
     advice: 'save again to a healthy device; the previous checkpoint is untouched',
   },
+  CHKPT_REPLACED: {
+    kind: 'io',
+    when: 'An object of the checkpoint was replaced or removed while it was read.',
+    advice: 'nothing of it can be used; load again what is there now',
+  },
   CHKPT_STORE_FAILED: {
     kind: 'io',
     when: 'A third-party store failed.',

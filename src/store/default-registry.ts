@@ -5,6 +5,7 @@ import { fileStoreFactory } from './file-store.ts';
 import { memoryStoreFactory } from './memory-store.ts';
 import { nullStoreFactory } from './null-store.ts';
 import { StoreRegistry } from './registry.ts';
+import { s3StoreFactory } from './s3/open-s3.ts';
 import type { Store, StoreFactory } from './store.ts';
 import { streamStoreFactory } from './stream-store.ts';
 
@@ -15,6 +16,7 @@ defaultStoreRegistry.register('null', nullStoreFactory);
 defaultStoreRegistry.register('file', fileStoreFactory());
 defaultStoreRegistry.register('dir', directoryStoreFactory());
 defaultStoreRegistry.register('dir+pool', pooledDirectoryStoreFactory());
+defaultStoreRegistry.register('s3', s3StoreFactory());
 defaultStoreRegistry.register('fd', descriptorStoreFactory);
 for (const scheme of ['tcp', 'tls', 'unix']) defaultStoreRegistry.register(scheme, streamStoreFactory);
 

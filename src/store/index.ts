@@ -7,6 +7,8 @@ export { type FileStatus, type FileSystem, hostFileSystem, type OpenFile } from 
 export { defaultMemoryStoreSpace, MemoryStoreSpace, memoryStoreFactory } from './memory-store.ts';
 export { nullStoreFactory } from './null-store.ts';
 export { StoreRegistry } from './registry.ts';
+export { openS3Store, s3StoreFactory } from './s3/open-s3.ts';
+export type { S3Settings } from './s3/place.ts';
 export type {
   CommitSummary,
   DirectOutput,

@@ -1,8 +1,10 @@
 /** The promises of every store, for the stores that come with chkpt and for one of a third party. */
 import { gzipStoreFactory } from '../../examples/custom-store.ts';
+import '../support/s3/credentials.ts';
 import { openStore, registerStore, StoreRegistry } from '../../src/store/index.ts';
 import { MemoryStoreSpace, memoryStoreFactory } from '../../src/store/memory-store.ts';
 import { describeStore } from '../conformance/store.suite.ts';
+import { S3TestServer } from '../support/s3/server.ts';
 import { StoreBehindConnection } from './support/behind-connection.ts';
 import { listTree, makeFolder } from './support/folders.ts';
 
@@ -55,4 +57,9 @@ describeStore('mem: behind unix:', { randomAccess: true, removes: false, claims:
   const registry = new StoreRegistry();
   registry.register('mem', (rest, url) => new StoreBehindConnection(inner(rest, url), path));
   return { open: () => registry.open('mem:checkpoint'), remains: () => space.names() };
+});
+
+describeStore('s3:', { randomAccess: true, removesWhenClosed: true }, async () => {
+  const server = await S3TestServer.start();
+  return { open: () => openStore(server.url('folder/vm')), remains: () => server.remains() };
 });

@@ -47,6 +47,18 @@ export function sampleStream(seed: string, segments = defaultSegments): SampleSt
   };
 }
 
+/** One segment of so many bytes, no two KiB of which are the same; quicker to make than noise. */
+export function longStream(seed: string, byteCount: number): SampleStream {
+  const stream = sampleStream(seed, [['memory', 'memory', 4096]]);
+  const [{ segment, summary, bytes: noisy }] = stream.segments as [SampleSegment];
+  const bytes = new Uint8Array(byteCount);
+  for (let at = 0; at < byteCount; at += noisy.length) bytes.set(noisy.subarray(0, byteCount - at), at);
+  const view = new DataView(bytes.buffer);
+  for (let at = 0; at + 8 <= byteCount; at += 1024) view.setFloat64(at, at);
+  const whole = { segment, bytes, summary: { ...summary, bytes: byteCount } };
+  return { segments: [whole], bytes, summary: { ...stream.summary, bytes: byteCount } };
+}
+
 /** Makes frames of noise, as far as whole ones go. */
 function frame(bytes: Uint8Array): void {
   const [headerBytes, payloadBytes] = [56, 1000];

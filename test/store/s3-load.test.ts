@@ -1,0 +1,222 @@
+/** Loads from `s3:` when a service, the network or somebody beside us does what it should not. */
+import { describe, expect, test } from 'vitest';
+import '../support/s3/credentials.ts';
+import { openS3Store, openStore, type Store, type StoreReader } from '../../src/store/index.ts';
+import { type Fault, S3TestServer } from '../support/s3/server.ts';
+import type { Answer, Asked } from '../support/s3/state.ts';
+import { isSame, load, longStream, sampleStream, save } from './support/sample-stream.ts';
+
+const mebibyte = 1024 * 1024;
+const stream = longStream('stream', 3 * mebibyte);
+const other = sampleStream('other');
+
+const isRange = ({ headers }: Asked): boolean => headers['range'] !== undefined;
+
+async function saved(): Promise<{ server: S3TestServer; open: () => Store; dataKey: string }> {
+  const server = await S3TestServer.start();
+  const open = (): Store => openStore(server.url('vm', '&concurrency=2'));
+  await save(open(), stream);
+  const dataKey = server.remains().find((key) => key !== 'vm') ?? '';
+  return { server, open, dataKey };
+}
+
+/** As with every range: so, in every second one. */
+function everySecond(fault: Fault): (asked: Asked) => Fault | undefined {
+  let count = 0;
+  return (asked) => {
+    if (!isRange(asked)) return undefined;
+    count += 1;
+    return count % 2 === 1 ? fault : undefined;
+  };
+}
+
+async function readAll(reader: StoreReader): Promise<void> {
+  while ((await reader.read(new Uint8Array(100_000))) > 0);
+}
+
+async function readSomewhere(reader: StoreReader): Promise<void> {
+  await reader.readAt?.(mebibyte, new Uint8Array(100_000));
+}
+
+describe('a range', () => {
+  test.each<[string, Fault]>([
+    ['no answer', 'drop'],
+    ['503', { refuse: 503, code: 'ServiceUnavailable' }],
+    ['a body that ends early', { cutAfter: 70_000 }],
+    ['a body that never begins', { cutAfter: 0 }],
+  ])('that first gets %s is asked for again, from where it ended', async (_, fault) => {
+    const { server, open } = await saved();
+    server.fault = everySecond(fault);
+    expect(isSame(await load(open(), mebibyte), stream.bytes)).toBe(true);
+    const reader = await open().openReader();
+    const target = new Uint8Array(200_000);
+    expect(await reader.readAt?.(mebibyte, target)).toBe(target.length);
+    expect(isSame(target, stream.bytes.subarray(mebibyte, mebibyte + target.length))).toBe(true);
+    await reader.close();
+  });
+
+  test.each<[string, string, Fault]>([
+    ['no answer', 'CHKPT_LINK_LOST', 'drop'],
+    ['a body that never begins', 'CHKPT_LINK_LOST', { cutAfter: 0 }],
+    ['403', 'CHKPT_PERMISSION', { refuse: 403, code: 'AccessDenied' }],
+    ['the whole object and 200', 'CHKPT_IO', altered({ status: 200 })],
+    [
+      'another place',
+      'CHKPT_IO',
+      altered({ range: (first, last, bytes) => `${first + 1}-${last + 1}/${bytes}` }),
+    ],
+    ['fewer bytes', 'CHKPT_IO', altered({ range: (first, last, bytes) => `${first}-${last - 1}/${bytes}` })],
+    [
+      'an object of another length',
+      'CHKPT_IO',
+      altered({ range: (first, last, bytes) => `${first}-${last}/${bytes + 1}` }),
+    ],
+    ['no Content-Range', 'CHKPT_IO', altered({ range: () => undefined })],
+    ['another ETag', 'CHKPT_IO', altered({ etag: '"0123456789"' })],
+    ['no ETag', 'CHKPT_IO', altered({ etag: '' })],
+    ['more bytes than were asked for', 'CHKPT_IO', altered({ more: 1 })],
+  ])(
+    'that always gets %s rejects with %s',
+    async (_, code, fault) => {
+      const { server, open } = await saved();
+      for (const read of [readAll, readSomewhere]) {
+        server.fault = undefined;
+        const reader = await open().openReader();
+        server.fault = (asked) => (isRange(asked) ? fault : undefined);
+        await expect(read(reader)).rejects.toMatchObject({ code });
+        await reader.close();
+      }
+    },
+    120_000,
+  );
+
+  test('of an object that was replaced or removed meanwhile rejects with CHKPT_REPLACED', async () => {
+    for (const read of [readAll, readSomewhere]) {
+      const { server, open, dataKey } = await saved();
+      for (const change of [
+        () => void server.state.put(dataKey, Buffer.from(other.bytes)),
+        () => void server.state.objects.delete(dataKey),
+      ]) {
+        server.state.put(dataKey, Buffer.from(stream.bytes), undefined, 0);
+        const { etag } = server.state.objects.get(dataKey) ?? {};
+        expect(etag).toBeDefined();
+        const reader = await open().openReader();
+        expect(await reader.readAt?.(0, new Uint8Array(10))).toBe(10);
+        change();
+        await expect(read(reader)).rejects.toMatchObject({ code: 'CHKPT_REPLACED' });
+        await reader.close();
+      }
+    }
+  });
+
+  test('is asked for with the ETag of the object that was opened, each time', async () => {
+    const { server, open, dataKey } = await saved();
+    const matches = new Set<unknown>();
+    server.fault = (asked) => {
+      if (isRange(asked)) matches.add(asked.headers['if-match']);
+      return undefined;
+    };
+    await load(open(), mebibyte);
+    expect([...matches]).toEqual([`"${server.state.objects.get(dataKey)?.etag}"`]);
+  });
+});
+
+describe('opening', () => {
+  test('a checkpoint that is replaced at that moment opens the new one', async () => {
+    const { server, open } = await saved();
+    let isFirst = true;
+    server.fault = async ({ method }) => {
+      if (method !== 'HEAD' || !isFirst) return undefined;
+      isFirst = false;
+      // As by another process: the one that opens holds nothing that this save knows of.
+      await save(openStore(server.url('vm').replace('127.0.0.1', 'localhost')), other);
+      return undefined;
+    };
+    expect(isSame(await load(open()), other.bytes)).toBe(true);
+  });
+
+  test.each([
+    ['missing', (server: S3TestServer, key: string) => void server.state.objects.delete(key)],
+    [
+      'another one',
+      (server: S3TestServer, key: string) => void server.state.put(key, Buffer.alloc(3 * mebibyte)),
+    ],
+    [
+      'shorter',
+      (server: S3TestServer, key: string) => {
+        const { bytes, etag } = server.state.objects.get(key) ?? { bytes: Buffer.alloc(0), etag: '' };
+        server.state.put(key, bytes.subarray(1), etag);
+      },
+    ],
+  ])('a checkpoint whose data is %s rejects with CHKPT_MANIFEST', async (_, change) => {
+    const { server, open, dataKey } = await saved();
+    change(server, dataKey);
+    await expect(open().openReader()).rejects.toMatchObject({ code: 'CHKPT_MANIFEST' });
+  });
+
+  test('a bucket that does not exist is CHKPT_NOT_FOUND, also for a save', async () => {
+    const { server } = await saved();
+    const store = openStore(server.url('vm').replace('//bucket', '//other-bucket'));
+    await expect(store.openReader()).rejects.toMatchObject({ code: 'CHKPT_NOT_FOUND' });
+    await expect(save(store, other)).rejects.toMatchObject({ code: 'CHKPT_NOT_FOUND' });
+  });
+
+  test('a manifest that never ends is read up to its bound, and no further', async () => {
+    const { server, open } = await saved();
+    const huge = Buffer.alloc(64 * mebibyte, 0x20);
+    Buffer.from('{\n  "format": "chkpt s3",\n').copy(huge);
+    server.state.put('vm', huge);
+    await expect(open().openReader()).rejects.toMatchObject({ code: 'CHKPT_MANIFEST' });
+  });
+
+  test('needs no region where the service is not AWS, and settings may be elsewhere than in the URL', async () => {
+    const { server } = await saved();
+    const { AWS_REGION, AWS_DEFAULT_REGION } = process.env;
+    delete process.env['AWS_REGION'];
+    delete process.env['AWS_DEFAULT_REGION'];
+    try {
+      const store = openS3Store('s3://bucket/vm', { endpoint: server.endpoint });
+      expect(isSame(await load(store, mebibyte), stream.bytes)).toBe(true);
+    } finally {
+      Object.assign(process.env, definedOf({ AWS_REGION, AWS_DEFAULT_REGION }));
+    }
+  });
+
+  test('with a wrong secret is CHKPT_PERMISSION', async () => {
+    const server = await S3TestServer.start();
+    const secret = process.env['AWS_SECRET_ACCESS_KEY'];
+    process.env['AWS_SECRET_ACCESS_KEY'] = 'wrong';
+    try {
+      const store = openStore(server.url('vm'));
+      await expect(store.openReader()).rejects.toMatchObject({ code: 'CHKPT_PERMISSION' });
+      await expect(save(store, other)).rejects.toMatchObject({ code: 'CHKPT_PERMISSION' });
+    } finally {
+      process.env['AWS_SECRET_ACCESS_KEY'] = secret;
+    }
+  });
+});
+
+function definedOf(values: object): object {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+}
+
+interface Alteration {
+  readonly status?: number;
+  readonly etag?: string;
+  readonly range?: (first: number, last: number, bytes: number) => string | undefined;
+  readonly more?: number;
+}
+
+function altered({ status, etag, range, more = 0 }: Alteration): Fault {
+  return {
+    answer: (right: Answer): Answer => {
+      const [, first, last, bytes] = /(\d+)-(\d+)\/(\d+)/.exec(right.headers?.['content-range'] ?? '') ?? [];
+      const wrong = range?.(Number(first), Number(last), Number(bytes));
+      const body = Buffer.concat([Buffer.from(right.body ?? ''), Buffer.alloc(more)]);
+      const headers: Record<string, string> = { ...right.headers, 'content-length': `${body.length}` };
+      if (etag !== undefined) headers['etag'] = etag;
+      if (range !== undefined) headers['content-range'] = wrong === undefined ? '' : `bytes ${wrong}`;
+      return { status: status ?? right.status, headers, body };
+    },
+  };
+}

@@ -1,0 +1,133 @@
+/**
+ * A service of S3 on loopback that does what a test says at any request: loses the answer, refuses, cuts or alters bodies.
+ *
+ * It checks signatures and digests of bodies, and keeps a log. The same tests run against it and against Ceph, so that it can be trusted.
+ */
+import { once } from 'node:events';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { onTestFinished } from 'vitest';
+import { refusalOf, sha256 } from './signature.ts';
+import { type Answer, type Asked, refusal, S3State } from './state.ts';
+
+/** What happens to one request. */
+export type Fault =
+  /** Nothing is done; no answer. */
+  | 'drop'
+  /** It is done; no answer. */
+  | 'lose'
+  /** It is done, and an error is the answer. */
+  | 'done-but-500'
+  /** Nothing is done. */
+  | { readonly refuse: number; readonly code: string }
+  /** The body of the answer ends after so many bytes, and the connection with it. */
+  | { readonly cutAfter: number }
+  /** The answer is another one. */
+  | { readonly answer: (right: Answer) => Answer };
+
+export class S3TestServer {
+  readonly state = new S3State();
+  /** Method and key, in order, of requests that were signed right. */
+  readonly log: string[] = [];
+  /** Most requests with a body that were under way at a time. */
+  bodiesUnderWayMax = 0;
+  /** Asked at each request; may change the state. */
+  fault: ((asked: Asked) => Fault | undefined | Promise<Fault | undefined>) | undefined;
+  #bodiesUnderWay = 0;
+  readonly #server: Server;
+
+  private constructor() {
+    this.#server = createServer((request, response) => {
+      this.#serve(request, response).catch(() => request.socket.destroy());
+    });
+  }
+
+  /** Ends with the test, or with `close()`. */
+  static async start(closes: 'with-test' | 'by-hand' = 'with-test'): Promise<S3TestServer> {
+    const server = new S3TestServer();
+    server.#server.listen(0, '127.0.0.1');
+    await once(server.#server, 'listening');
+    if (closes === 'with-test') onTestFinished(() => server.close());
+    return server;
+  }
+
+  get endpoint(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  url(key: string, more = ''): string {
+    return `s3://bucket/${key}?endpoint=${this.endpoint}&region=us-east-1${more}`;
+  }
+
+  /** Everything that takes space. */
+  remains(): string[] {
+    return [
+      ...this.state.objects.keys(),
+      ...[...this.state.uploads.values()].map(({ key }) => `upload ${key}`),
+    ].sort();
+  }
+
+  async close(): Promise<void> {
+    if (!this.#server.listening) return;
+    this.#server.closeAllConnections();
+    this.#server.close();
+    await once(this.#server, 'close');
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const asked = await this.#read(request);
+    const isBodyWhole =
+      request.method !== 'PUT' || request.headers['content-length'] === `${asked.body.length}`;
+    const code = isBodyWhole ? refusalOf(request, sha256(asked.body)) : 'MissingContentLength';
+    if (code !== undefined) return send(response, asked, refusal(isBodyWhole ? 403 : 411, code));
+    this.log.push(
+      `${asked.method} ${asked.key}${asked.query.size === 0 ? '' : ` ${[...asked.query.keys()]}`}`,
+    );
+    const fault = await this.fault?.(asked);
+    if (fault === 'drop') return void request.socket.destroy();
+    if (typeof fault === 'object' && 'refuse' in fault) {
+      return send(response, asked, refusal(fault.refuse, fault.code));
+    }
+    const right = this.state.answer(asked);
+    if (fault === 'lose') return void request.socket.destroy();
+    if (fault === 'done-but-500') return send(response, asked, refusal(500, 'InternalError'));
+    if (fault === undefined) return send(response, asked, right);
+    if ('answer' in fault) return send(response, asked, fault.answer(right));
+    response.writeHead(right.status, { 'content-length': `${right.body?.length ?? 0}`, ...right.headers });
+    const body = Buffer.from(right.body ?? '').subarray(0, fault.cutAfter);
+    response.write(body, () => request.socket.destroySoon());
+  }
+
+  async #read(request: IncomingMessage): Promise<Asked> {
+    const url = new URL(request.url ?? '/', 'http://host');
+    const [, bucket = '', ...path] = url.pathname.split('/');
+    // The SDK names the operation; that is no query of S3.
+    url.searchParams.delete('x-id');
+    const pieces: Buffer[] = [];
+    const isBody = request.method === 'PUT';
+    if (isBody) this.#bodiesUnderWay += 1;
+    this.bodiesUnderWayMax = Math.max(this.bodiesUnderWayMax, this.#bodiesUnderWay);
+    try {
+      for await (const chunk of request) pieces.push(chunk as Buffer);
+    } finally {
+      if (isBody) this.#bodiesUnderWay -= 1;
+    }
+    return {
+      method: request.method ?? '',
+      bucket,
+      key: decodeURIComponent(path.join('/')),
+      query: url.searchParams,
+      headers: request.headers as Record<string, string | undefined>,
+      body: Buffer.concat(pieces),
+    };
+  }
+}
+
+function send(
+  response: ServerResponse,
+  { method }: Asked,
+  { status, headers = {}, body = '' }: Answer,
+): void {
+  response.writeHead(status, { 'content-length': `${body.length}`, ...headers });
+  response.end(method === 'HEAD' ? undefined : body);
+}
