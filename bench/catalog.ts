@@ -35,6 +35,7 @@ export const baselines = {
     'the command as a whole process, image file to file, both on the scratch file system; one thread',
   'pigz -1': 'the same with as many threads as the save',
   'gzip -d': 'the command as a whole process, its own file to an image file, both on the scratch file system',
+  'load and save': 'loadVm into fresh memory, then saveVm of it, one after the other',
   'whole save': 'saveVm of the same guest without a parent, LZ4, to file:',
   'whole pages': 'the same pages encoded as they are',
   'whole load': 'loadVm of the same checkpoint from mem: into memory that was touched before',
@@ -112,6 +113,14 @@ export const figures = {
   'load.gem5': {
     what: 'loadVm from gem5: in the page cache into fresh memory',
     baselines: { 'gzip -d': { atLeast: 1.5 } },
+  },
+  'convert.file': {
+    what: 'convertCheckpoint, file: to file:, read back and compared',
+    baselines: { 'load and save': { atLeast: 0.8 } },
+  },
+  'convert.gem5': {
+    what: 'convertCheckpoint, gem5: to file:, read back and compared',
+    baselines: { 'load and save': { atLeast: 0.8 } },
   },
   'save.s3': {
     what: 'saveVm, no compression, to s3: on loopback, Ceph with one store in memory',

@@ -13,6 +13,7 @@ import { type BenchOptions, UsageError } from './options.ts';
 import { packageRoot } from './package-link.ts';
 import { Scratch } from './scratch.ts';
 import { measureCancel } from './stages/cancel.ts';
+import { measureConvert } from './stages/convert.ts';
 import { measureDelta } from './stages/delta.ts';
 import { measureEncode } from './stages/encode.ts';
 import { measureFiles } from './stages/files.ts';
@@ -83,6 +84,7 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
       measureLoad,
       measureFiles,
       measureGem5,
+      measureConvert,
       measureIncrement,
       measureDelta,
       measureRollback,
