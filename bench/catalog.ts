@@ -46,7 +46,7 @@ export const baselines = {
   'plain lazy load':
     'a lazy load without a recorded working set and without fill, which touches the same pages in the same order',
   'parallel PUT':
-    'as many bytes in objects of 8 MiB to the same service, four at a time, by the same client; bodies ready and hashed',
+    'as many bytes in objects of 8 MiB to the same service, four at a time, by the same client; bodies ready, hashed as a signed request has to',
   'parallel GET': 'those objects read, four at a time, and thrown away',
   'idle process': 'Node with chkpt and the same guest memory, doing nothing',
 } as const;

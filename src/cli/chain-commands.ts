@@ -79,7 +79,7 @@ export const chainCommands: readonly CommandSpec[] = [
   {
     name: 'gc',
     summary: 'find what killed saves and loads have left behind, and remove it',
-    usages: ['FOLDER [--remove]', 's3://BUCKET/PREFIX [--older-than HOURS] [--remove]'],
+    usages: ['FOLDER|s3://BUCKET/PREFIX [--older-than HOURS] [--remove]'],
     operands: ['FOLDER'],
     options: [
       { name: 'remove', summary: 'remove it; otherwise it is only told' },
