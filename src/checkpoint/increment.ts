@@ -12,6 +12,7 @@ import {
 import { type Store, TeeStore } from '../store/index.ts';
 import { ChangeLog } from './change-log.ts';
 import { digestsOfChain } from './load-chain.ts';
+import { toStoreBeside } from './open.ts';
 import {
   type ChainMember,
   type CheckpointName,
@@ -85,7 +86,7 @@ export class Increment {
       memory === undefined || vm.dirtyTracker === undefined ? undefined : ChangeLog.of(vm.dirtyTracker);
     if (options.parent === undefined) return new Increment(options, memory, log, undefined, undefined);
     if (memory === undefined) throw new TypeError('a checkpoint without memory has no parent');
-    const parent = await describeMember(options.parent, options);
+    const parent = await describeMember(toStoreBeside(target, options.parent), options);
     checkPlace(parent, target);
     checkRegions(parent, memory);
     const known = log !== undefined && namesOf(parent).some((name) => log.knowsSince(name));

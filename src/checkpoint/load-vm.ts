@@ -29,7 +29,7 @@ import { ChangedLoad, type ChangedOutcome, type OpenLayers } from './load-change
 import { PreparedCloneLoad } from './load-clone.ts';
 import { PreparedLazyLoad, prepareLazyLoad } from './load-lazy.ts';
 import { loadHeader, readStates } from './machine-states.ts';
-import { toStore } from './open.ts';
+import { type KeyOptions, toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { type ChainMember, describeMember } from './parent.ts';
 import { abortedOr } from './save-vm.ts';
@@ -38,7 +38,7 @@ import type { SkipPart, VirtualMachine } from './virtual-machine.ts';
 import { checkHeader, type IgnoredMismatch, type VmHeader } from './vm-header.ts';
 import { planOf } from './vm-plan.ts';
 
-export interface LoadVmOptions extends IdentityOptions {
+export interface LoadVmOptions extends IdentityOptions, KeyOptions {
   /** Parts not to load. A part that was skipped when the checkpoint was saved must be skipped here too. */
   readonly skip?: readonly SkipPart[] | undefined;
   /** Differences to accept. */
@@ -91,7 +91,7 @@ const channel = tracingChannel('chkpt:load');
  *
  * An incremental checkpoint is loaded with its parents, newest first, each page once; each is verified as a whole.
  *
- * Rejects with `CHKPT_VM_RUNNING`, `CHKPT_PARENT_MISSING`, an error of kind `mismatch` (the machine is unchanged), or any error of kind `damaged`
+ * Rejects with `CHKPT_VM_RUNNING`, `CHKPT_KEY`, `CHKPT_PARENT_MISSING`, an error of kind `mismatch` (the machine is unchanged), or any error of kind `damaged`
  * or `io`; with `CHKPT_CONTINUED` or `CHKPT_UNSUPPORTED` for what `as` asks for (docs/clones.md); and with `CHKPT_VM_FAILED` when an earlier load left a mixture that this one, with its `skip`, would not replace.
  */
 export function loadVm(
@@ -102,7 +102,7 @@ export function loadVm(
   const url = typeof source === 'string' ? source : source.url;
   return new Operation<LoadReport>((report) => {
     const work = (): Promise<LoadReport> =>
-      inTurn(vm, options.signal, () => load(vm, toStore(source), options, report));
+      inTurn(vm, options.signal, () => load(vm, toStore(source, options.key), options, report));
     return channel.tracePromise(work, { url, vm: vm.id });
   }, options.onProgress);
 }

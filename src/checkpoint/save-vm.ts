@@ -11,7 +11,7 @@ import { type Store, type TeeOutcome, TeeStore } from '../store/index.ts';
 import { Increment, type IncrementOptions, type TrackerReport } from './increment.ts';
 import { saveStates } from './machine-states.ts';
 import { checkLiveOptions, type LiveOptions, type LiveOutcome, MemoryAside } from './memory-aside.ts';
-import { toStores } from './open.ts';
+import { type KeyOptions, toStores } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { tellTotals } from './tell-totals.ts';
 import { inTurn } from './turns.ts';
@@ -20,7 +20,8 @@ import { memoryContext, planOf } from './vm-plan.ts';
 
 export interface SaveVmOptions
   extends Pick<EncodeOptions, 'acceleration' | 'dedup' | 'threads'>,
-    Pick<IncrementOptions, 'parent' | 'parents' | 'skipEqual'> {
+    Pick<IncrementOptions, 'parent' | 'parents' | 'skipEqual'>,
+    KeyOptions {
   /** `auto` (default) is `lz4`. `raw` stores pages as they are. */
   readonly codec?: 'auto' | 'lz4' | 'raw' | undefined;
   /**
@@ -79,7 +80,7 @@ const channel = tracingChannel('chkpt:save');
  * others (`SaveReport.stores`). Saves and loads of one machine wait for each other. A running machine is paused for the time of the save (less with `live` or `copyMemory`) and runs again
  * afterwards, whatever happens.
  *
- * Rejects with `CHKPT_VM_FAILED`, `CHKPT_ABORTED`, `CHKPT_NO_MEMORY`, `CHKPT_NO_SPACE`, `CHKPT_IO`, with `live` `CHKPT_SNAPSHOT_LOST`, and the other errors of the store; then
+ * Rejects with `CHKPT_VM_FAILED`, `CHKPT_KEY`, `CHKPT_ABORTED`, `CHKPT_NO_MEMORY`, `CHKPT_NO_SPACE`, `CHKPT_IO`, with `live` `CHKPT_SNAPSHOT_LOST`, and the other errors of the store; then
  * nothing was published, an older checkpoint at the same place is untouched, and what a dirty tracker told is kept for the next
  * save. With a parent also `CHKPT_PARENT_MISSING`, `CHKPT_PARENT_FOREIGN`, `CHKPT_PARENT_CYCLE`, `CHKPT_VM_REGIONS`.
  */
@@ -91,7 +92,7 @@ export function saveVm(
   const url = [target].flat().map(urlOf).join(' ');
   return new Operation<SaveReport>((report) => {
     const work = (): Promise<SaveReport> =>
-      inTurn(vm, options.signal, () => savePaused(vm, toStores(target), options, report));
+      inTurn(vm, options.signal, () => savePaused(vm, toStores(target, options.key), options, report));
     return channel.tracePromise(work, { url, vm: vm.id });
   }, options.onProgress);
 }

@@ -7,6 +7,16 @@ export { type FileStatus, type FileSystem, hostFileSystem, type OpenFile } from 
 export { defaultMemoryStoreSpace, MemoryStoreSpace, memoryStoreFactory } from './memory-store.ts';
 export { nullStoreFactory } from './null-store.ts';
 export { StoreRegistry } from './registry.ts';
+export {
+  type EncryptOptions,
+  encrypted,
+  type KeyRequest,
+  type KeySource,
+  keyIdOf,
+  type SealAlgorithm,
+  type SealKey,
+  sealKeyBytes,
+} from './seal/index.ts';
 export type {
   CommitSummary,
   DirectOutput,

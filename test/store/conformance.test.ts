@@ -1,6 +1,6 @@
 /** The promises of every store, for the stores that come with chkpt and for one of a third party. */
 import { gzipStoreFactory } from '../../examples/custom-store.ts';
-import { openStore, registerStore, StoreRegistry } from '../../src/store/index.ts';
+import { encrypted, openStore, registerStore, StoreRegistry } from '../../src/store/index.ts';
 import { MemoryStoreSpace, memoryStoreFactory } from '../../src/store/memory-store.ts';
 import { describeStore } from '../conformance/store.suite.ts';
 import { StoreBehindConnection } from './support/behind-connection.ts';
@@ -55,4 +55,45 @@ describeStore('mem: behind unix:', { randomAccess: true, removes: false, claims:
   const registry = new StoreRegistry();
   registry.register('mem', (rest, url) => new StoreBehindConnection(inner(rest, url), path));
   return { open: () => registry.open('mem:checkpoint'), remains: () => space.names() };
+});
+
+const key = Buffer.alloc(32, 7);
+// Smaller than the streams of the suite: several records, and the last one cut.
+const sealOptions = { key, recordBytes: 4096 };
+
+describeStore('encrypted mem:', { randomAccess: true }, () => {
+  const space = new MemoryStoreSpace();
+  const registry = new StoreRegistry();
+  registry.register('mem', memoryStoreFactory(space));
+  return {
+    open: () =>
+      encrypted(registry.open('mem:checkpoint'), { ...sealOptions, algorithm: 'chacha20-poly1305' }),
+    remains: () => space.names(),
+  };
+});
+
+describeStore('encrypted file:', { randomAccess: true }, () => {
+  const folder = makeFolder();
+  return {
+    open: () => encrypted(`file:${folder}/vm.chkpt`, sealOptions),
+    remains: () => listTree(folder),
+  };
+});
+
+describeStore('encrypted file: with records of 256 KiB', { randomAccess: true }, () => {
+  const folder = makeFolder();
+  return { open: () => encrypted(`file:${folder}/vm.chkpt`, { key }), remains: () => listTree(folder) };
+});
+
+describeStore('encrypted dir:', { randomAccess: true }, () => {
+  const folder = makeFolder();
+  return { open: () => encrypted(`dir:${folder}/vm`, sealOptions), remains: () => listTree(folder) };
+});
+
+describeStore('encrypted, of a third party', { randomAccess: false, removes: false, claims: false }, () => {
+  const folder = makeFolder();
+  return {
+    open: () => encrypted(`gzip:${folder}/vm.chkpt.gz`, sealOptions),
+    remains: () => listTree(folder),
+  };
 });

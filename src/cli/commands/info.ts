@@ -3,13 +3,14 @@ import { inspectCheckpoint } from '../../index.ts';
 import { chainText } from '../chain-facts.ts';
 import { type CheckpointFacts, factsOf, type PageClass, pageClasses } from '../checkpoint-facts.ts';
 import type { Invocation } from '../invocation.ts';
+import { keysOf } from '../key-argument.ts';
 import { printable } from '../printable.ts';
 import { parentsOf, storeOf } from '../store-argument.ts';
 import { textTable } from '../text-table.ts';
 import { countOf, formatAddress, formatBytesExactly, formatRatio, formatShare } from '../units.ts';
 
 export async function run({ line, common, output, signal }: Invocation): Promise<void> {
-  const store = storeOf(line.operand(0));
+  const store = storeOf(line.operand(0), keysOf(line));
   const parents = parentsOf(line);
   const inspection = await inspectCheckpoint(store, { signal });
   try {
