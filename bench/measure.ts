@@ -25,6 +25,7 @@ import { measureLoad } from './stages/load.ts';
 import { measureLoop } from './stages/loop.ts';
 import { measureRollback } from './stages/rollback.ts';
 import { measureGuestScan, measureZeroScan } from './stages/scan.ts';
+import { measureSeal } from './stages/seal.ts';
 import { measureTrack } from './stages/track.ts';
 
 const extentBytes = 2 * 1024 ** 2;
@@ -80,6 +81,7 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
       measureEncode,
       measureLoad,
       measureFiles,
+      measureSeal,
       measureGem5,
       measureIncrement,
       measureDelta,
