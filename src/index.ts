@@ -40,6 +40,7 @@ export {
   type RollbackReport,
 } from './checkpoint/ring.ts';
 export { type SaveReport, type SaveVmOptions, saveVm } from './checkpoint/save-vm.ts';
+export type { MemoryRange, ScrubbedRange, ScrubOptions } from './checkpoint/scrub.ts';
 export { openSharedImage, SharedImage, type SharedImageOptions } from './checkpoint/shared-image.ts';
 export {
   inspectCheckpoint,

@@ -13,6 +13,7 @@ import { describeRegions } from '../memory/index.ts';
 import { type Store, TeeStore } from '../store/index.ts';
 import { checkpointFolder, filePath, parseStoreUrl } from '../store/url.ts';
 import { toStore, toStoreBeside } from './open.ts';
+import { decodeScrub, type ScrubbedRange } from './scrub.ts';
 import { inspectCheckpoint, type OpenInspection } from './verify.ts';
 import { headerContext } from './vm-header.ts';
 
@@ -39,6 +40,8 @@ export interface ChainMember extends CheckpointName {
   /** Pages of its memory that are not its parent's. */
   readonly ownPages: number;
   readonly regions: readonly MemoryRegion[];
+  /** What its memory does not have of the machine's. */
+  readonly scrubbed: readonly ScrubbedRange[];
   readonly parent: (CheckpointName & { readonly url: string | undefined }) | undefined;
   /** The checkpoint it stands for. */
   readonly replaces: CheckpointName | undefined;
@@ -79,9 +82,26 @@ export async function memberOf(store: Store, inspection: OpenInspection): Promis
     createdMs: header.createdMs,
     ownPages: counts.pages - counts.parentPages,
     regions: regions.map((region) => ({ base: region.base, bytes: region.bytes })),
+    scrubbed: await scrubbedIn(inspection, store.url),
     parent: header.parent === undefined ? undefined : { ...header.parent, url },
     replaces: uuid === undefined || replacedRoot === undefined ? undefined : { uuid, root: replacedRoot },
   };
+}
+
+async function scrubbedIn(inspection: OpenInspection, store: string): Promise<ScrubbedRange[]> {
+  const tags = inspection.contexts.find(({ name }) => name === headerContext)?.tags ?? [];
+  if (!tags.some(({ name }) => name === 'scrub.base')) return [];
+  const [base, bytes, how] = [
+    (await inspection.readTag(headerContext, 'scrub.base')).value,
+    (await inspection.readTag(headerContext, 'scrub.bytes')).value,
+    (await inspection.readTag(headerContext, 'scrub.how')).value,
+  ];
+  if (!(base instanceof BigUint64Array && bytes instanceof BigUint64Array && how instanceof Uint8Array)) {
+    throw new CheckpointError('CHKPT_FORMAT', 'the record of scrubbed memory has other types', {
+      details: { store, context: headerContext },
+    });
+  }
+  return decodeScrub({ scrub: { base, bytes, how } }, inspection.regions, store);
 }
 
 async function stringTag(inspection: OpenInspection, tag: string): Promise<string | undefined> {

@@ -13,6 +13,7 @@ import { saveStates } from './machine-states.ts';
 import { checkLiveOptions, type LiveOptions, type LiveOutcome, MemoryAside } from './memory-aside.ts';
 import { type KeyOptions, toStores } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
+import { pagesIn, type ScrubOptions, scrubbedRanges } from './scrub.ts';
 import { tellTotals } from './tell-totals.ts';
 import { inTurn } from './turns.ts';
 import type { SkipPart, VirtualMachine } from './virtual-machine.ts';
@@ -21,7 +22,8 @@ import { memoryContext, planOf } from './vm-plan.ts';
 export interface SaveVmOptions
   extends Pick<EncodeOptions, 'acceleration' | 'dedup' | 'threads'>,
     Pick<IncrementOptions, 'parent' | 'parents' | 'skipEqual'>,
-    KeyOptions {
+    KeyOptions,
+    ScrubOptions {
   /** `auto` (default) is `lz4`. `raw` stores pages as they are. */
   readonly codec?: 'auto' | 'lz4' | 'raw' | undefined;
   /**
@@ -115,6 +117,7 @@ async function savePaused(
   const plan = planOf(vm, options.skip ?? []);
   const memory = plan.hasMemory ? vm.memory : undefined;
   const encode = encoderOf(memory, options, report);
+  const scrubbed = scrubbedRanges(options, memory?.regions);
   const increment = await Increment.prepare(vm, memory, store, options);
   checkWhole(vm);
   const memoryBytes = Number(memory?.byteLength ?? 0n);
@@ -138,8 +141,9 @@ async function savePaused(
     await saveStates(vm, plan, checkpoint, {
       skip: options.skip ?? [],
       parentUrl: increment.link(store.url),
+      scrubbed,
     });
-    const changes = await increment.take();
+    const changes = await increment.take(pagesIn(scrubbed, memory?.regions ?? []));
     const now = plan.hasMemory ? vm.memory : undefined;
     let totals: MemoryTotals | undefined;
     if (now !== undefined) {
@@ -218,7 +222,7 @@ function encoderOf(
   report: Report,
 ): (
   source: GuestMemory,
-  changes?: Pick<EncodeOptions, 'changed' | 'pageDigests' | 'snapshot'>,
+  changes?: Pick<EncodeOptions, 'changed' | 'pageDigests' | 'scrubbed' | 'snapshot'>,
 ) => PageEncoder {
   const { codec = 'auto', acceleration, dedup, threads } = options;
   const memoryBytes = Number(memory?.byteLength ?? 0n);

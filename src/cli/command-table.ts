@@ -113,6 +113,18 @@ export const commands: readonly CommandSpec[] = [
         summary: 'leave out memory, devices, cores or archdep; recorded in the checkpoint',
       },
       {
+        name: 'scrub',
+        value: 'BASE+SIZE',
+        isRepeatable: true,
+        summary: 'a secret: store zeros for this guest memory, in whole pages; recorded in the checkpoint',
+      },
+      {
+        name: 'leave-out',
+        value: 'BASE+SIZE',
+        isRepeatable: true,
+        summary: 'do not store this guest memory; loads leave it alone; recorded in the checkpoint',
+      },
+      {
         name: 'qemu',
         value: 'SOCKET',
         isFile: true,
@@ -157,6 +169,7 @@ export const commands: readonly CommandSpec[] = [
       ['chkpt save --memory ram.img --state pic.irr=irr.bin --json vm.chkpt', 'with device state'],
       ['chkpt save --memory ram.img --parent monday.chkpt tuesday.chkpt', 'only what changed since'],
       ['chkpt save --memory ram.img --key-file vm.key vm.chkpt', 'encrypted'],
+      ['chkpt save --memory ram.img --scrub 0x100000+64K vm.chkpt', 'without a secret'],
       ['chkpt save --qemu vm.qmp --copy-memory vm.chkpt', 'a QEMU guest, stopped for a moment only'],
       ['chkpt save --memory ram.img tls://host:7000 --psk-file key', 'to a chkpt receive on another machine'],
     ],

@@ -81,11 +81,16 @@ void ChunkEncoder::PresentRuns(const Region& region, PageRun pages) {
   }
 }
 
-// The pages to copy. What may have changed and is not present reads as zeros.
+// The pages to copy.
 void ChunkEncoder::FindPages(const EncodedChunk& chunk) {
   const PageRun pages = chunk.ticket.pages;
   PresentRuns(*chunk.ticket.region, pages);
-  if (!filter_.has_parent) return;
+  if (filter_.has_parent) FindChanged(pages);
+  if (!filter_.scrubbed.empty()) Scrub(pages);
+}
+
+// What may have changed and is not present reads as zeros.
+void ChunkEncoder::FindChanged(PageRun pages) {
   const std::vector<PageRun> present = std::exchange(runs_, {});
   std::size_t next = 0;
   const auto visit = [&](PageRun changed) {
@@ -107,6 +112,26 @@ void ChunkEncoder::FindPages(const EncodedChunk& chunk) {
     if (first == pages.end()) return;
     page = FirstClear(filter_.changed, first, pages.end());
     visit({first, page - first});
+  }
+}
+
+// Zeros of this checkpoint, also where the parent has zeros: a secret is never left to a parent.
+void ChunkEncoder::Scrub(PageRun pages) {
+  const std::span<const std::uint64_t> scrubbed = filter_.scrubbed;
+  const std::vector<PageRun> found = std::exchange(runs_, {});
+  for (const PageRun& run : found) {
+    for (std::uint64_t page = run.first;;) {
+      const std::uint64_t first = FirstClear(scrubbed, page, run.end());
+      if (first == run.end()) break;
+      page = FirstMarked(scrubbed, first, run.end());
+      runs_.push_back({first, page - first});
+    }
+  }
+  for (std::uint64_t page = FirstMarked(scrubbed, pages.first, pages.end()); page != pages.end();
+       page = FirstMarked(scrubbed, page + 1, pages.end())) {
+    Block& block = blocks_[(page - pages.first) / kBlockPages];
+    SetClass(&block.classes, page - block.pages.first, BlockPageClass::kZero);
+    if (filter_.digests != nullptr) filter_.digests->Note(page, filter_.digests->zero());
   }
 }
 
