@@ -1,4 +1,5 @@
 /** Machines in encrypted checkpoints: whatever takes a URL takes a key, and parents are found with it. */
+import { readFileSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import {
   CheckpointError,
@@ -34,6 +35,7 @@ async function digestAt(url: string, option?: Key, lazy = false): Promise<bigint
   const vm = new ScribbledVm(0, false);
   const { lazy: outcome } = await loadVm(vm, url, { key: option, lazy });
   if (outcome.active) await outcome.load.resident;
+  else if (lazy) console.log(`not lazy here: ${outcome.reason}`);
   return await vm.memory.digest();
 }
 
@@ -55,6 +57,31 @@ test.each(['file', 'dir', 'mem'])(
     expect(inspection).toMatchObject({ integrity: 'authenticate', source: 'index' });
   },
 );
+
+test('a record that was changed is never decoded: eager and lazy loads say CHKPT_SEAL, and the machine refuses to run', async () => {
+  const path = `${makeFolder()}/vm`;
+  const store = encrypted(`file:${path}`, { key, recordBytes: 4096 });
+  const saved = scribbled();
+  saved.scribble(6000);
+  await saveVm(saved, store);
+  const bytes = readFileSync(path);
+  // Behind what is read at once: guest memory was touched before.
+  const place = Math.floor(0.8 * bytes.length);
+  bytes[place] = (bytes[place] ?? 0) ^ 1;
+  writeFileSync(path, bytes);
+  const wrong = { code: 'CHKPT_SEAL', kind: 'damaged' };
+  const vm = new ScribbledVm(0, false);
+  await expect(loadVm(vm, store)).rejects.toMatchObject(wrong);
+  expect(vm.failure).toBeDefined();
+  await expect(verifyCheckpoint(store)).rejects.toMatchObject(wrong);
+  const other = new ScribbledVm(0, false);
+  const report = await loadVm(other, store, { lazy: true }).catch((error: unknown) => error);
+  if (report instanceof Error) return expect(report).toMatchObject(wrong);
+  const { lazy } = report as Awaited<ReturnType<typeof loadVm>>;
+  if (!lazy.active) throw new Error('it was loaded');
+  await expect(lazy.load.resident).rejects.toMatchObject(wrong);
+  expect(other.failure).toBeDefined();
+});
 
 test('without the key, with another one, and with one for what is not encrypted: CHKPT_KEY, the machine untouched', async () => {
   const folder = makeFolder();
