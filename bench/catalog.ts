@@ -39,6 +39,8 @@ export const baselines = {
   'whole save': 'saveVm of the same guest without a parent, LZ4, to file:',
   'whole pages': 'the same pages encoded as they are',
   'whole load': 'loadVm of the same checkpoint from mem: into memory that was touched before',
+  'save without key': 'the same save, not encrypted',
+  'load without key': 'the same load of the same content, not encrypted',
   'stopped save': 'the pause of the same save without live',
   'bare protection': 'UFFDIO_WRITEPROTECT over the same memory, all that is present, 16 MiB a call',
   PAGEMAP_SCAN: 'the ioctl alone over the same range: takes what was written and protects it',
@@ -74,6 +76,18 @@ export const figures = {
     baselines: { 'lz4 -1': {} },
   },
   'save.raw.file': { what: 'saveVm, no compression, to file:', baselines: { palacios: {} } },
+  'seal.save.lz4': {
+    what: 'saveVm, LZ4, to file:, encrypted',
+    baselines: { 'save without key': { atLeast: 0.65 } },
+  },
+  'seal.save.raw': {
+    what: 'saveVm, no compression, to file:, encrypted',
+    baselines: { 'save without key': {} },
+  },
+  'seal.load.lz4': {
+    what: 'loadVm, LZ4, file: in the page cache into fresh memory, encrypted',
+    baselines: { 'load without key': {} },
+  },
   'save.increment': {
     what: 'saveVm with a parent, LZ4, to file:, 1 % of the pages changed, scattered, told by a tracker',
     baselines: { 'whole save': { atLeast: 33.3 } },

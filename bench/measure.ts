@@ -27,6 +27,7 @@ import { measureLoop } from './stages/loop.ts';
 import { measureRollback } from './stages/rollback.ts';
 import { measureS3 } from './stages/s3.ts';
 import { measureGuestScan, measureZeroScan } from './stages/scan.ts';
+import { measureSeal } from './stages/seal.ts';
 import { measureTrack } from './stages/track.ts';
 
 const extentBytes = 2 * 1024 ** 2;
@@ -83,6 +84,7 @@ async function measureGuest(bench: Bench, make: () => Promise<Guest>): Promise<v
       measureEncode,
       measureLoad,
       measureFiles,
+      measureSeal,
       measureGem5,
       measureConvert,
       measureIncrement,

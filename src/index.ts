@@ -40,6 +40,7 @@ export {
   type RollbackReport,
 } from './checkpoint/ring.ts';
 export { type SaveReport, type SaveVmOptions, saveVm } from './checkpoint/save-vm.ts';
+export type { MemoryRange, ScrubbedRange, ScrubOptions } from './checkpoint/scrub.ts';
 export { openSharedImage, SharedImage, type SharedImageOptions } from './checkpoint/shared-image.ts';
 export {
   inspectCheckpoint,
@@ -191,7 +192,12 @@ export {
   type Claim,
   type CommitSummary,
   defaultMemoryStoreSpace,
+  type EncryptOptions,
+  encrypted,
   type Integrity,
+  type KeyRequest,
+  type KeySource,
+  keyIdOf,
   type MemoryHandOver,
   MemoryStoreSpace,
   memoryStoreFactory,
@@ -202,6 +208,8 @@ export {
   registeredSchemes,
   registerStore,
   type S3Settings,
+  type SealAlgorithm,
+  type SealKey,
   type Segment,
   type SegmentSummary,
   type Store,

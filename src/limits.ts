@@ -40,6 +40,9 @@ export const regionCountMax = 256;
 /** Most bytes of guest memory of one machine: 16 TiB. */
 export const memoryBytesMax = 16n * 1024n ** 4n;
 
+/** Most ranges of memory that one checkpoint records as scrubbed or left out. */
+export const scrubCountMax = 65_536;
+
 /** Guest-physical addresses stay below this. */
 export const addressMax = 1n << 52n;
 

@@ -1,11 +1,13 @@
 #include "binding/chain_wrap.h"
 
 #include <utility>
+#include <vector>
 
 #include "binding/convert.h"
 #include "binding/page_set_wrap.h"
 #include "binding/task.h"
 #include "core/base/units.h"
+#include "core/bitmap/dirty_bitmap.h"
 
 namespace chkpt::binding {
 namespace {
@@ -28,6 +30,7 @@ void ChainWrap::Define(Napi::Env env, Napi::Object exports) {
                                        {
                                            InstanceMethod<&ChainWrap::Advance>("advance"),
                                            InstanceMethod<&ChainWrap::Deferred>("deferred"),
+                                           InstanceMethod<&ChainWrap::LeaveAlone>("leaveAlone"),
                                        }));
 }
 
@@ -56,6 +59,22 @@ Napi::Value ChainWrap::Deferred(const Napi::CallbackInfo& info) {
   const bool any = !resolver->empty();
   if (any) resolver_ = std::move(resolver);
   return Napi::Boolean::New(info.Env(), any);
+}
+
+Napi::Value ChainWrap::LeaveAlone(const Napi::CallbackInfo& info) {
+  const std::shared_ptr<DirtyBitmap> set = PageSetWrap::SetOf(info[0]);
+  if (set == nullptr) return {};
+  if (chain_ == nullptr || set->page_count() != chain_->page_count()) {
+    return ThrowType(info.Env(), "pages of the same memory expected");
+  }
+  std::vector<std::uint64_t> words(set->word_count());
+  set->Copy(words);
+  for (std::uint64_t page = 0;;) {
+    const std::uint64_t first = FirstMarked(words, page, set->page_count());
+    if (first == set->page_count()) return info.Env().Undefined();
+    page = FirstClear(words, first, set->page_count());
+    chain_->LeaveAlone({first, page - first});
+  }
 }
 
 void DigestsWrap::Define(Napi::Env env, Napi::Object exports) {

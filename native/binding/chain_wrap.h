@@ -1,7 +1,8 @@
 // ChainLoad and PageDigests for JavaScript.
 //
 //   new ChainLoad(pageCount)    advance() · deferred(): false, or true: then a load with `resolve`
-//   is due new PageDigests(pageCount, key?: PageDigests)    forget(set) · differing(other, set):
+//   is due · leaveAlone(set): before the first load
+//   new PageDigests(pageCount, key?: PageDigests)    forget(set) · differing(other, set):
 //   Promise<void>
 #pragma once
 
@@ -29,6 +30,7 @@ class ChainWrap : public Napi::ObjectWrap<ChainWrap> {
  private:
   Napi::Value Advance(const Napi::CallbackInfo& info);
   Napi::Value Deferred(const Napi::CallbackInfo& info);
+  Napi::Value LeaveAlone(const Napi::CallbackInfo& info);
 
   std::shared_ptr<ChainLoad> chain_;
   std::shared_ptr<const PageResolver> resolver_;

@@ -54,6 +54,10 @@ SaveWrap::SaveWrap(const Napi::CallbackInfo& info) : PipelineWrap(info) {
     options.changed = PageSetWrap::SetOf(object.Get("changed"));
     if (options.changed == nullptr) return;
   }
+  if (!object.Get("scrubbed").IsUndefined()) {
+    options.scrubbed = PageSetWrap::SetOf(object.Get("scrubbed"));
+    if (options.scrubbed == nullptr) return;
+  }
   options.guard = GuardWrap::Of(object.Get("snapshot"));
   if (env.IsExceptionPending()) return;
   options.digests = DigestsWrap::Of(object.Get("pageDigests"));

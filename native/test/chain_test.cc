@@ -189,6 +189,69 @@ TEST(ChainTest, DifferingPagesAreFoundThroughDigests) {
   }
 }
 
+// The pages of `target` are those of `wanted`, but for the scrubbed ones, which are zeros.
+void ExpectScrubbed(const GuestMemory& target, const Chain& wanted, const DirtyBitmap& scrubbed) {
+  const std::vector<std::uint8_t> zeros(kPageBytes);
+  for (std::uint64_t page = 0; page < target.page_count(); ++page) {
+    const Region& region = target.regions()[target.RegionOfPage(page)];
+    const std::uint8_t* found = region.host + (page - region.first_page) * kPageBytes;
+    const std::uint8_t* expected = scrubbed.IsMarked(page) ? zeros.data() : wanted.PageAt(page);
+    ASSERT_EQ(std::memcmp(found, expected, kPageBytes), 0) << page;
+  }
+}
+
+TEST(ChainTest, ScrubbedPagesAreZerosOfTheirOwnWhateverTheParentHas) {
+  for (const bool has_digests : {false, true}) {
+    for (const std::size_t count : {200, 0}) {
+      Chain chain(12);
+      std::shared_ptr<PageDigests> digests;
+      if (has_digests) digests = PageDigests::Create(chain.memory()->page_count()).value();
+      chain.Add({.digests = digests});
+      const auto changed = chain.Change(count);
+      // Changed and unchanged pages, present and absent ones, in all chunks.
+      auto scrubbed = std::make_shared<DirtyBitmap>(chain.memory()->page_count());
+      for (std::uint64_t page = 0; page < scrubbed->page_count(); page += 131) scrubbed->Mark(page);
+      scrubbed->MarkRun({500, 40});
+      chain.Add({.changed = changed, .scrubbed = scrubbed, .digests = digests});
+      EXPECT_GE(chain.members().back().totals.zero_pages, scrubbed->CountMarked());
+      auto target = Allocate(chain.regions());
+      FillRandomly(*target, 98);
+      target->MarkUsed();
+      ASSERT_TRUE(LoadChain(chain.members(), target, 2).ok());
+      ExpectScrubbed(*target, chain, *scrubbed);
+
+      // What is no secret any more is stored: the digests know what the checkpoint has.
+      chain.Add({.changed = scrubbed, .digests = digests});
+      auto again = Allocate(chain.regions());
+      ASSERT_TRUE(LoadChain(chain.members(), again, 2).ok());
+      ExpectScrubbed(*again, chain, DirtyBitmap(scrubbed->page_count()));
+    }
+  }
+}
+
+TEST(ChainTest, PagesThatAreLeftAloneStayWhatTheyAre) {
+  Chain chain(13);
+  chain.Add({.encode = {.dedup = false}});  // no page equals one that is left alone
+  auto target = Allocate(chain.regions());
+  FillRandomly(*target, 97);
+  target->MarkUsed();
+  auto before = Allocate(chain.regions());
+  FillRandomly(*before, 97);
+  auto alone = std::make_shared<ChainLoad>(target->page_count());
+  alone->LeaveAlone({100, 700});
+  const Saved& saved = chain.members().front();
+  LoadOptions options{.position = {.epoch = saved.epoch}, .chain = alone};
+  ASSERT_TRUE(Load(target, saved.stream, 2, 1 << 20, options).ok());
+  for (std::uint64_t page = 0; page < target->page_count(); ++page) {
+    const Region& region = target->regions()[target->RegionOfPage(page)];
+    const std::uint64_t at = (page - region.first_page) * kPageBytes;
+    const Region& old = before->regions()[before->RegionOfPage(page)];
+    const bool is_alone = page >= 100 && page < 800;
+    const std::uint8_t* wanted = is_alone ? old.host + at : chain.PageAt(page);
+    ASSERT_EQ(std::memcmp(region.host + at, wanted, kPageBytes), 0) << page;
+  }
+}
+
 // A page may equal pages of its own checkpoint only.
 TEST(ChainTest, AnIncrementIsRefusedWhoseSamePageIsLeftToTheParent) {
   Chain chain(11, {{0, 1 << 20}});

@@ -3,12 +3,12 @@ import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
 import type { Integrity, Store } from '../store/index.ts';
 import { parseStoreUrl } from '../store/url.ts';
-import { toStore } from './open.ts';
+import { type TwoKeyOptions, toStore, toTarget } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { type ReceiveCheckpointReport, receiveCheckpoint } from './relay.ts';
 import { verifyCheckpoint } from './verify.ts';
 
-export interface ConvertOptions {
+export interface ConvertOptions extends TwoKeyOptions {
   /** Reads the new checkpoint back and compares. Default: true where what was written can be read. */
   readonly check?: boolean | undefined;
   /** Worker threads, 1 to 64; default: number of processors. */
@@ -59,7 +59,7 @@ export function convertCheckpoint(
   return new Operation<ConvertReport>(async (report) => {
     const begin = performance.now();
     const { signal, threads } = options;
-    const [from, to] = [toStore(source), toStore(target)];
+    const [from, to] = [toStore(source, options.key), toTarget(target, options)];
     const { check = !writeOnly.has(parseStoreUrl(to.url).scheme) } = options;
     const kept = await receiveCheckpoint(from, to, { signal, threads, onProgress: report });
     const checked = check ? await checkCopy(kept, to, { signal, threads, onProgress: report }) : undefined;

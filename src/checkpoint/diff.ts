@@ -4,10 +4,11 @@ import { pageBytes } from '../limits.ts';
 import { describeRegions, type PageSet } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
 import { digestsOfChain } from './load-chain.ts';
+import { type KeyOptions, toStore } from './open.ts';
 import { type ChainMember, type ChainOptions, describeMember, findAncestors } from './parent.ts';
 import { abortedOr } from './save-vm.ts';
 
-export interface DiffOptions extends ChainOptions {
+export interface DiffOptions extends ChainOptions, KeyOptions {
   /** Worker threads, 1 to 64; default: number of processors. */
   readonly threads?: number | undefined;
 }
@@ -47,11 +48,15 @@ export async function diffCheckpoints(
   options: DiffOptions = {},
 ): Promise<DiffReport> {
   try {
-    const [first, second] = [await describeMember(a, options), await describeMember(b, options)];
+    const { key, ...others } = options;
+    const [first, second] = [
+      await describeMember(toStore(a, key), options),
+      await describeMember(toStore(b, key), options),
+    ];
     checkRegions(first, second);
-    const before = await digestsOfChain([first, ...(await findAncestors(first, options))], options);
+    const before = await digestsOfChain([first, ...(await findAncestors(first, options))], others);
     const after = await digestsOfChain([second, ...(await findAncestors(second, options))], {
-      ...options,
+      ...others,
       key: before,
     });
     const set = await after.differing(before);

@@ -9,7 +9,7 @@ import { checkpointDigest } from '../memory/digest.ts';
 import { ChainLoad, type EncodeOptions, GuestMemory, PageDecoder, PageEncoder } from '../memory/index.ts';
 import { type Claim, type Store, type StoreClaims, TeeStore } from '../store/index.ts';
 import { loadAncestors } from './load-chain.ts';
-import { toStore } from './open.ts';
+import { type TwoKeyOptions, toStore, toTarget } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import {
   type ChainMember,
@@ -27,6 +27,7 @@ import { memoryContext } from './vm-plan.ts';
 
 export interface FlattenOptions
   extends ChainOptions,
+    TwoKeyOptions,
     Pick<EncodeOptions, 'codec' | 'acceleration' | 'dedup' | 'threads'> {
   /** UUID of the new checkpoint, text form; default random. */
   readonly uuid?: string | undefined;
@@ -62,9 +63,9 @@ export function flattenCheckpoint(
 ): Operation<FlattenReport> {
   return new Operation<FlattenReport>(async (report) => {
     const begin = performance.now();
-    const newest = await describeMember(source, options);
+    const newest = await describeMember(toStore(source, options.key), options);
     const ancestors = await findAncestors(newest, options);
-    const to = toStore(target);
+    const to = toTarget(target, options);
     // The members between the two would be left without it.
     for (const ancestor of ancestors) checkPlace(ancestor, to);
     const digest = await checkpointDigest();

@@ -7,11 +7,13 @@ import {
   type EncodeOptions,
   type GuestMemory,
   PageDigests,
+  type PageSet,
   type TrackerKind,
 } from '../memory/index.ts';
 import { type Store, TeeStore } from '../store/index.ts';
 import { ChangeLog } from './change-log.ts';
 import { digestsOfChain } from './load-chain.ts';
+import { toStoreBeside } from './open.ts';
 import {
   type ChainMember,
   type CheckpointName,
@@ -20,6 +22,7 @@ import {
   findAncestors,
   parentLink,
 } from './parent.ts';
+import { pagesIn } from './scrub.ts';
 import type { VirtualMachine } from './virtual-machine.ts';
 
 export interface IncrementOptions {
@@ -46,7 +49,7 @@ export interface TrackerReport {
   readonly reason: string;
 }
 
-type Changes = Pick<EncodeOptions, 'changed' | 'pageDigests'>;
+type Changes = Pick<EncodeOptions, 'changed' | 'pageDigests' | 'scrubbed'>;
 
 export class Increment {
   readonly #options: IncrementOptions;
@@ -56,6 +59,7 @@ export class Increment {
   /** Of the parent, where no tracker knows what has changed since. */
   readonly #digests: PageDigests | undefined;
   #took = false;
+  #scrubbed: PageSet | undefined;
 
   private constructor(
     options: IncrementOptions,
@@ -85,7 +89,7 @@ export class Increment {
       memory === undefined || vm.dirtyTracker === undefined ? undefined : ChangeLog.of(vm.dirtyTracker);
     if (options.parent === undefined) return new Increment(options, memory, log, undefined, undefined);
     if (memory === undefined) throw new TypeError('a checkpoint without memory has no parent');
-    const parent = await describeMember(options.parent, options);
+    const parent = await describeMember(toStoreBeside(target, options.parent), options);
     checkPlace(parent, target);
     checkRegions(parent, memory);
     const known = log !== undefined && namesOf(parent).some((name) => log.knowsSince(name));
@@ -124,10 +128,19 @@ export class Increment {
     if (this.#log?.tracker.kind === 'write-protect') await this.#log.lookAhead();
   }
 
-  /** What to store. The machine stands still. Then `commit` or `rollback`. */
-  async take(): Promise<Changes> {
+  /** What to store. The machine stands still. Then `commit` or `rollback`. `scrubbed`: pages that are stored as zeros. */
+  async take(scrubbed?: PageSet): Promise<Changes> {
     this.#took = true;
+    this.#scrubbed = scrubbed;
+    const changes = await this.#take();
+    return scrubbed === undefined ? changes : { ...changes, scrubbed };
+  }
+
+  async #take(): Promise<Changes> {
     const changed = await this.#log?.take();
+    // What the parent does not have of the machine's it cannot be asked for, whether it was written since or not.
+    const missing = this.parent && pagesIn(this.parent.scrubbed, this.parent.regions);
+    if (missing !== undefined) changed?.merge(missing);
     const log = this.#log;
     if (this.#digests !== undefined) {
       if (log !== undefined) log.digests = this.#options.skipEqual ? this.#digests : undefined;
@@ -145,7 +158,10 @@ export class Increment {
   }
 
   rollback(): void {
-    if (this.#took) this.#log?.rollback({ ofOther: this.#digests !== undefined });
+    if (!this.#took) return;
+    this.#log?.rollback({ ofOther: this.#digests !== undefined });
+    // Noted as zeros, which no checkpoint has.
+    if (this.#scrubbed !== undefined) this.#log?.digests?.forget(this.#scrubbed);
   }
 }
 

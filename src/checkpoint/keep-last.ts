@@ -2,9 +2,10 @@
 import { CheckpointError } from '../errors/index.ts';
 import type { Store } from '../store/index.ts';
 import { type FlattenOptions, flattenCheckpoint } from './flatten.ts';
+import { toStore } from './open.ts';
 import { type ChainOptions, describeMember, findAncestors } from './parent.ts';
 
-export interface KeepLastOptions extends ChainOptions, Omit<FlattenOptions, 'uuid' | 'createdMs'> {}
+export interface KeepLastOptions extends ChainOptions, Omit<FlattenOptions, 'uuid' | 'createdMs' | 'toKey'> {}
 
 export interface KeepLastReport {
   /** UUIDs of the members that stayed, newest first; the last one under its new UUID when it was made whole. */
@@ -29,7 +30,8 @@ export async function keepLast(
   options: KeepLastOptions = {},
 ): Promise<KeepLastReport> {
   if (!Number.isSafeInteger(count) || count < 1) throw new RangeError(`cannot keep ${count} checkpoints`);
-  const last = await describeMember(newest, options);
+  const { key, ...others } = options;
+  const last = await describeMember(toStore(newest, key), options);
   const members = [last, ...(await findAncestors(last, options))];
   const kept = members.slice(0, count);
   const oldest = kept.at(-1);
@@ -42,7 +44,7 @@ export async function keepLast(
       details: { store: store.url },
     });
   }
-  const whole = await flattenCheckpoint(oldest.store, oldest.store, options);
+  const whole = await flattenCheckpoint(oldest.store, oldest.store, others);
   const removed: string[] = [];
   for (const { store } of surplus) {
     await store.remove?.();

@@ -11,6 +11,7 @@ import {
   type GuestMemory,
   PageDecoder,
   PageDigests,
+  type PageSet,
 } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
 import { type ChainMember, type ChainOptions, describeMember, findAncestors } from './parent.ts';
@@ -57,17 +58,23 @@ export async function loadChainMemory(
     readonly threads?: number | undefined;
     readonly signal?: AbortSignal | undefined;
     readonly onPages: (pageCount: number) => void;
+    /** Pages that stay what they are in memory. */
+    readonly leaveAlone?: PageSet | undefined;
   },
 ): Promise<StreamSummary> {
-  const { threads, signal, onPages } = options;
+  const { threads, signal, onPages, leaveAlone } = options;
   const [newest, ...ancestors] = members;
+  const pageCount = Number(memory.byteLength) / pageBytes;
   if (newest === undefined) {
-    await checkpoint.loadMemory(memoryContext, new PageDecoder(memory, { threads, onPages }));
+    const alone = leaveAlone && new ChainLoad(pageCount);
+    if (leaveAlone !== undefined) alone?.leaveAlone(leaveAlone);
+    await checkpoint.loadMemory(memoryContext, new PageDecoder(memory, { threads, onPages, chain: alone }));
+    checkResolved(alone);
     return await checkpoint.finish();
   }
-  const pageCount = Number(memory.byteLength) / pageBytes;
   const shareOf = chainShares(members);
   const chain = new ChainLoad(pageCount);
+  if (leaveAlone !== undefined) chain.leaveAlone(leaveAlone);
   const target: ChainTarget = {
     memory,
     threads,
@@ -75,10 +82,19 @@ export async function loadChainMemory(
     onPages: (pages, member) => onPages(Math.floor(pageCount * shareOf(member, pages / pageCount))),
   };
   await checkpoint.loadMemory(memoryContext, decoderOf(chain, target, tellPages(target, newest)));
+  checkResolved(chain);
   const summary = await checkpoint.finish();
   chain.advance();
   await loadAncestors(ancestors, chain, target);
   return summary;
+}
+
+/** Pages that were left out are zeros in the checkpoint: no other page is said to equal one. */
+function checkResolved(chain: ChainLoad | undefined): void {
+  if (chain?.deferred() !== true) return;
+  throw new CheckpointError('CHKPT_FORMAT', 'a page is said to equal one that was left out', {
+    details: { context: memoryContext },
+  });
 }
 
 /**

@@ -85,6 +85,9 @@ export class ChangedLoad {
   ): Promise<ChangedLoad | NotLazy> {
     if (memory === undefined) return { reason: 'no memory is loaded' };
     if (memory.missingPages?.isLoading) return { reason: 'an earlier lazy load of this machine goes on' };
+    // What it has in memory of scrubbed pages is not what the checkpoint says, and no tracker knows.
+    if (chain.some(({ scrubbed }) => scrubbed.length > 0))
+      return { reason: 'pages were scrubbed in the checkpoint' };
     const known = options.layers ?? new Map();
     const layers = await openAll(chain, memory, known, options.signal);
     if ('reason' in layers) return layers;

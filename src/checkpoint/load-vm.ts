@@ -13,7 +13,7 @@ import type { StreamSummary } from '../context/stream-reader.ts';
 import { CheckpointError, withDetails } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
 import { checkpointDigest } from '../memory/digest.ts';
-import { type GuestMemory, PageDecoder } from '../memory/index.ts';
+import { type GuestMemory, PageDecoder, type PageSet } from '../memory/index.ts';
 import type { Store } from '../store/index.ts';
 import { ChangeLog, type StoredName } from './change-log.ts';
 import {
@@ -28,17 +28,18 @@ import { chainOf, loadChainMemory } from './load-chain.ts';
 import { ChangedLoad, type ChangedOutcome, type OpenLayers } from './load-changed.ts';
 import { PreparedCloneLoad } from './load-clone.ts';
 import { PreparedLazyLoad, prepareLazyLoad } from './load-lazy.ts';
-import { loadHeader, readStates } from './machine-states.ts';
-import { toStore } from './open.ts';
+import { loadDescription, readStates } from './machine-states.ts';
+import { type KeyOptions, toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { type ChainMember, describeMember } from './parent.ts';
 import { abortedOr } from './save-vm.ts';
+import { pagesIn, type ScrubbedRange } from './scrub.ts';
 import { inTurn } from './turns.ts';
 import type { SkipPart, VirtualMachine } from './virtual-machine.ts';
 import { checkHeader, type IgnoredMismatch, type VmHeader } from './vm-header.ts';
 import { planOf } from './vm-plan.ts';
 
-export interface LoadVmOptions extends IdentityOptions {
+export interface LoadVmOptions extends IdentityOptions, KeyOptions {
   /** Parts not to load. A part that was skipped when the checkpoint was saved must be skipped here too. */
   readonly skip?: readonly SkipPart[] | undefined;
   /** Differences to accept. */
@@ -73,6 +74,8 @@ export interface LoadReport extends IdentityReport {
    */
   readonly root: string;
   readonly header: VmHeader;
+  /** What its memory does not have of the machine's that was saved. */
+  readonly scrubbed: readonly ScrubbedRange[];
   readonly memoryBytes: number;
   /** Bytes of the checkpoint, without its parents. */
   readonly checkpointBytes: number;
@@ -91,7 +94,7 @@ const channel = tracingChannel('chkpt:load');
  *
  * An incremental checkpoint is loaded with its parents, newest first, each page once; each is verified as a whole.
  *
- * Rejects with `CHKPT_VM_RUNNING`, `CHKPT_PARENT_MISSING`, an error of kind `mismatch` (the machine is unchanged), or any error of kind `damaged`
+ * Rejects with `CHKPT_VM_RUNNING`, `CHKPT_KEY`, `CHKPT_PARENT_MISSING`, an error of kind `mismatch` (the machine is unchanged), or any error of kind `damaged`
  * or `io`; with `CHKPT_CONTINUED` or `CHKPT_UNSUPPORTED` for what `as` asks for (docs/clones.md); and with `CHKPT_VM_FAILED` when an earlier load left a mixture that this one, with its `skip`, would not replace.
  */
 export function loadVm(
@@ -102,7 +105,7 @@ export function loadVm(
   const url = typeof source === 'string' ? source : source.url;
   return new Operation<LoadReport>((report) => {
     const work = (): Promise<LoadReport> =>
-      inTurn(vm, options.signal, () => load(vm, toStore(source), options, report));
+      inTurn(vm, options.signal, () => load(vm, toStore(source, options.key), options, report));
     return channel.tracePromise(work, { url, vm: vm.id });
   }, options.onProgress);
 }
@@ -151,7 +154,7 @@ async function load(
   let way: PreparedWay | undefined;
   try {
     report({ phase: 'state', memoryBytesDone: 0, memoryBytes });
-    const header = await loadHeader(checkpoint);
+    const { header, scrubbed } = await loadDescription(checkpoint);
     checkHeader(header, vm, skip, options.ignore ?? []);
     const apply = await readStates(checkpoint, plan);
     // Before anything of the machine is touched.
@@ -167,6 +170,7 @@ async function load(
       lazyOptions,
       options,
       layers,
+      leftOut: leftOutOf(scrubbed, memory),
     });
     vm.beginLoad();
     touched = true;
@@ -175,7 +179,8 @@ async function load(
     const told = await way.changed?.run({ threads: options.threads, signal, onPages });
     await way.lazy?.start();
     const summary =
-      (way.changed ?? way.lazy)?.summary ?? (await loadMemory(checkpoint, members, memory, options, onPages));
+      (way.changed ?? way.lazy)?.summary ??
+      (await loadMemory(checkpoint, members, memory, options, onPages, leftOutOf(scrubbed, memory)));
     for (const set of apply) await set();
     const identified = await identity.take();
     await vm.endLoad();
@@ -188,6 +193,7 @@ async function load(
       uuid: checkpoint.uuid,
       root: summary.root,
       header,
+      scrubbed,
       memoryBytes,
       checkpointBytes: summary.bytes,
       parents: members.slice(1).map(({ uuid }) => uuid),
@@ -226,12 +232,20 @@ async function prepareWay(
     readonly lazyOptions: LazySettings | undefined;
     readonly options: LoadVmOptions;
     readonly layers: OpenLayers | undefined;
+    readonly leftOut: PageSet | undefined;
   },
 ): Promise<PreparedWay> {
-  const { memory, store, uuid, members, lazyOptions, options, layers } = source;
+  const { memory, store, uuid, members, lazyOptions, options, layers, leftOut } = source;
   const { signal } = options;
   const notAsked = { active: false, reason: 'not asked for' } as const;
   const neither = { notLazy: notAsked, notChanged: notAsked };
+  if (leftOut !== undefined) {
+    const fallback = { active: false, reason: 'pages were left out, and stay what they are' } as const;
+    return {
+      notLazy: lazyOptions === undefined ? notAsked : fallback,
+      notChanged: options.onlyChanged === true ? fallback : notAsked,
+    };
+  }
   if (lazyOptions?.image !== undefined) {
     const lazy = PreparedCloneLoad.prepare(vm, memory, uuid, lazyOptions.image);
     if (lazy instanceof PreparedCloneLoad) return { ...neither, lazy };
@@ -261,6 +275,14 @@ async function startTracking(vm: VirtualMachine, way: PreparedWay, loaded: Store
   else await log.loaded(loaded);
 }
 
+/** Pages that stay what they are. */
+function leftOutOf(scrubbed: readonly ScrubbedRange[], memory: GuestMemory | undefined): PageSet | undefined {
+  return pagesIn(
+    scrubbed.filter(({ how }) => how === 'left-out'),
+    memory?.regions ?? [],
+  );
+}
+
 /** A load that leaves parts out cannot make a machine whole that an earlier one left as a mixture. */
 function checkReady(vm: VirtualMachine, skip: readonly SkipPart[]): void {
   if (vm.running) throw new CheckpointError('CHKPT_VM_RUNNING', 'the machine runs');
@@ -276,12 +298,18 @@ async function loadMemory(
   memory: GuestMemory | undefined,
   { threads, signal }: LoadVmOptions,
   onPages: (pages: number) => void,
+  leaveAlone: PageSet | undefined,
 ): Promise<StreamSummary> {
   if (memory === undefined) return await checkpoint.finish();
   // Pages of an earlier load that was not complete do not come any more.
   await memory.replaceMissingPages(undefined);
   await memory.checkImage();
-  const summary = await loadChainMemory(checkpoint, members, memory, { threads, signal, onPages });
+  const summary = await loadChainMemory(checkpoint, members, memory, {
+    threads,
+    signal,
+    onPages,
+    leaveAlone,
+  });
   await memory.checkImage();
   return summary;
 }

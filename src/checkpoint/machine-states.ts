@@ -6,21 +6,29 @@ import { OpenState } from '../context/state.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { parentState } from './parent.ts';
 import { producer } from './producer.ts';
+import { decodeScrub, encodeScrub, type ScrubbedRange, scrubState } from './scrub.ts';
 import type { SkipPart, StateContext, StatePart, VirtualMachine } from './virtual-machine.ts';
-import { headerContext, headerOf, headerState, type VmHeader } from './vm-header.ts';
+import { headerContext, headerOf, headerState, regionsOf, type VmHeader } from './vm-header.ts';
 import { type DeviceRow, devicesContext, tableTags, type VmPlan } from './vm-plan.ts';
 
 /** Replaces one state of the machine. */
 export type Apply = () => void | Promise<void>;
+
+/** What a save is about, beside the machine. */
+export interface SavedFacts {
+  readonly skip: readonly SkipPart[];
+  readonly parentUrl: string | undefined;
+  readonly scrubbed?: readonly ScrubbedRange[];
+}
 
 /** Writes header, device table and every state of `plan`. The machine stands still. */
 export async function saveStates(
   vm: VirtualMachine,
   plan: VmPlan,
   checkpoint: SaveCheckpoint,
-  { skip, parentUrl }: { readonly skip: readonly SkipPart[]; readonly parentUrl: string | undefined },
+  facts: SavedFacts,
 ): Promise<void> {
-  await saveDescription(vm, plan, checkpoint, { skip, parentUrl });
+  await saveDescription(vm, plan, checkpoint, facts);
   for (const state of plan.states) await saveState(checkpoint, state);
 }
 
@@ -29,11 +37,12 @@ export async function saveDescription(
   vm: VirtualMachine,
   plan: VmPlan,
   checkpoint: SaveCheckpoint,
-  { skip, parentUrl }: { readonly skip: readonly SkipPart[]; readonly parentUrl: string | undefined },
+  { skip, parentUrl, scrubbed = [] }: SavedFacts,
 ): Promise<void> {
   const header = await checkpoint.openContext(headerContext);
   await header.save(headerState, headerOf(vm, skip, producer()));
   if (parentUrl !== undefined) await header.save(parentState, { parent: { url: parentUrl } });
+  if (scrubbed.length > 0) await header.save(scrubState, encodeScrub(scrubbed));
   await header.close();
   if (plan.devices === undefined) return;
   const table = await checkpoint.openContext(devicesContext);
@@ -48,9 +57,19 @@ async function saveState(checkpoint: SaveCheckpoint, { name, parts }: StateConte
 }
 
 export async function loadHeader(checkpoint: LoadCheckpoint): Promise<VmHeader> {
+  return (await loadDescription(checkpoint)).header;
+}
+
+/** The header, and what memory does not have of the machine's. */
+export async function loadDescription(
+  checkpoint: LoadCheckpoint,
+): Promise<{ readonly header: VmHeader; readonly scrubbed: readonly ScrubbedRange[] }> {
   const context = await checkpoint.openContext(headerContext);
   try {
-    return await context.load(headerState);
+    const header = await context.load(headerState);
+    if (!context.tags.some(({ name }) => name === 'scrub.base')) return { header, scrubbed: [] };
+    const record = await context.load(scrubState);
+    return { header, scrubbed: decodeScrub(record, regionsOf(header)) };
   } finally {
     await context.close();
   }

@@ -13,7 +13,8 @@ import { describeRegions } from '../memory/index.ts';
 import { type Store, TeeStore } from '../store/index.ts';
 import { isSamePlace, parsePlace } from '../store/s3/place.ts';
 import { checkpointFolder, filePath, parseStoreUrl } from '../store/url.ts';
-import { toStore } from './open.ts';
+import { toStore, toStoreBeside } from './open.ts';
+import { decodeScrub, type ScrubbedRange } from './scrub.ts';
 import { inspectCheckpoint, type OpenInspection } from './verify.ts';
 import { headerContext } from './vm-header.ts';
 
@@ -40,6 +41,8 @@ export interface ChainMember extends CheckpointName {
   /** Pages of its memory that are not its parent's. */
   readonly ownPages: number;
   readonly regions: readonly MemoryRegion[];
+  /** What its memory does not have of the machine's. */
+  readonly scrubbed: readonly ScrubbedRange[];
   readonly parent: (CheckpointName & { readonly url: string | undefined }) | undefined;
   /** The checkpoint it stands for. */
   readonly replaces: CheckpointName | undefined;
@@ -80,9 +83,26 @@ export async function memberOf(store: Store, inspection: OpenInspection): Promis
     createdMs: header.createdMs,
     ownPages: counts.pages - counts.parentPages,
     regions: regions.map((region) => ({ base: region.base, bytes: region.bytes })),
+    scrubbed: await scrubbedIn(inspection, store.url),
     parent: header.parent === undefined ? undefined : { ...header.parent, url },
     replaces: uuid === undefined || replacedRoot === undefined ? undefined : { uuid, root: replacedRoot },
   };
+}
+
+async function scrubbedIn(inspection: OpenInspection, store: string): Promise<ScrubbedRange[]> {
+  const tags = inspection.contexts.find(({ name }) => name === headerContext)?.tags ?? [];
+  if (!tags.some(({ name }) => name === 'scrub.base')) return [];
+  const [base, bytes, how] = [
+    (await inspection.readTag(headerContext, 'scrub.base')).value,
+    (await inspection.readTag(headerContext, 'scrub.bytes')).value,
+    (await inspection.readTag(headerContext, 'scrub.how')).value,
+  ];
+  if (!(base instanceof BigUint64Array && bytes instanceof BigUint64Array && how instanceof Uint8Array)) {
+    throw new CheckpointError('CHKPT_FORMAT', 'the record of scrubbed memory has other types', {
+      details: { store, context: headerContext },
+    });
+  }
+  return decodeScrub({ scrub: { base, bytes, how } }, inspection.regions, store);
 }
 
 async function stringTag(inspection: OpenInspection, tag: string): Promise<string | undefined> {
@@ -94,7 +114,7 @@ async function stringTag(inspection: OpenInspection, tag: string): Promise<strin
 
 /**
  * The ancestors of `newest`, its parent first. Throws `CHKPT_PARENT_MISSING`, `CHKPT_PARENT_FOREIGN`, `CHKPT_PARENT_CYCLE`, and
- * errors of kind `damaged`.
+ * `CHKPT_KEY`, errors of kind `damaged`.
  */
 export async function findAncestors(newest: ChainMember, options: ChainOptions = {}): Promise<ChainMember[]> {
   const { ancestors, failure } = await followChain(newest, options);
@@ -113,7 +133,7 @@ export interface FollowedChain {
 /** The same for whoever wants to know the ancestors that are there, too. Throws `CHKPT_ABORTED`. */
 export async function followChain(newest: ChainMember, options: ChainOptions = {}): Promise<FollowedChain> {
   const ancestors: ChainMember[] = [];
-  const given = new GivenParents(options);
+  const given = new GivenParents(newest.store, options);
   try {
     for (let child = newest; child.parent !== undefined; ) {
       if (ancestors.length >= chainDepthMax) {
@@ -157,15 +177,19 @@ async function findParent(
   try {
     // The link is untrusted input, too: one that is no URL leads nowhere.
     url = parentUrl(url, child.store.url);
-    parent = await describeMember(url, options);
+    parent = await describeMember(toStoreBeside(child.store, url), options);
   } catch (error) {
-    if (error instanceof CheckpointError && (error.kind === 'damaged' || error.kind === 'aborted'))
-      throw error;
+    if (error instanceof CheckpointError && tellsItself(error)) throw error;
     const what = `the parent cannot be opened at ${url}`;
     throw parentError('CHKPT_PARENT_MISSING', what, child, undefined, error);
   }
   if (standsFor(parent, wanted)) return parent;
   throw parentError('CHKPT_PARENT_FOREIGN', `another checkpoint is at ${url}`, child, parent);
+}
+
+/** A parent that is there, and cannot be used for a reason that its child has nothing to do with. */
+function tellsItself({ kind, code }: CheckpointError): boolean {
+  return kind === 'damaged' || kind === 'aborted' || code === 'CHKPT_KEY';
 }
 
 /** True when `member` is the checkpoint of that name, or stands in its place. */
@@ -180,16 +204,20 @@ export function standsFor(
 
 /** Parents that the caller knows a place for. */
 class GivenParents {
+  readonly #child: Store;
   readonly #options: ChainOptions;
   #members: Promise<ChainMember[]> | undefined;
 
-  constructor(options: ChainOptions) {
+  constructor(child: Store, options: ChainOptions) {
+    this.#child = child;
     this.#options = options;
   }
 
   async find(wanted: CheckpointName): Promise<ChainMember | undefined> {
     this.#members ??= Promise.all(
-      (this.#options.parents ?? []).map((one) => describeMember(one, this.#options)),
+      (this.#options.parents ?? []).map((one) =>
+        describeMember(toStoreBeside(this.#child, one), this.#options),
+      ),
     );
     return (await this.#members).find((member) => standsFor(member, wanted));
   }

@@ -14,14 +14,14 @@ import { PageDecoder } from '../memory/index.ts';
 import { PortableVerifier } from '../memory/portable-verifier.ts';
 import { hasNativeAddon } from '../native/index.ts';
 import type { Integrity, Store, StoreReader, StoreWriter } from '../store/index.ts';
-import { toStore } from './open.ts';
+import { type TwoKeyOptions, toStore, toTarget } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { abortedOr } from './save-vm.ts';
 
 /** Where a received checkpoint goes: a store, or a choice by what its first bytes say. */
 export type ReceiveTarget = string | Store | ((header: StreamHeader) => string | Store);
 
-export interface ReceiveOptions {
+export interface ReceiveOptions extends TwoKeyOptions {
   /** Worker threads, 1 to 64; default: number of processors. */
   readonly threads?: number | undefined;
   /** Stops receiving: nothing is published, and the sender hears of it. */
@@ -60,11 +60,12 @@ export function receiveCheckpoint(
   return new Operation<ReceiveCheckpointReport>(async (report) => {
     const { signal, threads } = options;
     signal?.throwIfAborted();
-    const from = toStore(source);
+    const from = toStore(source, options.key);
     const digest = await checkpointDigest();
     const reader = await from.openReader({ signal, purpose: 'keep' });
     try {
-      return await relay(from, reader, target, { digest, signal, threads, report });
+      const { key, toKey } = options;
+      return await relay(from, reader, target, { digest, signal, threads, report, key, toKey });
     } catch (error) {
       const failure = abortedOr(error, signal);
       await reader.refuse?.(failure);
@@ -75,7 +76,7 @@ export function receiveCheckpoint(
   }, options.onProgress);
 }
 
-interface Work {
+interface Work extends TwoKeyOptions {
   readonly digest: Digest64;
   readonly signal: AbortSignal | undefined;
   readonly threads: number | undefined;
@@ -93,7 +94,7 @@ async function relay(
   let to: Store | undefined;
   let writer: StoreWriter | undefined;
   const splitter = new SegmentSplitter(digest, from.url, async (header) => {
-    to = toStore(typeof target === 'function' ? target(header) : target);
+    to = toTarget(typeof target === 'function' ? target(header) : target, work);
     if (to.url === from.url) {
       throw new CheckpointError('CHKPT_STORE_URL', 'source and target are the same store', {
         details: { store: to.url },
@@ -122,7 +123,7 @@ async function relay(
       ...summary,
       url: to?.url ?? '',
       storedBytes: writer?.storedBytes ?? bytes,
-      translated: writer?.storedBytes !== undefined,
+      translated: writer?.storedBytes !== undefined && writer.keepsStream !== true,
       integrity: reader.integrity ?? 'detect',
       acknowledged,
       elapsedMs: performance.now() - begin,

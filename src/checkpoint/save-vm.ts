@@ -11,8 +11,9 @@ import { type Store, type TeeOutcome, TeeStore } from '../store/index.ts';
 import { Increment, type IncrementOptions, type TrackerReport } from './increment.ts';
 import { saveStates } from './machine-states.ts';
 import { checkLiveOptions, type LiveOptions, type LiveOutcome, MemoryAside } from './memory-aside.ts';
-import { toStores } from './open.ts';
+import { type KeyOptions, toStores } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
+import { pagesIn, type ScrubOptions, scrubbedRanges } from './scrub.ts';
 import { tellTotals } from './tell-totals.ts';
 import { inTurn } from './turns.ts';
 import type { SkipPart, VirtualMachine } from './virtual-machine.ts';
@@ -20,7 +21,9 @@ import { memoryContext, planOf } from './vm-plan.ts';
 
 export interface SaveVmOptions
   extends Pick<EncodeOptions, 'acceleration' | 'dedup' | 'threads'>,
-    Pick<IncrementOptions, 'parent' | 'parents' | 'skipEqual'> {
+    Pick<IncrementOptions, 'parent' | 'parents' | 'skipEqual'>,
+    KeyOptions,
+    ScrubOptions {
   /** `auto` (default) is `lz4`. `raw` stores pages as they are. */
   readonly codec?: 'auto' | 'lz4' | 'raw' | undefined;
   /**
@@ -79,7 +82,7 @@ const channel = tracingChannel('chkpt:save');
  * others (`SaveReport.stores`). Saves and loads of one machine wait for each other. A running machine is paused for the time of the save (less with `live` or `copyMemory`) and runs again
  * afterwards, whatever happens.
  *
- * Rejects with `CHKPT_VM_FAILED`, `CHKPT_ABORTED`, `CHKPT_NO_MEMORY`, `CHKPT_NO_SPACE`, `CHKPT_IO`, with `live` `CHKPT_SNAPSHOT_LOST`, and the other errors of the store; then
+ * Rejects with `CHKPT_VM_FAILED`, `CHKPT_KEY`, `CHKPT_ABORTED`, `CHKPT_NO_MEMORY`, `CHKPT_NO_SPACE`, `CHKPT_IO`, with `live` `CHKPT_SNAPSHOT_LOST`, and the other errors of the store; then
  * nothing was published, an older checkpoint at the same place is untouched, and what a dirty tracker told is kept for the next
  * save. With a parent also `CHKPT_PARENT_MISSING`, `CHKPT_PARENT_FOREIGN`, `CHKPT_PARENT_CYCLE`, `CHKPT_VM_REGIONS`.
  */
@@ -91,7 +94,7 @@ export function saveVm(
   const url = [target].flat().map(urlOf).join(' ');
   return new Operation<SaveReport>((report) => {
     const work = (): Promise<SaveReport> =>
-      inTurn(vm, options.signal, () => savePaused(vm, toStores(target), options, report));
+      inTurn(vm, options.signal, () => savePaused(vm, toStores(target, options.key), options, report));
     return channel.tracePromise(work, { url, vm: vm.id });
   }, options.onProgress);
 }
@@ -114,6 +117,7 @@ async function savePaused(
   const plan = planOf(vm, options.skip ?? []);
   const memory = plan.hasMemory ? vm.memory : undefined;
   const encode = encoderOf(memory, options, report);
+  const scrubbed = scrubbedRanges(options, memory?.regions);
   const increment = await Increment.prepare(vm, memory, store, options);
   checkWhole(vm);
   const memoryBytes = Number(memory?.byteLength ?? 0n);
@@ -137,8 +141,9 @@ async function savePaused(
     await saveStates(vm, plan, checkpoint, {
       skip: options.skip ?? [],
       parentUrl: increment.link(store.url),
+      scrubbed,
     });
-    const changes = await increment.take();
+    const changes = await increment.take(pagesIn(scrubbed, memory?.regions ?? []));
     const now = plan.hasMemory ? vm.memory : undefined;
     let totals: MemoryTotals | undefined;
     if (now !== undefined) {
@@ -217,7 +222,7 @@ function encoderOf(
   report: Report,
 ): (
   source: GuestMemory,
-  changes?: Pick<EncodeOptions, 'changed' | 'pageDigests' | 'snapshot'>,
+  changes?: Pick<EncodeOptions, 'changed' | 'pageDigests' | 'scrubbed' | 'snapshot'>,
 ) => PageEncoder {
   const { codec = 'auto', acceleration, dedup, threads } = options;
   const memoryBytes = Number(memory?.byteLength ?? 0n);

@@ -11,12 +11,13 @@ import {
   type LazyOptions,
   type ResidentReport,
 } from './lazy-options.ts';
-import { toStore } from './open.ts';
+import { type KeyOptions, toStore } from './open.ts';
 import { type OpenedLayer, openLayer } from './open-layer.ts';
 import { type ChainOptions, describeMember, findAncestors } from './parent.ts';
 
 export interface SharedImageOptions
   extends ChainOptions,
+    KeyOptions,
     Pick<LazyOptions, 'fillThreads' | 'fillBytesPerSecond' | 'fillDelayMs'> {}
 
 /** Made by `openSharedImage`. */
@@ -101,7 +102,7 @@ export async function openSharedImage(
 ): Promise<SharedImage> {
   const { fillThreads, fillBytesPerSecond, fillDelayMs, signal } = options;
   const settings = checkLazyOptions({ fillThreads, fillBytesPerSecond, fillDelayMs });
-  const newest = await describeMember(toStore(source), options);
+  const newest = await describeMember(toStore(source, options.key), options);
   const { store, uuid, regions } = newest;
   if (settings === undefined || regions.length === 0)
     throw unsupported(store, 'the checkpoint has no memory');

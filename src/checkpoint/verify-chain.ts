@@ -31,7 +31,7 @@ export function verifyChain(
 ): Operation<ChainVerifyReport> {
   return new Operation<ChainVerifyReport>(async (report) => {
     const { threads, signal } = options;
-    const store = toStore(source);
+    const store = toStore(source, options.key);
     const newest = await verifyCheckpoint(store, { threads, signal, onProgress: report });
     if (newest.header.parent === undefined) return { ...newest, parents: [] };
     const member = await describeMember(store, options);

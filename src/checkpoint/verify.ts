@@ -8,11 +8,11 @@ import { PageDecoder } from '../memory/index.ts';
 import { PortableVerifier } from '../memory/portable-verifier.ts';
 import { hasNativeAddon } from '../native/index.ts';
 import type { Integrity, Store } from '../store/index.ts';
-import { toStore } from './open.ts';
+import { type KeyOptions, toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
 import { abortedOr } from './save-vm.ts';
 
-export interface VerifyOptions {
+export interface VerifyOptions extends KeyOptions {
   /** Worker threads, 1 to 64; default: number of processors. */
   readonly threads?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -31,7 +31,7 @@ export interface VerifyReport extends StreamSummary {
 /**
  * Reads a whole checkpoint, checks all digests and decodes every page. Works without the native addon, slower.
  *
- * Rejects with an error of kind `damaged` that names frame and offset, and with the errors of the store.
+ * Rejects with an error of kind `damaged` that names frame and offset, `CHKPT_KEY`, and with the errors of the store.
  */
 export function verifyCheckpoint(
   source: string | Store,
@@ -41,7 +41,7 @@ export function verifyCheckpoint(
     const begin = performance.now();
     const { signal, threads } = options;
     signal?.throwIfAborted();
-    const store = toStore(source);
+    const store = toStore(source, options.key);
     const digest = await checkpointDigest();
     const stored = await store.openReader({ signal });
     const reader = new StreamReader(stored, { digest, store: store.url, signal });
@@ -85,11 +85,11 @@ export interface OpenInspection extends Inspection, AsyncDisposable {
  */
 export async function inspectCheckpoint(
   source: string | Store,
-  options: { readonly signal?: AbortSignal | undefined } = {},
+  options: KeyOptions & { readonly signal?: AbortSignal | undefined } = {},
 ): Promise<OpenInspection> {
-  const store = toStore(source);
+  const store = toStore(source, options.key);
   const digest = await checkpointDigest();
-  const reader = await store.openReader(options);
+  const reader = await store.openReader({ signal: options.signal });
   const close = (): Promise<void> => reader.close();
   try {
     const inspection = await inspectStream(reader, { digest, store: store.url, signal: options.signal });

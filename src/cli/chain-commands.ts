@@ -1,5 +1,6 @@
 /** The commands that make checkpoints of checkpoints; part of the table in command-table.ts. */
 import type { CommandSpec, OptionSpec } from './command-table.ts';
+import { keyOption, targetKeyOptions } from './key-options.ts';
 
 /** Of every command that reads a chain. */
 export const parentOption: OptionSpec = {
@@ -16,7 +17,7 @@ export const chainCommands: readonly CommandSpec[] = [
     summary: 'make one checkpoint of an increment and its parents',
     usages: ['STORE TO [--parent URL]…'],
     operands: ['STORE', 'TO'],
-    options: [parentOption],
+    options: [parentOption, keyOption, ...targetKeyOptions],
     common: ['threads', 'codec', 'uuid', 'time', 'json', 'quiet'],
     notes: [
       'TO may be STORE itself: its children then find the new checkpoint in its place. Needs free memory of the size of the guest.',
@@ -33,7 +34,7 @@ export const chainCommands: readonly CommandSpec[] = [
     summary: 'copy a checkpoint into another store, of whatever format',
     usages: ['FROM TO [--no-check]'],
     operands: ['FROM', 'TO'],
-    options: [{ name: 'no-check', summary: 'do not read TO back' }],
+    options: [{ name: 'no-check', summary: 'do not read TO back' }, keyOption, ...targetKeyOptions],
     common: ['threads', 'json', 'quiet'],
     notes: [
       'Between native stores the bytes stay what they are, and an increment stays an increment. Other formats hold no increments: chkpt flatten first.',
@@ -41,6 +42,7 @@ export const chainCommands: readonly CommandSpec[] = [
     examples: [
       ['chkpt convert monday.chkpt dir:monday', 'one file into a folder'],
       ['chkpt convert dir:monday monday.chkpt', 'and back: the same bytes'],
+      ['chkpt convert monday.chkpt secret.chkpt --to-key-file vm.key', 'encrypted from now on'],
     ],
     isInterruptible: true,
     load: () => import('./commands/convert.ts'),
@@ -50,7 +52,7 @@ export const chainCommands: readonly CommandSpec[] = [
     summary: 'which pages of two checkpoints differ',
     usages: ['A B [--parent URL]…'],
     operands: ['A', 'B'],
-    options: [parentOption],
+    options: [parentOption, keyOption],
     common: ['threads', 'json'],
     notes: [
       'Reads both with their parents. Exit code 0 whether they differ or not; --json says how many pages do.',
@@ -66,7 +68,7 @@ export const chainCommands: readonly CommandSpec[] = [
     summary: 'keep the newest checkpoints of a chain, remove the others',
     usages: ['STORE --keep N [--parent URL]…'],
     operands: ['STORE'],
-    options: [{ name: 'keep', value: 'N', summary: 'how many, STORE included' }, parentOption],
+    options: [{ name: 'keep', value: 'N', summary: 'how many, STORE included' }, parentOption, keyOption],
     common: ['threads', 'codec', 'json', 'quiet'],
     notes: [
       'STORE is the newest one. The oldest that stays is made whole in its place before anything is removed.',

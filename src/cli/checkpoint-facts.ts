@@ -24,6 +24,8 @@ export interface CheckpointFacts {
   readonly cores: number | null;
   readonly skip: readonly string[] | null;
   readonly regions: readonly { readonly base: number; readonly bytes: number; readonly pages: number }[];
+  /** Memory that is not stored as the machine had it. */
+  readonly scrubbed: readonly { readonly base: number; readonly bytes: number; readonly how: string }[];
   readonly memoryBytes: number;
   readonly pages: Readonly<Record<PageClass, number>>;
   readonly encodedBytes: number;
@@ -84,6 +86,7 @@ export async function factsOf(
   const devices = await readDevices(inspection);
   const { counts, bytes: checkpointBytes } = inspection;
   const memoryBytes = counts.pages * pageBytes;
+  const member = await memberOf(store, inspection);
   return {
     store: inspection.url,
     uuid: inspection.header.uuid,
@@ -96,6 +99,11 @@ export async function factsOf(
       base: Number(base),
       bytes: Number(bytes),
       pages: Number(bytes / BigInt(pageBytes)),
+    })),
+    scrubbed: member.scrubbed.map(({ base, bytes, how }) => ({
+      base: Number(base),
+      bytes: Number(bytes),
+      how,
     })),
     memoryBytes,
     pages: pagesOf(counts),
@@ -110,7 +118,7 @@ export async function factsOf(
     integrity: inspection.integrity,
     verified: inspection.verified,
     source: inspection.source,
-    chain: await chainFactsOf(await memberOf(store, inspection), { parents }),
+    chain: await chainFactsOf(member, { parents }),
   };
 }
 

@@ -5,6 +5,7 @@
  */
 import { chainCommands, parentOption } from './chain-commands.ts';
 import type { Invocation } from './invocation.ts';
+import { keyOption } from './key-options.ts';
 import { linkCommands } from './link-commands.ts';
 import { linkOptions } from './link-options.ts';
 
@@ -112,6 +113,18 @@ export const commands: readonly CommandSpec[] = [
         summary: 'leave out memory, devices, cores or archdep; recorded in the checkpoint',
       },
       {
+        name: 'scrub',
+        value: 'BASE+SIZE',
+        isRepeatable: true,
+        summary: 'a secret: store zeros for this guest memory, in whole pages; recorded in the checkpoint',
+      },
+      {
+        name: 'leave-out',
+        value: 'BASE+SIZE',
+        isRepeatable: true,
+        summary: 'do not store this guest memory; loads leave it alone; recorded in the checkpoint',
+      },
+      {
         name: 'qemu',
         value: 'SOCKET',
         isFile: true,
@@ -135,6 +148,7 @@ export const commands: readonly CommandSpec[] = [
         summary:
           'save an increment: only pages that differ from the checkpoint there, which has to stay; given again: where a parent of that one is that has moved',
       },
+      keyOption,
       ...linkOptions,
     ],
     common: ['threads', 'codec', 'uuid', 'time', 'json', 'quiet', 'insecure'],
@@ -154,6 +168,8 @@ export const commands: readonly CommandSpec[] = [
       ],
       ['chkpt save --memory ram.img --state pic.irr=irr.bin --json vm.chkpt', 'with device state'],
       ['chkpt save --memory ram.img --parent monday.chkpt tuesday.chkpt', 'only what changed since'],
+      ['chkpt save --memory ram.img --key-file vm.key vm.chkpt', 'encrypted'],
+      ['chkpt save --memory ram.img --scrub 0x100000+64K vm.chkpt', 'without a secret'],
       ['chkpt save --qemu vm.qmp --copy-memory vm.chkpt', 'a QEMU guest, stopped for a moment only'],
       ['chkpt save --memory ram.img tls://host:7000 --psk-file key', 'to a chkpt receive on another machine'],
     ],
@@ -210,6 +226,7 @@ export const commands: readonly CommandSpec[] = [
         summary:
           'with --as: continue a second time, or clone a machine that cannot be told that it is a clone',
       },
+      keyOption,
       ...linkOptions,
     ],
     common: ['threads', 'json', 'quiet', 'insecure'],
@@ -235,7 +252,7 @@ export const commands: readonly CommandSpec[] = [
     summary: 'what a checkpoint says about itself',
     usages: ['STORE [--parent URL]… [--json]'],
     operands: ['STORE'],
-    options: [parentOption],
+    options: [parentOption, keyOption],
     common: ['json'],
     notes: [
       'Reads the index, not the memory: chkpt verify tells whether all of it is sound.',
@@ -253,7 +270,7 @@ export const commands: readonly CommandSpec[] = [
     summary: 'list contexts and tags',
     usages: ['STORE [--json]'],
     operands: ['STORE'],
-    options: [],
+    options: [keyOption],
     common: ['json'],
     notes: ['One line for each tag: context, tag, type, bytes of the value, value or the start of it.'],
     examples: [['chkpt ls vm.chkpt', 'contexts, tags, types, lengths, values']],
@@ -267,6 +284,7 @@ export const commands: readonly CommandSpec[] = [
     operands: ['STORE', 'CONTEXT', 'TAG'],
     options: [
       { name: 'raw', summary: 'the bytes of the value as they stand in the checkpoint, whatever its type' },
+      keyOption,
     ],
     common: ['json'],
     notes: ['Bytes and strings are written as they are, numbers as text, vectors with one element per line.'],
@@ -282,10 +300,14 @@ export const commands: readonly CommandSpec[] = [
     summary: 'read all of a checkpoint and its parents, and check every digest',
     usages: ['STORE [--alone | --parent URL…]'],
     operands: ['STORE'],
-    options: [{ name: 'alone', summary: 'of an increment: do not read its parents' }, parentOption],
+    options: [
+      { name: 'alone', summary: 'of an increment: do not read its parents' },
+      parentOption,
+      keyOption,
+    ],
     common: ['threads', 'json', 'quiet'],
     notes: [
-      'Exit code 0: every byte is as it was saved. 3: damaged. The check detects accidents, not forgery.',
+      'Exit code 0: every byte is as it was saved. 3: damaged. The check detects accidents; of an encrypted checkpoint also forgery.',
       'Of an increment all parents are read, too, and each must be the one that its child names: 1 when one is missing or another checkpoint.',
     ],
     examples: [['chkpt verify dir:/ckpt/vm && rm ram.img', 'before the original goes']],

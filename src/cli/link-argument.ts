@@ -2,9 +2,16 @@
 import { readFileSync } from 'node:fs';
 import { CheckpointError, fromSystemError } from '../errors/index.ts';
 import { openPalaciosStore, palaciosNetScheme } from '../foreign/palacios/register.ts';
-import { openStreamStore, type Store, type StreamStore, type StreamStoreOptions } from '../store/index.ts';
+import {
+  encrypted,
+  openStreamStore,
+  type Store,
+  type StreamStore,
+  type StreamStoreOptions,
+} from '../store/index.ts';
 import { parseStoreUrl } from '../store/url.ts';
 import type { Invocation } from './invocation.ts';
+import { keysOf } from './key-argument.ts';
 import { linkOptions } from './link-options.ts';
 import type { ParsedLine } from './parse-line.ts';
 import { printable } from './printable.ts';
@@ -25,10 +32,15 @@ export function isLink(url: string): boolean {
  * `CHKPT_STORE_URL`, `CHKPT_NOT_FOUND`, …
  */
 export function linkedStoreOf(url: string, invocation: Invocation, role: 'connect' | 'listen'): Store {
-  if (isLink(url)) return openLink(url, invocation, role, 1);
+  const key = keysOf(invocation.line);
+  if (isLink(url)) {
+    const link = openLink(url, invocation, role, 1);
+    return key === undefined ? link : encrypted(link, { key });
+  }
   const given = linkOptions.find(({ name }) => invocation.line.has(name));
   if (given !== undefined) throw usageError(`--${given.name} goes with tcp:, tls: and unix:`);
-  if (parseStoreUrl(url).scheme !== palaciosNetScheme) return storeOf(url);
+  if (parseStoreUrl(url).scheme !== palaciosNetScheme) return storeOf(url, key);
+  if (key !== undefined) throw usageError('a Palacios reads no encrypted checkpoints');
   const { line, common, output } = invocation;
   return openPalaciosStore(url, {
     insecure: line.has('insecure'),

@@ -1,5 +1,6 @@
 /** The commands that work over connections; part of the table in command-table.ts. */
 import type { CommandSpec } from './command-table.ts';
+import { keyOption, targetKeyOptions } from './key-options.ts';
 import { linkOptions } from './link-options.ts';
 
 const journalOption = {
@@ -57,6 +58,8 @@ export const linkCommands: readonly CommandSpec[] = [
       },
       { name: 'streams', value: 'N', summary: 'with --psk-file, of chkpt send: its N' },
       ...migrationOptions,
+      keyOption,
+      ...targetKeyOptions,
       ...linkOptions,
     ],
     common: ['threads', 'json', 'quiet', 'insecure'],

@@ -40,23 +40,27 @@ function parseMemoryArgument(text: string): MemoryArgument {
 }
 
 function parseBase(text: string, baseText: string): bigint {
-  const parts = addressPattern.exec(baseText);
-  if (parts === null) {
+  const base = parseSize(baseText);
+  if (base === undefined) {
     const hint = `for a file name with @ in it write ${text}@0`;
     throw usageError(
       `--memory ${text}: ${baseText || 'nothing'} is no address such as 0x100000000 or 4G; ${hint}`,
     );
   }
-  const [, hexadecimal, decimal = '', unit = ''] = parts;
-  const base =
-    hexadecimal === undefined
-      ? BigInt(decimal) * (unitBytes[unit.toLowerCase()] ?? 1n)
-      : BigInt(`0x${hexadecimal}`);
   if (base % BigInt(pageBytes) !== 0n)
     throw usageError(`--memory ${text}: the base is no multiple of ${pageBytes}`);
   if (base >= addressMax)
     throw usageError(`--memory ${text}: the base is not below ${formatAddress(addressMax)}`);
   return base;
+}
+
+/** Bytes or an address: hexadecimal, or decimal with a unit; undefined for anything else. */
+export function parseSize(text: string): bigint | undefined {
+  const parts = addressPattern.exec(text);
+  if (parts === null) return undefined;
+  const [, hexadecimal, decimal = '', unit = ''] = parts;
+  if (hexadecimal !== undefined) return BigInt(`0x${hexadecimal}`);
+  return BigInt(decimal) * (unitBytes[unit.toLowerCase()] ?? 1n);
 }
 
 /** Sorts regions by base. Throws `CHKPT_USAGE` when two overlap or one is out of bounds. */

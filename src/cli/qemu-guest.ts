@@ -1,5 +1,6 @@
 /** `--qemu SOCKET`: a QEMU guest saved where it runs, or loaded into a QEMU that waits for it. */
 import { QemuVm } from '../adapters/qemu/index.ts';
+import type { ScrubOptions } from '../checkpoint/scrub.ts';
 import {
   type IdentityOptions,
   type LoadReport,
@@ -13,6 +14,7 @@ import {
 import type { CommonOptions } from './common-options.ts';
 import type { ParsedLine } from './parse-line.ts';
 import type { ProgressView } from './progress.ts';
+import { checkScrub } from './scrub-argument.ts';
 import { usageError } from './usage-error.ts';
 
 /** What both directions need. */
@@ -39,14 +41,19 @@ export function qemuSocketOf(line: ParsedLine, excluded: readonly string[]): str
 /** The guest runs on if it ran, whatever happens. */
 export async function saveQemu(
   work: QemuWork,
-  { id, copyMemory }: { readonly id: string | undefined; readonly copyMemory: boolean },
+  {
+    id,
+    copyMemory,
+    scrub,
+  }: { readonly id: string | undefined; readonly copyMemory: boolean; readonly scrub: ScrubOptions },
 ): Promise<SaveReport & { id: string }> {
   await using vm = await QemuVm.connect(work.socket, { id });
+  checkScrub(scrub, vm.memory.regions);
   const { threads, codec, uuid, createdMs } = work.options;
   const { skip, signal } = work;
   const [parent, ...parents] = work.parents;
   const report = await saveVm(vm, work.store, {
-    ...{ threads, codec, uuid, createdMs, skip, signal, copyMemory, parent, parents },
+    ...{ threads, codec, uuid, createdMs, skip, signal, copyMemory, parent, parents, ...scrub },
     onProgress: viewOf(work),
   });
   return { ...report, id: vm.id };

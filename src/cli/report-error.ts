@@ -26,6 +26,7 @@ const exitCodes: Readonly<Record<ErrorKind, number>> = {
 const adviceOfCommand: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   '': {
     CHKPT_STORE_UNKNOWN: 'use file:PATH, dir:PATH or dir+pool:PATH',
+    CHKPT_KEY: 'give the key it was saved with: --key-file FILE, or none if it is not encrypted',
     CHKPT_UNSUPPORTED: 'see docs/cli.md',
     CHKPT_PARENT_MISSING: 'tell where it is with --parent URL',
     CHKPT_PARENT_FOREIGN: 'tell where the parent is with --parent URL',

@@ -6,6 +6,13 @@ import { Increment, type TrackerReport } from '../checkpoint/increment.ts';
 import { parentState } from '../checkpoint/parent.ts';
 import { producer } from '../checkpoint/producer.ts';
 import { abortedOr } from '../checkpoint/save-vm.ts';
+import {
+  encodeScrub,
+  pagesIn,
+  type ScrubbedRange,
+  type ScrubOptions,
+  scrubState,
+} from '../checkpoint/scrub.ts';
 import { tellTotals } from '../checkpoint/tell-totals.ts';
 import { headerContext, headerOf, headerState } from '../checkpoint/vm-header.ts';
 import { devicesContext, memoryContext, tableTags } from '../checkpoint/vm-plan.ts';
@@ -24,9 +31,11 @@ import { pageBytes } from '../limits.ts';
 import type { CommonOptions } from './common-options.ts';
 import type { ProgressView } from './progress.ts';
 import type { RamImages } from './ram-images.ts';
+import { checkScrub } from './scrub-argument.ts';
 import type { StateGroup } from './state-files.ts';
 
 export interface ImageSave {
+  readonly scrub: ScrubOptions;
   readonly store: Store;
   readonly id: string;
   readonly skip: readonly SkipPart[];
@@ -71,15 +80,16 @@ async function saveOpened(save: ImageSave, memory: GuestMemory | undefined): Pro
   const [parent, ...places] = parents;
   const untracked = { dirtyTracker: undefined };
   const options = { parent, parents: places, threads, signal };
+  const scrubbed = checkScrub(save.scrub, memory?.regions);
   const increment = await Increment.prepare(untracked, memory, store, options);
   const checkpoint = await openCheckpoint(store, {
     ...{ mode: 'save', uuid, createdMs, signal },
     ...increment.reference,
   });
   try {
-    await saveHeader(checkpoint, save, increment.link(store.url));
+    await saveHeader(checkpoint, save, increment.link(store.url), scrubbed);
     await saveStates(checkpoint, save);
-    const changes = await increment.take();
+    const changes = await increment.take(pagesIn(scrubbed, memory?.regions ?? []));
     const totals = memory === undefined ? noPages : await saveMemory(checkpoint, memory, changes, save);
     const memoryBytes = Number(memory?.byteLength ?? 0n);
     onProgress({ phase: 'commit', doneBytes: memoryBytes, totalBytes: memoryBytes });
@@ -97,11 +107,13 @@ async function saveHeader(
   checkpoint: SaveCheckpoint,
   { id, skip, images }: ImageSave,
   parentUrl: string | undefined,
+  scrubbed: readonly ScrubbedRange[],
 ): Promise<void> {
   const machine = { id, cpu: { vendor: '', model: '' }, cores: [], memory: images };
   const header = await checkpoint.openContext(headerContext);
   await header.save(headerState, headerOf(machine, skip, producer()));
   if (parentUrl !== undefined) await header.save(parentState, { parent: { url: parentUrl } });
+  if (scrubbed.length > 0) await header.save(scrubState, encodeScrub(scrubbed));
   await header.close();
 }
 

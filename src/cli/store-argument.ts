@@ -1,17 +1,18 @@
 /** The STORE of a command line. */
 import { statSync } from 'node:fs';
-import { openStore, type Store } from '../store/index.ts';
+import { encrypted, type KeySource, openStore, type Store } from '../store/index.ts';
 import { filePath, parseStoreUrl } from '../store/url.ts';
+import { keysOf } from './key-argument.ts';
 import type { ParsedLine } from './parse-line.ts';
 import { usageError } from './usage-error.ts';
 
-/** Opens nothing yet. Throws `CHKPT_STORE_UNKNOWN`, `CHKPT_STORE_URL`, `CHKPT_USAGE`. */
-export function storeOf(url: string): Store {
+/** Encrypted with a key. Opens nothing yet. Throws `CHKPT_STORE_UNKNOWN`, `CHKPT_STORE_URL`, `CHKPT_USAGE`. */
+export function storeOf(url: string, key?: KeySource): Store {
   const store = openStore(url);
   if (parseStoreUrl(url).scheme === 'mem') {
     throw usageError(`${url}: a mem: checkpoint ends with its process; use file: or dir:`);
   }
-  return store;
+  return key === undefined ? store : encrypted(store, { key });
 }
 
 /** Throws `CHKPT_USAGE` when a checkpoint and a document would share standard output. */
@@ -24,7 +25,8 @@ export function refuseSharedOutput(store: Store, { json }: { readonly json: bool
 
 /** The stores of `--parent`, in the order given. Throws as `storeOf`. */
 export function parentsOf(line: ParsedLine): Store[] {
-  return line.all('parent').map(storeOf);
+  const key = keysOf(line);
+  return line.all('parent').map((url) => storeOf(url, key));
 }
 
 /** Throws `CHKPT_USAGE` when one of `paths` is the file of the store: one of the two would be lost. */

@@ -69,6 +69,16 @@ export const errorTable = {
     when: 'The manifest of a directory checkpoint is not valid, or a file does not match it.',
     advice: 'restore the directory from a copy, or load an older checkpoint',
   },
+  CHKPT_SEAL: {
+    kind: 'damaged',
+    when: 'A record of an encrypted checkpoint, its header or its end is not what somebody with the key has written: damaged, cut, moved or forged. Nothing of it was decrypted into use.',
+    advice: 'do not retry these bytes; load an older checkpoint or fetch this one again',
+  },
+  CHKPT_KEY: {
+    kind: 'mismatch',
+    when: 'The key of an encrypted checkpoint is missing or another one; or a key was given for a checkpoint that is not encrypted.',
+    advice: 'give the key that it was saved with: --key-file FILE, or the option key',
+  },
   CHKPT_VERSION: {
     kind: 'unsupported',
     when: 'The checkpoint has a format version or a critical frame type that this version cannot read.',

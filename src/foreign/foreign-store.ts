@@ -9,6 +9,7 @@ import { ForeignStoreWriter } from './foreign-writer.ts';
 
 export class ForeignStore implements Store {
   readonly url: string;
+  readonly readsFrames = true;
   readonly remove?: () => Promise<void>;
   readonly #format: ForeignFormat;
 

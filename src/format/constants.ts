@@ -29,6 +29,9 @@ export const footerMagic: Readonly<Uint8Array> = Uint8Array.of(
   0x0a,
 );
 
+/** First bytes of a stream that is encrypted (docs/encryption.md). */
+export const sealMagic: Readonly<Uint8Array> = Uint8Array.of(0x8c, 0x43, 0x4b, 0x53, 0x0d, 0x0a, 0x1a, 0x0a);
+
 export const majorVersion = 1;
 /** Of a checkpoint without parent, and of one with a parent. */
 export const minorVersions = { alone: 0, increment: 1 } as const;

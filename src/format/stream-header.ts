@@ -14,6 +14,7 @@ import {
   majorVersion,
   minorVersions,
   rootDigestBytes,
+  sealMagic,
   streamHeaderBytes,
   streamMagic,
   uuidBytes,
@@ -119,10 +120,15 @@ export function decodeStreamHeader(bytes: Uint8Array, digest: Digest64): StreamH
   };
 }
 
-/** Throws `CHKPT_BAD_MAGIC` when the first bytes, as far as there are any, are not a checkpoint's. */
+/** Throws `CHKPT_KEY` for an encrypted one, `CHKPT_BAD_MAGIC` when the first bytes, as far as there are any, are not a checkpoint's. */
 export function checkMagic(bytes: Uint8Array): void {
   const length = Math.min(bytes.length, streamMagic.length);
   if (equalBytes(bytes.subarray(0, length), streamMagic.subarray(0, length))) return;
+  if (length === sealMagic.length && equalBytes(bytes.subarray(0, length), sealMagic)) {
+    throw new CheckpointError('CHKPT_KEY', 'this checkpoint is encrypted, and no key was given', {
+      details: start,
+    });
+  }
   throw new CheckpointError('CHKPT_BAD_MAGIC', 'this is not a chkpt checkpoint', {
     details: { ...start, expected: hexOf(streamMagic.slice()), actual: hexOf(bytes.slice(0, length)) },
   });

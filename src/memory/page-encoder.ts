@@ -45,6 +45,8 @@ export interface EncodeOptions {
    * opened.
    */
   readonly changed?: PageSet | undefined;
+  /** Pages that are stored as zeros, in an increment too, whatever they hold; they are not read. */
+  readonly scrubbed?: PageSet | undefined;
   /**
    * What pages were last known to be, with a parent its content: a page that is found equal is left to the parent. Kept up to
    * date; after a failed save its pages are to be forgotten.
@@ -65,7 +67,7 @@ export interface EncodeOptions {
 type EncoderOptions = {
   readonly [K in Exclude<
     keyof EncodeOptions,
-    'onPages' | 'changed' | 'pageDigests' | 'deltas' | 'snapshot'
+    'onPages' | 'changed' | 'scrubbed' | 'pageDigests' | 'deltas' | 'snapshot'
   >]-?: NonNullable<EncodeOptions[K]>;
 };
 
@@ -74,6 +76,7 @@ export class PageEncoder implements MemoryFrameSource {
   readonly #options: EncoderOptions;
   readonly #onPages: ((pageCount: number) => void) | undefined;
   readonly #changed: PageSet | undefined;
+  readonly #scrubbed: PageSet | undefined;
   readonly #pageDigests: PageDigests | undefined;
   readonly #deltas: DeltaCache | undefined;
   readonly #snapshot: MemorySnapshot | undefined;
@@ -84,6 +87,7 @@ export class PageEncoder implements MemoryFrameSource {
     this.#memory = memory;
     this.#onPages = options.onPages;
     this.#changed = options.changed;
+    this.#scrubbed = options.scrubbed;
     this.#pageDigests = options.pageDigests;
     this.#deltas = options.deltas;
     this.#snapshot = options.snapshot;
@@ -101,7 +105,7 @@ export class PageEncoder implements MemoryFrameSource {
   }
 
   get handOver(): MemoryHandOver | undefined {
-    const parts = [this.#changed, this.#pageDigests, this.#deltas, this.#snapshot];
+    const parts = [this.#changed, this.#scrubbed, this.#pageDigests, this.#deltas, this.#snapshot];
     if (parts.some((part) => part !== undefined)) return undefined;
     return { image: this.#memory, threads: this.#options.threads, onPages: this.#onPages };
   }
@@ -120,6 +124,7 @@ export class PageEncoder implements MemoryFrameSource {
           ...options,
           codec: codec === 'lz4' ? 1 : 0,
           changed: this.#changed?.native,
+          scrubbed: this.#scrubbed?.native,
           pageDigests: this.#pageDigests?.native,
           deltas: this.#deltas?.native,
           snapshot: this.#snapshot?.native,

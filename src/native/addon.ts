@@ -88,6 +88,8 @@ export interface NativeChainLoad {
   advance(): void;
   /** True: pages of this member were put off; it is to be read once more, with `resolve`. */
   deferred(): boolean;
+  /** No member fills these pages. Before the first one is loaded. */
+  leaveAlone(pages: NativePageSet): void;
 }
 
 /** Digest of each page of a memory, 16 bytes each. */

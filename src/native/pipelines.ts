@@ -52,6 +52,7 @@ export interface NativeSaveOptions extends NativePosition {
   readonly threads: number;
   readonly slabCount: number;
   readonly changed?: NativePageSet | undefined;
+  readonly scrubbed?: NativePageSet | undefined;
   readonly pageDigests?: NativePageDigests | undefined;
   readonly deltas?: NativeDeltaCache | undefined;
   readonly snapshot?: NativeSnapshot | undefined;

@@ -40,6 +40,7 @@ export function pooledDirectoryStoreFactory(environment: StoreEnvironment = host
 class DirectoryStore implements Store {
   readonly url: string;
   readonly claims: FileClaims;
+  readonly readsFrames: boolean;
   readonly #path: string;
   readonly #environment: StoreEnvironment;
   readonly #collector: DirectoryCollector;
@@ -47,6 +48,7 @@ class DirectoryStore implements Store {
 
   constructor(path: string, url: string, environment: StoreEnvironment, pool?: Pool) {
     this.#pool = pool;
+    this.readsFrames = pool !== undefined;
     this.url = url;
     this.#path = path;
     this.#environment = environment;

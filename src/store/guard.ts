@@ -33,12 +33,18 @@ class GuardedStore implements Store {
   readonly url: string;
   readonly remove?: () => Promise<void>;
   readonly claims?: StoreClaims;
+  readonly isSealed: boolean;
+  readonly readsFrames: boolean;
+  readonly beside?: (url: string) => Store;
   readonly #inner: Store;
 
   constructor(inner: Store, url: string) {
     this.#inner = inner;
     this.url = url;
-    const { remove } = inner;
+    this.isSealed = inner.isSealed === true;
+    this.readsFrames = inner.readsFrames === true;
+    const { remove, beside } = inner;
+    if (beside !== undefined) this.beside = (other) => beside.call(inner, other);
     if (remove !== undefined) {
       this.remove = () => this.#attempt('remove', undefined, () => remove.call(inner));
     }

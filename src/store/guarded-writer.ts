@@ -143,6 +143,10 @@ export class GuardedWriter implements StoreWriter {
     return storedBytes !== undefined && Number.isSafeInteger(storedBytes) ? storedBytes : undefined;
   }
 
+  get keepsStream(): boolean {
+    return this.#inner.keepsStream === true;
+  }
+
   async abort(): Promise<void> {
     this.#aborting ??= this.#abort();
     return await this.#aborting;

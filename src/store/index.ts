@@ -9,6 +9,16 @@ export { nullStoreFactory } from './null-store.ts';
 export { StoreRegistry } from './registry.ts';
 export { openS3Store, s3StoreFactory } from './s3/open-s3.ts';
 export type { S3Settings } from './s3/place.ts';
+export {
+  type EncryptOptions,
+  encrypted,
+  type KeyRequest,
+  type KeySource,
+  keyIdOf,
+  type SealAlgorithm,
+  type SealKey,
+  sealKeyBytes,
+} from './seal/index.ts';
 export type {
   CommitSummary,
   DirectOutput,

@@ -88,6 +88,8 @@ export interface StoreWriter {
   commit(summary: CommitSummary): Promise<void>;
   /** After `commit`: bytes that the checkpoint takes, where that is not the length of the stream. Optional. */
   readonly storedBytes?: number | undefined;
+  /** With `storedBytes`: what is read back is the stream that was written, all the same. Optional. */
+  readonly keepsStream?: boolean | undefined;
   /** Drops everything written. Safe after a failure of any other call, and when called twice. */
   abort(): Promise<void>;
 }
@@ -186,6 +188,12 @@ export interface Store {
    * another one replaces it or it is removed. Optional.
    */
   readonly claims?: StoreClaims | undefined;
+  /** What lies here is encrypted. Optional. */
+  readonly isSealed?: boolean | undefined;
+  /** It looks into what is saved, so that must be a stream as docs/format.md has it, not one that is encrypted. Optional. */
+  readonly readsFrames?: boolean | undefined;
+  /** Opens another checkpoint, a parent for one, as this one was opened: with its keys. Optional. */
+  beside?(url: string): Store;
 }
 
 /** Makes a store from the part of the URL behind `scheme:`. Throws `CHKPT_STORE_URL` when that part is not valid. */

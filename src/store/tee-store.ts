@@ -5,6 +5,7 @@
  * Memory is written as frames by all of them: what one could do faster by itself (`direct`, `takeMemory`) is not asked for.
  */
 import { CheckpointError } from '../errors/index.ts';
+import { openStore } from './default-registry.ts';
 import { fromStore } from './failure.ts';
 import { guardStore } from './guard.ts';
 import type {
@@ -37,6 +38,7 @@ interface Branch {
 export class TeeStore implements Store {
   readonly url: string;
   readonly stores: readonly Store[];
+  readonly beside?: (url: string) => Store;
   #branches: readonly Branch[] = [];
 
   /** Throws `RangeError` for no store, or one that is given twice. */
@@ -47,6 +49,9 @@ export class TeeStore implements Store {
     if (urls.length === 0) throw new RangeError('no store is given');
     this.stores = stores.map((store) => guardStore(store, store.url));
     this.url = `tee:${urls.join(' ')}`;
+    const [first] = this.stores;
+    // Parents have one place, and the keys of the first.
+    if (first?.beside !== undefined) this.beside = (url) => first.beside?.(url) ?? openStore(url);
   }
 
   /** Of the last save, in the order of the stores. */

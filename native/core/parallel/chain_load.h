@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/base/units.h"
 #include "core/bitmap/page_mask.h"
 
 namespace chkpt {
@@ -36,6 +37,11 @@ class ChainLoad {
 
   // A newer member has filled it.
   bool IsNewer(std::uint64_t page) const { return any_newer_ && newer_.Has(page); }
+  // Pages that no member fills. REQUIRES: no member was loaded.
+  void LeaveAlone(PageRun run) {
+    for (std::uint64_t page = run.first; page < run.end(); ++page) newer_.Set(page);
+    any_newer_ = true;
+  }
   // This member has it. Of a member with a parent only.
   bool IsOwn(std::uint64_t page) const { return own_.Has(page); }
   void SetOwn(std::uint64_t page) { own_.Set(page); }

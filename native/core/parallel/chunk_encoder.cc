@@ -81,7 +81,7 @@ void ChunkEncoder::PresentRuns(const Region& region, PageRun pages) {
   }
 }
 
-// The pages to copy. What may have changed and is not present reads as zeros.
+// The pages to copy.
 void ChunkEncoder::FindPages(const EncodedChunk& chunk) {
   const PageRun pages = chunk.ticket.pages;
   changed_.clear();
@@ -96,11 +96,17 @@ void ChunkEncoder::FindPages(const EncodedChunk& chunk) {
     }
   }
   runs_.clear();
-  if (changed_.empty()) return;
-  // Nobody wants to know of the others, and looking at 512 of them takes longer than copying two.
-  const std::uint64_t first_changed = changed_.front().first;
-  PresentRuns(*chunk.ticket.region, {first_changed, changed_.back().end() - first_changed});
-  if (!filter_.has_parent) return;
+  if (!changed_.empty()) {
+    // Nobody wants to know of the others, and looking at 512 of them takes longer than copying two.
+    const std::uint64_t first = changed_.front().first;
+    PresentRuns(*chunk.ticket.region, {first, changed_.back().end() - first});
+    if (filter_.has_parent) FindChanged();
+  }
+  if (!filter_.scrubbed.empty()) Scrub(pages);
+}
+
+// What may have changed and is not present reads as zeros.
+void ChunkEncoder::FindChanged() {
   const std::vector<PageRun> present = std::exchange(runs_, {});
   std::size_t next = 0;
   const auto visit = [&](PageRun changed) {
@@ -117,6 +123,26 @@ void ChunkEncoder::FindPages(const EncodedChunk& chunk) {
     AddAbsent({page, changed.end() - page});
   };
   for (const PageRun& run : changed_) visit(run);
+}
+
+// Zeros of this checkpoint, also where the parent has zeros: a secret is never left to a parent.
+void ChunkEncoder::Scrub(PageRun pages) {
+  const std::span<const std::uint64_t> scrubbed = filter_.scrubbed;
+  const std::vector<PageRun> found = std::exchange(runs_, {});
+  for (const PageRun& run : found) {
+    for (std::uint64_t page = run.first;;) {
+      const std::uint64_t first = FirstClear(scrubbed, page, run.end());
+      if (first == run.end()) break;
+      page = FirstMarked(scrubbed, first, run.end());
+      runs_.push_back({first, page - first});
+    }
+  }
+  for (std::uint64_t page = FirstMarked(scrubbed, pages.first, pages.end()); page != pages.end();
+       page = FirstMarked(scrubbed, page + 1, pages.end())) {
+    Block& block = blocks_[(page - pages.first) / kBlockPages];
+    SetClass(&block.classes, page - block.pages.first, BlockPageClass::kZero);
+    if (filter_.digests != nullptr) filter_.digests->Note(page, filter_.digests->zero());
+  }
 }
 
 void ChunkEncoder::AddAbsent(PageRun run) {

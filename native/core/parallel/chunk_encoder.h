@@ -37,6 +37,8 @@ struct ChangeFilter {
   bool has_parent = false;
   // With a parent: the pages that may differ from it, one bit each; empty: any page may.
   std::span<const std::uint64_t> changed;
+  // Pages that are stored as zeros and not read, whatever they hold, one bit each; empty: none.
+  std::span<const std::uint64_t> scrubbed;
   // What pages were last known to be, with a parent its content, or null. Kept up to date.
   PageDigests* digests = nullptr;
   // With a parent: what was sent of pages in earlier rounds, or null. Kept up to date.
@@ -85,6 +87,8 @@ class ChunkEncoder {
                const EncodeOptions& options, const ChangeFilter& filter, PooledBuffer staging);
 
   void FindPages(const EncodedChunk& chunk);
+  void FindChanged();
+  void Scrub(PageRun pages);
   void AddAbsent(PageRun run);
   Status GatherBlock(const Region& region, Block& block);
   Status GatherRun(const Region& region, PageRun run, Block& block);

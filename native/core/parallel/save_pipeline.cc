@@ -17,10 +17,20 @@ std::uint64_t ChunkCount(const GuestMemory& memory) {
   return std::max<std::uint64_t>(count, 1);
 }
 
-std::vector<std::uint64_t> WordsOf(const SaveOptions& options) {
-  if (!options.position.has_parent() || options.changed == nullptr) return {};
-  std::vector<std::uint64_t> words(options.changed->word_count());
-  options.changed->Copy(words);
+std::vector<std::uint64_t> WordsOf(const DirtyBitmap* set) {
+  if (set == nullptr) return {};
+  std::vector<std::uint64_t> words(set->word_count());
+  set->Copy(words);
+  return words;
+}
+
+// Of pages that may differ from the parent: those that are scrubbed do, whatever anybody says.
+std::vector<std::uint64_t> ChangedWords(const SaveOptions& options,
+                                        std::span<const std::uint64_t> scrubbed) {
+  if (!options.position.has_parent()) return {};
+  std::vector<std::uint64_t> words = WordsOf(options.changed.get());
+  const std::size_t count = std::min(words.size(), scrubbed.size());
+  for (std::size_t i = 0; i < count; ++i) words[i] |= scrubbed[i];
   return words;
 }
 
@@ -40,6 +50,7 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
   SaveOptions chosen = options;
   const bool fits =
       (chosen.changed == nullptr || chosen.changed->page_count() == memory->page_count()) &&
+      (chosen.scrubbed == nullptr || chosen.scrubbed->page_count() == memory->page_count()) &&
       (chosen.digests == nullptr || chosen.digests->page_count() == memory->page_count()) &&
       (chosen.deltas == nullptr || chosen.deltas->page_count() == memory->page_count()) &&
       (chosen.guard == nullptr || chosen.guard->memory() == memory);
@@ -66,6 +77,7 @@ Result<std::unique_ptr<SavePipeline>> SavePipeline::Start(std::shared_ptr<GuestM
     const bool has_parent = chosen.position.has_parent();
     const ChangeFilter filter{.has_parent = has_parent,
                               .changed = pipeline->changed_,
+                              .scrubbed = pipeline->scrubbed_,
                               .digests = chosen.digests.get(),
                               .deltas = has_parent ? chosen.deltas.get() : nullptr,
                               .round = chosen.position.epoch,
@@ -86,7 +98,8 @@ SavePipeline::SavePipeline(std::shared_ptr<GuestMemory> memory, const SaveOption
     : memory_(std::move(memory)),
       options_(options),
       notify_(std::move(notify)),
-      changed_(WordsOf(options)),
+      scrubbed_(WordsOf(options.scrubbed.get())),
+      changed_(ChangedWords(options, scrubbed_)),
       finder_(options.presence),
       cursor_(*memory_, finder_, ToLookAt(options, changed_), options.position.has_parent()),
       batch_(std::clamp(options.slab_count - options.threads, 2U, kSpareSlabsRaw) - 1),

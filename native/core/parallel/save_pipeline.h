@@ -59,6 +59,8 @@ struct SaveOptions {
   PagemapMethod presence = PagemapMethod::kScan;
   // With a parent: the pages that may differ from it; null: any page may. Read at Start only.
   std::shared_ptr<const DirtyBitmap> changed = nullptr;
+  // Pages that are stored as zeros, whatever they hold; null: none. Read at Start only.
+  std::shared_ptr<const DirtyBitmap> scrubbed = nullptr;
   // What pages were last known to be, with a parent its content: pages found equal are left to it.
   // Kept up to date while the save goes on; one that fails has noted what never came to pass.
   std::shared_ptr<PageDigests> digests = nullptr;
@@ -146,7 +148,8 @@ class SavePipeline {
   const std::shared_ptr<GuestMemory> memory_;
   const SaveOptions options_;
   const std::function<void()> notify_;
-  const std::vector<std::uint64_t> changed_;  // words of options_.changed
+  const std::vector<std::uint64_t> scrubbed_;  // words of options_.scrubbed
+  const std::vector<std::uint64_t> changed_;   // words of options_.changed, and those
   const PresenceFinder finder_;
   ChunkCursor cursor_;
   std::unique_ptr<PageDedup> dedup_;

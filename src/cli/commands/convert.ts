@@ -1,6 +1,7 @@
 /** `chkpt convert`: a checkpoint from one store into another. */
 import { convertCheckpoint } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
+import { keysOf, targetKeysOf } from '../key-argument.ts';
 import { isLink } from '../link-argument.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
@@ -13,7 +14,7 @@ export async function run({ line, common, output, signal }: Invocation): Promise
   const link = [from, to].find(isLink);
   if (link !== undefined)
     throw usageError(`${link}: chkpt receive takes from a connection, chkpt save sends into one`);
-  const [source, target] = [storeOf(from), storeOf(to)];
+  const [source, target] = [storeOf(from, keysOf(line)), storeOf(to, targetKeysOf(line))];
   refuseSharedOutput(target, common);
   const progress = createProgress('converting', common);
   try {

@@ -2,12 +2,14 @@
 import { type DiffReport, diffCheckpoints, type RegionDiff } from '../../index.ts';
 import { pageBytes } from '../../limits.ts';
 import type { Invocation } from '../invocation.ts';
+import { keysOf } from '../key-argument.ts';
 import { storeOf } from '../store-argument.ts';
 import { textTable } from '../text-table.ts';
 import { formatAddress, formatBytes, formatShare } from '../units.ts';
 
 export async function run({ line, common, output, signal }: Invocation): Promise<void> {
-  const [a, b] = [storeOf(line.operand(0)), storeOf(line.operand(1))];
+  const key = keysOf(line);
+  const [a, b] = [storeOf(line.operand(0), key), storeOf(line.operand(1), key)];
   const parents = line.all('parent');
   const report = await diffCheckpoints(a, b, { parents, threads: common.threads, signal });
   if (common.json) await output.json(documentOf(report, a.url, b.url));

@@ -1,13 +1,15 @@
 /** `chkpt flatten`: a chain of checkpoints made one. */
 import { flattenCheckpoint } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
+import { keysOf, targetKeysOf } from '../key-argument.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
 import { refuseSharedOutput, storeOf } from '../store-argument.ts';
 import { countOf, formatBytes, formatDuration } from '../units.ts';
 
 export async function run({ line, common, output, signal }: Invocation): Promise<void> {
-  const [store, target] = [storeOf(line.operand(0)), storeOf(line.operand(1))];
+  const store = storeOf(line.operand(0), keysOf(line));
+  const target = storeOf(line.operand(1), targetKeysOf(line));
   refuseSharedOutput(target, common);
   const progress = createProgress('flattening', common);
   try {

@@ -3,13 +3,14 @@ import { inspectCheckpoint } from '../../index.ts';
 import { chainText } from '../chain-facts.ts';
 import { type CheckpointFacts, factsOf, type PageClass, pageClasses } from '../checkpoint-facts.ts';
 import type { Invocation } from '../invocation.ts';
+import { keysOf } from '../key-argument.ts';
 import { printable } from '../printable.ts';
 import { parentsOf, storeOf } from '../store-argument.ts';
 import { textTable } from '../text-table.ts';
 import { countOf, formatAddress, formatBytesExactly, formatRatio, formatShare } from '../units.ts';
 
 export async function run({ line, common, output, signal }: Invocation): Promise<void> {
-  const store = storeOf(line.operand(0));
+  const store = storeOf(line.operand(0), keysOf(line));
   const parents = parentsOf(line);
   const inspection = await inspectCheckpoint(store, { signal });
   try {
@@ -54,10 +55,13 @@ function identityRows(facts: CheckpointFacts): Row[] {
 
 function memoryRows(facts: CheckpointFacts): Row[] {
   const { regions, memoryBytes, pages, codecRatio } = facts;
-  const place = regions.map(({ base, bytes }): Row => {
-    const [first, last] = [BigInt(base), BigInt(base) + BigInt(bytes) - 1n];
-    return ['  region', `${formatAddress(first)} to ${formatAddress(last)}, ${formatBytesExactly(bytes)}`];
-  });
+  const place = [
+    ...regions.map((region): Row => ['  region', rangeText(region)]),
+    ...facts.scrubbed.map((range): Row => {
+      const what = range.how === 'zero' ? 'stored as zeros' : 'not stored';
+      return [`  ${range.how === 'zero' ? 'scrubbed' : 'left out'}`, `${rangeText(range)}, ${what}`];
+    }),
+  ];
   const classes = pageClasses.filter((name) => name !== 'total' && pages.total > 0 && isShown(name, pages));
   return [
     ['memory', `${formatBytesExactly(memoryBytes)} in ${countOf(regions.length, 'region')}`],
@@ -71,6 +75,11 @@ function memoryRows(facts: CheckpointFacts): Row[] {
     ['pages stored', `${formatBytesExactly(facts.encodedBytes)}, ratio ${formatRatio(codecRatio)}`],
     ['ratio', `${formatRatio(facts.ratio)} (memory to checkpoint)`],
   ];
+}
+
+function rangeText({ base, bytes }: { readonly base: number; readonly bytes: number }): string {
+  const [first, last] = [BigInt(base), BigInt(base) + BigInt(bytes) - 1n];
+  return `${formatAddress(first)} to ${formatAddress(last)}, ${formatBytesExactly(bytes)}`;
 }
 
 function sharedRows({ stored }: CheckpointFacts): Row[] {

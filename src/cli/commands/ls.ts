@@ -2,6 +2,7 @@
 import { inspectCheckpoint, type OpenInspection, type TypedValue, type ValueType } from '../../index.ts';
 import { pageBytes } from '../../limits.ts';
 import type { Invocation } from '../invocation.ts';
+import { keysOf } from '../key-argument.ts';
 import { printable } from '../printable.ts';
 import { storeOf } from '../store-argument.ts';
 import { textTable } from '../text-table.ts';
@@ -12,7 +13,7 @@ import { valueJson, valuePreview } from '../value-text.ts';
 const jsonValueBytesMax = 256;
 
 export async function run({ line, common, output, signal }: Invocation): Promise<void> {
-  const inspection = await inspectCheckpoint(storeOf(line.operand(0)), { signal });
+  const inspection = await inspectCheckpoint(storeOf(line.operand(0), keysOf(line)), { signal });
   try {
     const contexts: ListedContext[] = [];
     for (const context of inspection.contexts) contexts.push(await list(inspection, context));

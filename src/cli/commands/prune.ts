@@ -1,6 +1,7 @@
 /** `chkpt prune`: the newest checkpoints of a chain stay, the others go. */
 import { keepLast } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
+import { keysOf } from '../key-argument.ts';
 import { createProgress } from '../progress.ts';
 import { storeOf } from '../store-argument.ts';
 import { countOf, formatBytes } from '../units.ts';
@@ -10,7 +11,7 @@ export async function run({ line, common, output, signal }: Invocation): Promise
   const keep = line.last('keep');
   if (keep === undefined) throw usageError('--keep N is missing');
   if (!/^[1-9]\d{0,8}$/.test(keep)) throw usageError(`--keep ${keep}: a number from 1 on is expected`);
-  const store = storeOf(line.operand(0));
+  const store = storeOf(line.operand(0), keysOf(line));
   const progress = createProgress('flattening', common);
   try {
     const report = await keepLast(store, Number(keep), {

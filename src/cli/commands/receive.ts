@@ -1,4 +1,6 @@
 /** `chkpt receive`: checkpoints that other processes send, into a store; machines that they move, into a QEMU or files. */
+
+import type { TwoKeyOptions } from '../../checkpoint/open.ts';
 import {
   CheckpointError,
   type ReceiveCheckpointReport,
@@ -7,6 +9,7 @@ import {
   type StreamStore,
 } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
+import { keysOf, targetKeysOf } from '../key-argument.ts';
 import { isLink, openLink } from '../link-argument.ts';
 import { parseMemoryArguments } from '../memory-argument.ts';
 import { printable } from '../printable.ts';
@@ -28,6 +31,8 @@ export async function run(invocation: Invocation): Promise<void> {
   if (!isLink(url))
     throw usageError(`${url}: an address is expected: tcp://HOST:PORT, tls://HOST:PORT or unix:PATH`);
   if (socket !== undefined || memory.length > 0) {
+    const key = ['key-file', 'to-key-file', 'to-plain'].find((name) => line.has(name));
+    if (key !== undefined) throw usageError(`--${key} goes with STORE: machines are moved, not kept`);
     if (target !== '' || line.has('count'))
       throw usageError('--qemu and --memory take one machine, and no STORE');
     return await (socket === undefined
@@ -47,6 +52,7 @@ export async function run(invocation: Invocation): Promise<void> {
   if (isLink(to.url)) throw usageError(`${target}: a checkpoint is received into a store that keeps it`);
   refuseSharedOutput(to, common);
   // Who fails to send is not counted when several are expected: the next one may do better.
+  const keys = { key: keysOf(line), toKey: targetKeysOf(line) ?? ('none' as const) };
   const source = openLink(url, invocation, 'listen', count === 1 ? 1 : Number.POSITIVE_INFINITY);
   const received: object[] = [];
   try {
@@ -55,6 +61,7 @@ export async function run(invocation: Invocation): Promise<void> {
         source,
         (uuid) => storeOf(target.replaceAll(uuidPlace, uuid)),
         invocation,
+        keys,
       ).catch((error: unknown) => {
         if (count === 1 || !isOfSender(error)) throw error;
         output.note(`not received: ${printable(error.message)}`);
@@ -73,11 +80,12 @@ async function receiveOne(
   source: StreamStore,
   storeFor: (uuid: string) => Store,
   { common, signal }: Invocation,
+  keys: TwoKeyOptions,
 ): Promise<ReceiveCheckpointReport> {
   const progress = createProgress('receiving', common);
   try {
     return await receiveCheckpoint(source, ({ uuid }) => storeFor(uuid), {
-      ...{ threads: common.threads, signal },
+      ...{ threads: common.threads, signal, ...keys },
       onProgress: ({ phase, memoryBytesDone, memoryBytes }) =>
         progress.update({ phase, doneBytes: memoryBytesDone, totalBytes: memoryBytes }),
     });

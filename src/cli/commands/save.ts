@@ -12,6 +12,7 @@ import { createProgress } from '../progress.ts';
 import { qemuSocketOf, saveQemu } from '../qemu-guest.ts';
 import { RamImages } from '../ram-images.ts';
 import { saveImage } from '../save-image.ts';
+import { scrubOf } from '../scrub-argument.ts';
 import { skipOf } from '../skip-argument.ts';
 import { parseStateArguments, placeStates } from '../state-argument.ts';
 import { readStates } from '../state-files.ts';
@@ -28,6 +29,10 @@ export async function run(invocation: Invocation): Promise<void> {
   if (line.has('parent') && skipOf(line).includes('memory')) {
     throw usageError('--parent and --skip memory exclude each other');
   }
+  const secret = ['scrub', 'leave-out'].find((name) => line.has(name));
+  if (secret !== undefined && skipOf(line).includes('memory')) {
+    throw usageError(`--${secret} and --skip memory exclude each other`);
+  }
   await (socket === undefined ? runImages(invocation) : runQemu(invocation, socket));
 }
 
@@ -40,7 +45,10 @@ async function runQemu(invocation: Invocation, socket: string): Promise<void> {
   try {
     const onProgress = progress.update.bind(progress);
     const work = { socket, store, parents, skip, options: common, signal, onProgress };
-    const saved = await saveQemu(work, { id: line.last('id'), copyMemory: line.has('copy-memory') });
+    const saved = await saveQemu(work, {
+      ...{ id: line.last('id'), copyMemory: line.has('copy-memory') },
+      scrub: scrubOf(line),
+    });
     progress.stop();
     const { elapsedMs, pausedMs, totals = noPages } = saved;
     const told = { ...saved, totals, store: store.url, stores: outcomesOf(store) };
@@ -72,7 +80,8 @@ async function runImages(invocation: Invocation): Promise<void> {
     const states = await readStates(stateInputs, signal);
     const begin = performance.now();
     const onProgress = progress.update.bind(progress);
-    const work = { store, id, skip, images, states, parents, options: common, signal, onProgress };
+    const machine = { id, skip, images, states, scrub: scrubOf(line) };
+    const work = { ...machine, store, parents, options: common, signal, onProgress };
     const saved = await saveImage(work);
     progress.stop();
     const elapsedMs = performance.now() - begin;

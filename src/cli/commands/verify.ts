@@ -3,6 +3,7 @@ import { type VerifyOptions, type VerifyReport, verifyChain, verifyCheckpoint } 
 import { pageBytes } from '../../limits.ts';
 import { pagesOf } from '../checkpoint-facts.ts';
 import type { Invocation } from '../invocation.ts';
+import { keysOf } from '../key-argument.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
 import { parentsOf, storeOf } from '../store-argument.ts';
@@ -12,7 +13,7 @@ import { usageError } from '../usage-error.ts';
 export async function run({ line, common, output, signal }: Invocation): Promise<void> {
   const isAlone = line.has('alone');
   if (isAlone && line.has('parent')) throw usageError('--alone and --parent exclude each other');
-  const store = storeOf(line.operand(0));
+  const store = storeOf(line.operand(0), keysOf(line));
   const parents = parentsOf(line);
   const progress = createProgress('verifying', common);
   try {

@@ -1,0 +1,147 @@
+/**
+ * The writing end of a sealed store. What is written is encrypted at once, straight from the caller's memory, in one pass; the ciphertext
+ * goes into the inner store in batches, the next one being made while the one before is written.
+ *
+ * Bounds: two batches of ciphertext, of 1 MiB and what one `write` adds to it at most. Nothing of the content is kept.
+ */
+import type { CipherGCM } from 'node:crypto';
+import type { CommitSummary, StoreWriter } from '../store.ts';
+import { sealHeaderBytes, tagBytes } from './seal-header.ts';
+import { type RecordCipher, SealRoot, sealEnd, sealRecord } from './seal-record.ts';
+
+/** Ciphertext that is written at once, and pieces of it: more than that no system call takes. */
+const batchBytesMax = 1024 * 1024;
+const batchPiecesMax = 256;
+/** Plaintext that is encrypted in one call: some 0.1 ms. */
+const pieceBytesMax = 256 * 1024;
+
+/** All that the inner store hears of what is in it. */
+const segment = { kind: 'values', name: 'sealed' } as const;
+
+export class SealedWriter implements StoreWriter {
+  readonly #inner: StoreWriter;
+  readonly #cipher: RecordCipher;
+  readonly #root = new SealRoot();
+  /** The record that is being filled. */
+  #record: CipherGCM | undefined;
+  #recordBytes = 0;
+  #recordCount = 0;
+  #byteCount = 0;
+  #batch: Uint8Array[] = [];
+  #batchBytes = 0;
+  #storedBytes = 0;
+  /** The batch on its way. Never rejects: a failure is told by the call after it. */
+  #writing: Promise<void> = Promise.resolve();
+  #failure: { readonly error: unknown } | undefined;
+  /** What is read back is the stream that was written, whatever lies in the store. */
+  readonly keepsStream = true;
+
+  private constructor(inner: StoreWriter, cipher: RecordCipher) {
+    this.#inner = inner;
+    this.#cipher = cipher;
+  }
+
+  /** Owns `inner`. `header`: complete. */
+  static async open(inner: StoreWriter, cipher: RecordCipher, header: Uint8Array): Promise<SealedWriter> {
+    try {
+      await inner.beginSegment?.(segment);
+      const writer = new SealedWriter(inner, cipher);
+      writer.#root.add(header);
+      writer.#add(header);
+      return writer;
+    } catch (error) {
+      await inner.abort().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  get storedBytes(): number {
+    return this.#inner.storedBytes ?? this.#storedBytes;
+  }
+
+  write(bytes: Uint8Array): Promise<void> {
+    return this.writeAll([bytes]);
+  }
+
+  async writeAll(pieces: readonly Uint8Array[]): Promise<void> {
+    const { recordBytes } = this.#cipher;
+    for (const bytes of pieces) {
+      for (let at = 0; at < bytes.length; ) {
+        const byteCount = Math.min(bytes.length - at, recordBytes - this.#recordBytes, pieceBytesMax);
+        this.#record ??= sealRecord(this.#cipher, this.#recordCount);
+        this.#add(this.#record.update(bytes.subarray(at, at + byteCount)));
+        this.#recordBytes += byteCount;
+        at += byteCount;
+        if (this.#recordBytes === recordBytes) this.#endRecord();
+        if (this.#batchBytes >= batchBytesMax || this.#batch.length >= batchPiecesMax) await this.#flush();
+      }
+    }
+    this.#throwFailure();
+  }
+
+  async commit({ uuid }: CommitSummary): Promise<void> {
+    this.#endRecord();
+    const end = sealEnd(this.#cipher, this.#recordCount, this.#byteCount);
+    this.#root.add(end);
+    this.#add(end);
+    await this.#flush();
+    await this.#writing;
+    this.#throwFailure();
+    const bytes = this.#storedBytes;
+    const root = this.#root.end();
+    await this.#inner.endSegment?.({ bytes, frames: this.#recordCount, digest: root });
+    // Parent, epoch and root digest say something about the content: they stand in it.
+    await this.#inner.commit({ uuid, parent: undefined, epoch: 0n, root, bytes });
+  }
+
+  async abort(): Promise<void> {
+    this.#batch = [];
+    this.#record = undefined;
+    await this.#writing;
+    await this.#inner.abort();
+  }
+
+  #endRecord(): void {
+    if (this.#record === undefined) return;
+    this.#record.final();
+    const tag = this.#record.getAuthTag();
+    this.#root.add(tag);
+    this.#add(tag);
+    this.#byteCount += this.#recordBytes;
+    this.#recordCount += 1;
+    this.#record = undefined;
+    this.#recordBytes = 0;
+  }
+
+  #add(stored: Uint8Array): void {
+    this.#batch.push(stored);
+    this.#batchBytes += stored.length;
+  }
+
+  /** Gives the batch to the inner store when that has taken the one before. */
+  async #flush(): Promise<void> {
+    await this.#writing;
+    this.#throwFailure();
+    const batch = this.#batch;
+    this.#storedBytes += this.#batchBytes;
+    this.#batch = [];
+    this.#batchBytes = 0;
+    this.#writing = this.#writeInner(batch).catch((error: unknown) => {
+      this.#failure = { error };
+    });
+  }
+
+  async #writeInner(batch: readonly Uint8Array[]): Promise<void> {
+    if (this.#inner.writeAll !== undefined) return await this.#inner.writeAll(batch);
+    for (const piece of batch) await this.#inner.write(piece);
+  }
+
+  #throwFailure(): void {
+    if (this.#failure !== undefined) throw this.#failure.error;
+  }
+}
+
+/** Bytes that a stream of `byteCount` bytes takes. */
+export function sealedBytesOf(byteCount: number, recordBytes: number): number {
+  return sealHeaderBytes + byteCount + tagBytes * (Math.ceil(byteCount / recordBytes) + 1);
+}
