@@ -89,6 +89,23 @@ it('a lazy load asks for ranges of the object that was opened, and has everythin
   expect(await target.memory.digest()).toBe(await vm.memory.digest());
 });
 
+it('a lazy load goes on when its checkpoint is replaced here, and what it had open goes when it is done', async () => {
+  const server = await S3TestServer.start();
+  const vm = await machine(8);
+  await saveVm(vm, server.url('vm'));
+  const digest = await vm.memory.digest();
+  const target = new ScribbledVm(0, false);
+  const { lazy } = await loadVm(target, server.url('vm'), { lazy: { fillDelayMs: 500 } });
+  vm.scribble(100);
+  await saveVm(vm, server.url('vm'));
+  if (lazy?.active !== true) return console.warn('no lazy load on this machine');
+  expect(server.remains()).toHaveLength(3);
+  await lazy.load.resident;
+  expect(await target.memory.digest()).toBe(digest);
+  await expect.poll(() => server.remains(), { timeout: 10_000 }).toHaveLength(2);
+  expect(await digestAt(server.url('vm'))).toBe(await vm.memory.digest());
+});
+
 it('a machine goes on once', async () => {
   const server = await S3TestServer.start();
   await saveVm(await machine(5), server.url('vm'));
