@@ -4,6 +4,7 @@
  * Forward: two buffers of about 2 MiB of ciphertext; the next one is read while the records of one are opened. At any place: the records
  * that a range touches, of which the last one opened is kept, for whoever reads many small things side by side.
  */
+import { MemoryRelease } from '../../util/release-memory.ts';
 import type { ReceivedSummary, StoredShares, StoreReader } from '../store.ts';
 import { sealHeaderBytes, tagBytes } from './seal-header.ts';
 import { checkEnd, openRecord, type RecordCipher, type SealLayout, SealRoot } from './seal-record.ts';
@@ -30,6 +31,7 @@ export class SealedReader implements StoreReader {
   readonly readAt?: (offset: number, target: Uint8Array) => Promise<number>;
   readonly #source: SealedSource;
   readonly #root = new SealRoot();
+  readonly #memory = new MemoryRelease();
   /** Bytes of a record in the store. */
   readonly #storedBytes: number;
   /** Room for what is left of the buffer before, then for what is read. */
@@ -65,15 +67,19 @@ export class SealedReader implements StoreReader {
       await this.#openNext();
     }
     let done = 0;
+    const told: Uint8Array[] = [];
     while (done < target.length) {
       const [first] = this.#opened;
       if (first === undefined) break;
       const piece = first.subarray(0, target.length - done);
       target.set(piece, done);
       done += piece.length;
-      if (piece.length === first.length) this.#opened.shift();
-      else this.#opened[0] = first.subarray(piece.length);
+      if (piece.length === first.length) {
+        told.push(first);
+        this.#opened.shift();
+      } else this.#opened[0] = first.subarray(piece.length);
     }
+    this.#memory.release(told);
     return done;
   }
 

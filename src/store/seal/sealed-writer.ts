@@ -2,9 +2,11 @@
  * The writing end of a sealed store. What is written is encrypted at once, straight from the caller's memory, in one pass; the ciphertext
  * goes into the inner store in batches, the next one being made while the one before is written.
  *
- * Bounds: two batches of ciphertext, of 1 MiB and what one `write` adds to it at most. Nothing of the content is kept.
+ * Bounds: two batches of ciphertext, of 1 MiB and what one `write` adds to it at most. Nothing of the content is kept. Memory of
+ * ciphertext is given back as soon as it was written, or the collector would take half as long as the cipher.
  */
 import type { CipherGCM } from 'node:crypto';
+import { MemoryRelease } from '../../util/release-memory.ts';
 import type { CommitSummary, StoreWriter } from '../store.ts';
 import { sealHeaderBytes, tagBytes } from './seal-header.ts';
 import { type RecordCipher, SealRoot, sealEnd, sealRecord } from './seal-record.ts';
@@ -32,6 +34,7 @@ export class SealedWriter implements StoreWriter {
   #storedBytes = 0;
   /** The batch on its way. Never rejects: a failure is told by the call after it. */
   #writing: Promise<void> = Promise.resolve();
+  readonly #memory = new MemoryRelease();
   #failure: { readonly error: unknown } | undefined;
   /** What is read back is the stream that was written, whatever lies in the store. */
   readonly keepsStream = true;
@@ -126,9 +129,12 @@ export class SealedWriter implements StoreWriter {
     this.#storedBytes += this.#batchBytes;
     this.#batch = [];
     this.#batchBytes = 0;
-    this.#writing = this.#writeInner(batch).catch((error: unknown) => {
-      this.#failure = { error };
-    });
+    this.#writing = this.#writeInner(batch).then(
+      () => this.#memory.release(batch),
+      (error: unknown) => {
+        this.#failure = { error };
+      },
+    );
   }
 
   async #writeInner(batch: readonly Uint8Array[]): Promise<void> {
