@@ -6,7 +6,7 @@
  *     KEY.objects/UUID.continued       a machine goes on from the checkpoint UUID
  *
  * Data objects have names that were never there before, and never change. docs/stores.md has the promises, and
- * docs/decisions/0016-object-store.md why it is so.
+ * docs/decisions/0018-object-store.md why it is so.
  */
 import { CheckpointError, type ErrorDetails } from '../../errors/index.ts';
 import type { StoreClaims } from '../claims.ts';
