@@ -253,6 +253,7 @@ test('the JSON documents of save, load and verify have the documented keys and a
       'cores',
       'skip',
       'regions',
+      'scrubbed',
     ],
     ...[
       'memoryBytes',
