@@ -8,14 +8,9 @@ import { createHash } from 'node:crypto';
 import { CheckpointError, type ErrorDetails, fromSystemError } from '../errors/index.ts';
 import { poolMapBytesMax } from '../limits.ts';
 import { errnoOf, type FileSystem, type OpenFile } from './file-system.ts';
-import {
-  type Manifest,
-  type ManifestSegment,
-  manifestError,
-  type PooledSegment,
-  serializeManifest,
-} from './manifest.ts';
+import { type Manifest, type ManifestSegment, type PooledSegment, serializeManifest } from './manifest.ts';
 import { manifestName, readManifest } from './manifest-file.ts';
+import { manifestError } from './manifest-rules.ts';
 import { type PartFile, PooledPart } from './pooled-part.ts';
 import {
   closeReadable,

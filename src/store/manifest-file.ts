@@ -1,7 +1,8 @@
 /** Reads MANIFEST.json of a `dir:` checkpoint from its folder. */
 import { manifestBytesMax } from '../limits.ts';
 import type { FileSystem } from './file-system.ts';
-import { type Manifest, manifestError, parseManifest } from './manifest.ts';
+import { type Manifest, parseManifest } from './manifest.ts';
+import { manifestError } from './manifest-rules.ts';
 import { openForReading, readWhole } from './readable-file.ts';
 
 /** Name of the manifest in the folder of the checkpoint. */

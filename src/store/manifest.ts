@@ -8,6 +8,14 @@ import { createHash } from 'node:crypto';
 import { CheckpointError, type ErrorDetails } from '../errors/index.ts';
 import { encodeName } from '../format/names.ts';
 import { contextCountMax, manifestBytesMax } from '../limits.ts';
+import {
+  decodeManifest,
+  hasExactly,
+  isByteCount,
+  isDigest,
+  isEpoch,
+  manifestError,
+} from './manifest-rules.ts';
 import { isPackName } from './pool-names.ts';
 import { isSegmentFileName } from './segment-file.ts';
 import type { Segment } from './store.ts';
@@ -87,9 +95,6 @@ const pooledSegmentKeys = [...segmentKeys, 'pooled'] as const;
 const segmentKinds: ReadonlySet<unknown> = new Set(['start', 'values', 'memory', 'end']);
 
 const generationPattern = new RegExp(`^${uuidText}(?:\\.[1-9][0-9]{0,5})?$`);
-const digestPattern = /^[0-9a-f]{64}$/;
-const epochPattern = /^(?:0|[1-9][0-9]{0,19})$/;
-const epochMax = 2n ** 64n - 1n;
 
 /** The text of the file. */
 export function serializeManifest(manifest: Manifest): string {
@@ -112,21 +117,13 @@ export function serializeManifest(manifest: Manifest): string {
  */
 export function parseManifest(bytes: Uint8Array, details: ErrorDetails): Manifest {
   if (bytes.length > manifestBytesMax) throw manifestError('it is too long', details);
-  const text = decode(bytes, details);
-  const manifest = parseJson(text, details);
+  const { text, value: manifest } = decodeManifest(bytes, details);
   refuseNewerVersion(manifest, text, details);
   const broken = brokenRule(manifest);
   if (broken !== undefined) throw manifestError(broken, details);
   const checked = manifest as unknown as Manifest;
   if (serializeManifest(checked) !== text) throw manifestError('its digest or its layout is wrong', details);
   return checked;
-}
-
-export function manifestError(what: string, details: ErrorDetails, cause?: unknown): CheckpointError {
-  return new CheckpointError('CHKPT_MANIFEST', `the manifest is not valid: ${what}`, {
-    details,
-    ...(cause === undefined ? {} : { cause }),
-  });
 }
 
 /** True for what a writer may call a generation's folder: a UUID, or a UUID and a number. */
@@ -153,22 +150,6 @@ function canonicalJson(value: unknown): string {
   if (typeof value !== 'object' || value === null) return JSON.stringify(value);
   const members = Object.entries(value).sort(([left], [right]) => (left < right ? -1 : 1));
   return `{${members.map(([key, member]) => `${JSON.stringify(key)}:${canonicalJson(member)}`).join(',')}}`;
-}
-
-function decode(bytes: Uint8Array, details: ErrorDetails): string {
-  try {
-    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch (error) {
-    throw manifestError('it is not UTF-8', details, error);
-  }
-}
-
-function parseJson(text: string, details: ErrorDetails): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw manifestError('it is not JSON', details, error);
-  }
 }
 
 function refuseNewerVersion(value: unknown, text: string, details: ErrorDetails): void {
@@ -264,21 +245,4 @@ function isPooledSegment(value: unknown, byteCount: number, files: Set<string>):
   if (!isSegmentFileName(value.map) || files.has(value.map)) return false;
   files.add(value.map);
   return isByteCount(value.own) && value.own <= byteCount && isDigest(value.digest);
-}
-
-function hasExactly<Key extends string>(value: unknown, keys: readonly Key[]): value is Record<Key, unknown> {
-  if (typeof value !== 'object' || value === null) return false;
-  return Object.keys(value).length === keys.length && keys.every((key) => Object.hasOwn(value, key));
-}
-
-function isDigest(value: unknown): value is string {
-  return typeof value === 'string' && digestPattern.test(value);
-}
-
-function isByteCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && Number(value) >= 0;
-}
-
-function isEpoch(value: unknown): value is string {
-  return typeof value === 'string' && epochPattern.test(value) && BigInt(value) <= epochMax;
 }

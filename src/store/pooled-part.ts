@@ -5,7 +5,7 @@
 import type { ErrorDetails } from '../errors/index.ts';
 import { fromNative, hasNativeAddon, type NativePooledSource, nativeAddon } from '../native/index.ts';
 import type { OpenFile } from './file-system.ts';
-import { manifestError } from './manifest.ts';
+import { manifestError } from './manifest-rules.ts';
 import { readAtPosition } from './readable-file.ts';
 
 const runBytes = 24;

@@ -7,7 +7,14 @@
 import { createHash } from 'node:crypto';
 import { CheckpointError, type ErrorDetails } from '../../errors/index.ts';
 import { memoryBytesMax } from '../../limits.ts';
-import { manifestError } from '../manifest.ts';
+import {
+  decodeManifest,
+  hasExactly,
+  isByteCount,
+  isDigest,
+  isEpoch,
+  manifestError,
+} from '../manifest-rules.ts';
 import { isUuid, uuidText } from '../temporary-names.ts';
 
 /** A data object: consecutive bytes of the stream. */
@@ -77,8 +84,6 @@ const keptKeys = ['name', 'untilMs'] as const;
 
 const namePattern = new RegExp(`^${uuidText}\\.[0-9a-f]{32}\\.(?:0|[1-9][0-9]{0,3})$`);
 const tokenPattern = /^[0-9a-f]{32}$/;
-const digestPattern = /^[0-9a-f]{64}$/;
-const epochPattern = /^(?:0|[1-9][0-9]{0,19})$/;
 // It becomes part of a header: nothing that ends one.
 const etagPattern = /^[\x21\x23-\x7e]{1,128}$/;
 
@@ -121,14 +126,7 @@ export function serializeManifest(manifest: S3Manifest): string {
 export function parseManifest(bytes: Uint8Array, details: ErrorDetails): S3Manifest {
   if (bytes.length > s3ManifestBytesMax) throw manifestError('it is too long', details);
   if (!looksLikeManifest(bytes)) throw manifestError('the object is something else', details);
-  let text: string;
-  let manifest: unknown;
-  try {
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
-    manifest = JSON.parse(text);
-  } catch (error) {
-    throw manifestError('it is not JSON', details, error);
-  }
+  const { text, value: manifest } = decodeManifest(bytes, details);
   refuseNewerVersion(manifest, text, details);
   const broken = brokenRule(manifest);
   if (broken !== undefined) throw manifestError(broken, details);
@@ -156,11 +154,11 @@ function brokenRule(value: unknown): string | undefined {
   if (value.format !== format || value.version !== version) return 'version';
   if (!isUuid(value.uuid)) return 'uuid';
   if (value.parent !== null && !isUuid(value.parent)) return 'parent';
-  if (!matches(epochPattern, value.epoch) || BigInt(value.epoch) >= 2n ** 64n) return 'epoch';
-  if (!matches(digestPattern, value.root)) return 'root';
+  if (!isEpoch(value.epoch)) return 'epoch';
+  if (!isDigest(value.root)) return 'root';
   if (!isByteCount(value.bytes) || BigInt(value.bytes) > 2n * memoryBytesMax) return 'bytes';
   if (!matches(tokenPattern, value.token)) return 'token';
-  if (!matches(digestPattern, value.digest)) return 'digest';
+  if (!isDigest(value.digest)) return 'digest';
   const { objects, kept, history } = value;
   if (!isArray(objects, s3ObjectCountMax)) return 'objects';
   if (!isArray(kept, s3KeptCountMax) || !kept.every(isKept)) return 'kept';
@@ -180,7 +178,7 @@ function isData(value: unknown): value is S3Data {
   if (!hasExactly(value, dataKeys)) return false;
   if (!isDataName(value.name) || !isByteCount(value.bytes) || value.bytes === 0) return false;
   if (!isByteCount(value.partBytes) || value.partBytes === 0) return false;
-  return isEtag(value.etag) && matches(digestPattern, value.digest);
+  return isEtag(value.etag) && isDigest(value.digest);
 }
 
 function isKept(value: unknown): value is S3Kept {
@@ -191,15 +189,6 @@ function isArray(value: unknown, countMax: number): value is unknown[] {
   return Array.isArray(value) && value.length <= countMax;
 }
 
-function hasExactly<Key extends string>(value: unknown, keys: readonly Key[]): value is Record<Key, unknown> {
-  if (typeof value !== 'object' || value === null) return false;
-  return Object.keys(value).length === keys.length && keys.every((key) => Object.hasOwn(value, key));
-}
-
 function matches(pattern: RegExp, value: unknown): value is string {
   return typeof value === 'string' && pattern.test(value);
-}
-
-function isByteCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && Number(value) >= 0;
 }

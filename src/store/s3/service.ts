@@ -4,6 +4,7 @@
  */
 import type { S3Client } from '@aws-sdk/client-s3';
 import { CheckpointError } from '../../errors/index.ts';
+import { isByteCount } from '../manifest-rules.ts';
 import { statusOf } from './failure.ts';
 import { isEtag } from './manifest.ts';
 import type { Sdk } from './sdk.ts';
@@ -290,10 +291,6 @@ async function* bodyOf(body: unknown): AsyncGenerator<Uint8Array> {
 
 function isNoSuchKey(error: unknown): boolean {
   return statusOf(error) === 404 && (error as { name?: string }).name !== 'NoSuchBucket';
-}
-
-function isByteCount(value: unknown): value is number {
-  return Number.isSafeInteger(value) && Number(value) >= 0;
 }
 
 function timeOf(value: unknown): number {
