@@ -34,6 +34,8 @@ struct OracleOptions {
   unsigned writers = 2;
   unsigned harvests = 2;  // while one batch runs
   bool advise = true;
+  // The first copy of everything is made while the threads write, as a migration's first round.
+  bool copies_running = true;
   std::uint64_t seed = 1;
   // Told pages whose number is a multiple of it are taken for untold: a tracker that loses pages,
   // which the oracle has to notice. 0: none.
@@ -57,10 +59,8 @@ class TrackerOracle {
 
   OracleReport Run() {
     shadow_.resize(static_cast<std::size_t>(memory_.byte_count()));
-    for (const Region& region : memory_.regions()) {
-      CopyGuest(Shadow(region.first_page), region.host, static_cast<std::size_t>(region.bytes));
-    }
     report_.failed = !tracker_->Arm(Never).ok();
+    if (!options_.copies_running) CopyAll();
     while (report_.writes < options_.writes && !report_.failed) {
       Batch();
       report_.writes += options_.batch_writes;
@@ -83,6 +83,7 @@ class TrackerOracle {
         --running;
       });
     }
+    if (report_.stops == 0 && options_.copies_running) CopyAll();
     for (unsigned i = 1; i <= options_.harvests; ++i) {
       // Spread over the batch, by writes and not by time.
       while (running > 0 && done < options_.batch_writes * i / (options_.harvests + 1)) {
@@ -100,6 +101,14 @@ class TrackerOracle {
           ++report_.missed_pages;
           std::memcpy(Shadow(page), content, kPageBytes);
         }
+      }
+    }
+  }
+
+  void CopyAll() {
+    for (const Region& region : memory_.regions()) {
+      for (std::uint64_t page = region.first_page; page < region.pages().end(); ++page) {
+        if (!memory_.CopyOut({page, 1}, Shadow(page)).ok()) report_.failed = true;
       }
     }
   }

@@ -319,23 +319,40 @@ void GuestMemory::MarkUsed(std::size_t region_index) {
   std::atomic_ref(regions_[region_index].fresh).store(false, std::memory_order_relaxed);
 }
 
+void GuestMemory::PageLogs::Add(std::shared_ptr<DirtyBitmap> log) {
+  const std::lock_guard lock(mutex_);
+  logs_.push_back(std::move(log));
+  any_ = true;
+}
+
+void GuestMemory::PageLogs::Remove(const DirtyBitmap* log) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(logs_, [log](const auto& each) { return each.get() == log; });
+  any_ = !logs_.empty();
+}
+
+void GuestMemory::PageLogs::Mark(PageRun run) const {
+  if (!any_) return;
+  const std::lock_guard lock(mutex_);
+  for (const auto& log : logs_) log->MarkRun(run);
+}
+
 void GuestMemory::AddWriteLog(std::shared_ptr<DirtyBitmap> log) {
   CHKPT_CHECK(log->page_count() == page_count_);
-  const std::lock_guard lock(write_logs_mutex_);
-  write_logs_.push_back(std::move(log));
-  has_write_logs_ = true;
+  write_logs_.Add(std::move(log));
 }
 
-void GuestMemory::RemoveWriteLog(const DirtyBitmap* log) {
-  const std::lock_guard lock(write_logs_mutex_);
-  std::erase_if(write_logs_, [log](const auto& each) { return each.get() == log; });
-  has_write_logs_ = !write_logs_.empty();
+void GuestMemory::RemoveWriteLog(const DirtyBitmap* log) { write_logs_.Remove(log); }
+
+void GuestMemory::NoteWritten(PageRun run) { write_logs_.Mark(run); }
+
+void GuestMemory::AddCopyLog(std::shared_ptr<DirtyBitmap> log) {
+  CHKPT_CHECK(log->page_count() == page_count_);
+  copy_logs_.Add(std::move(log));
 }
 
-void GuestMemory::NoteWritten(PageRun run) {
-  if (!has_write_logs_) return;
-  const std::lock_guard lock(write_logs_mutex_);
-  for (const auto& log : write_logs_) log->MarkRun(run);
-}
+void GuestMemory::RemoveCopyLog(const DirtyBitmap* log) { copy_logs_.Remove(log); }
+
+void GuestMemory::NoteCopied(PageRun run) const { copy_logs_.Mark(run); }
 
 }  // namespace chkpt

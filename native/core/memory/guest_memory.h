@@ -170,6 +170,13 @@ class GuestMemory {
   // REQUIRES: the run lies in memory.
   void NoteWritten(PageRun run);
 
+  // From here on Read and CopyOut mark what they have copied in `log`: somebody has a content of
+  // these pages now, which may be gone again when the page is next looked at. Pipelines that copy
+  // from Region::host call NoteCopied; pages of zeros may be left out. As for write logs.
+  void AddCopyLog(std::shared_ptr<DirtyBitmap> log);
+  void RemoveCopyLog(const DirtyBitmap* log);
+  void NoteCopied(PageRun run) const;
+
  private:
   GuestMemory() = default;
   // Takes over `region` and numbers its pages.
@@ -178,9 +185,20 @@ class GuestMemory {
   std::vector<Region> regions_;
   std::uint64_t page_count_ = 0;
 
-  std::atomic<bool> has_write_logs_{false};  // so that memory without logs takes no lock
-  std::mutex write_logs_mutex_;
-  std::vector<std::shared_ptr<DirtyBitmap>> write_logs_;
+  // Bitmaps of others that are told of runs.
+  class PageLogs {
+   public:
+    void Add(std::shared_ptr<DirtyBitmap> log);
+    void Remove(const DirtyBitmap* log);
+    void Mark(PageRun run) const;
+
+   private:
+    std::atomic<bool> any_{false};  // so that memory without logs takes no lock
+    mutable std::mutex mutex_;
+    std::vector<std::shared_ptr<DirtyBitmap>> logs_;
+  };
+  PageLogs write_logs_;
+  PageLogs copy_logs_;
 };
 
 // Reads everything of `fd` at `offset`, retrying EINTR and short reads. Early end of file:

@@ -107,13 +107,22 @@ std::uint64_t OffsetInRegion(const Region& region, std::uint64_t page) {
   return (page - region.first_page) * kPageBytes;
 }
 
+// The pages that bytes of a region touch. REQUIRES: at least one byte.
+PageRun PagesOf(const Region& region, std::uint64_t offset, std::size_t bytes) {
+  const std::uint64_t first = region.first_page + offset / kPageBytes;
+  return {first, region.first_page + (offset + bytes - 1) / kPageBytes - first + 1};
+}
+
 }  // namespace
 
 Status GuestMemory::Read(std::uint64_t address, std::span<std::uint8_t> target) const {
   return ForEachPiece(
       regions_, address, target.size(),
       [&](std::size_t index, std::uint64_t offset, std::size_t done, std::size_t bytes) {
-        return ReadRegion(regions_[index], offset, target.subspan(done, bytes));
+        const Region& region = regions_[index];
+        Status read = ReadRegion(region, offset, target.subspan(done, bytes));
+        NoteCopied(PagesOf(region, offset, bytes));
+        return read;
       });
 }
 
@@ -132,9 +141,7 @@ Status GuestMemory::Write(std::uint64_t address, std::span<const std::uint8_t> s
         std::atomic_ref(region.fresh).store(false, std::memory_order_relaxed);
         Status written = WriteRegion(region, offset, source.subspan(done, bytes));
         // Also after a failure: a file may have been written in part.
-        const std::uint64_t first = region.first_page + offset / kPageBytes;
-        const std::uint64_t last = region.first_page + (offset + bytes - 1) / kPageBytes;
-        NoteWritten({first, last - first + 1});
+        NoteWritten(PagesOf(region, offset, bytes));
         return written;
       });
 }
@@ -142,8 +149,10 @@ Status GuestMemory::Write(std::uint64_t address, std::span<const std::uint8_t> s
 Status GuestMemory::CopyOut(PageRun run, std::uint8_t* target) const {
   if (run.count == 0) return Ok();
   const Region& region = RegionOfRun(*this, run);
-  return ReadRegion(region, OffsetInRegion(region, run.first),
-                    {target, static_cast<std::size_t>(run.count * kPageBytes)});
+  Status read = ReadRegion(region, OffsetInRegion(region, run.first),
+                           {target, static_cast<std::size_t>(run.count * kPageBytes)});
+  NoteCopied(run);
+  return read;
 }
 
 Status GuestMemory::CopyIn(PageRun run, const std::uint8_t* source) {

@@ -181,11 +181,14 @@ Status ChunkEncoder::GatherRun(const Region& region, PageRun run, Block& block) 
   std::uint64_t fill = 0;
   if (region.host != nullptr) {
     const std::uint8_t* source = region.host + (run.first - region.first_page) * kPageBytes;
+    bool has_content = false;
     for (std::uint64_t i = 0; i < run.count; ++i) {
       std::uint8_t* target = block.data + block.stored_pages * kPageBytes;
       const PageClass page_class = CopyPage(source + i * kPageBytes, run.first + i, target, &fill);
+      has_content = has_content || page_class != PageClass::kZero;
       AddPage(block, run.first + i - block.pages.first, page_class, fill, dedup_);
     }
+    if (has_content) memory_.NoteCopied(run);
     return Ok();
   }
   // A file: the read is the copy. Pages that turn out not to be stored close the gap behind them.

@@ -196,6 +196,17 @@ PageRun ProtectedRange::HostPages(AddressRange range) const {
   return {(range.start - addresses_.start) / page, (range.end - range.start) / page};
 }
 
+void ProtectedRange::NoteCopied(PageRun run) {
+  const std::uint64_t first = std::max(run.first, region_.first_page);
+  const std::uint64_t last = std::min(run.end(), region_.pages().end());
+  if (kind_ == Kind::kShared || first >= last) return;
+  const std::uint64_t host = reinterpret_cast<std::uintptr_t>(region_.host);
+  const std::uint64_t size = SystemPageBytes();
+  const std::uint64_t start = host + (first - region_.first_page) * kPageBytes;
+  const std::uint64_t end = host + (last - region_.first_page) * kPageBytes;
+  content_.Set(HostPages({start / size * size, (end + size - 1) / size * size}));
+}
+
 void ProtectedRange::Mark(AddressRange range, DirtyBitmap* found) const {
   const PageRun pages = PagesOf(region_, range);
   if (pages.count > 0) found->MarkRun(pages);

@@ -6,7 +6,8 @@
 //
 // private memory  has no content there. So untouched pages get no markers, and a page that had
 //                 content at the last harvest and has no entry now was dropped: told by ContentMap.
-//                 The shared zero page counts as no content.
+//                 The shared zero page counts as no content. What was copied since counts as
+//                 content (copied_pages.h).
 // shared memory   may have content in the file: a page that was written and then dropped from the
 //                 page table, by madvise or by reclaim, has no entry, and no trace of the write. So
 //                 every page gets a marker, and a page without an entry counts as written.
@@ -63,6 +64,10 @@ class ProtectedRange {
   // Errors of both: kAborted, kMemoryDetached (somebody replaced the mapping), kIo.
   Status Arm(const std::function<bool()>& cancelled);
   Status Harvest(DirtyBitmap* found, const std::function<bool()>& cancelled);
+
+  // Somebody has a content of these pages, as far as they are of this region: without one at the
+  // next harvest they were dropped.
+  void NoteCopied(PageRun run);
 
   // Marks the pages of a range of addresses, as far as they are of this region.
   void Mark(AddressRange range, DirtyBitmap* found) const;

@@ -52,7 +52,7 @@ std::optional<std::uint64_t> AddressIn(int process, const Region& region) {
 }  // namespace
 
 SoftDirtyTracker::SoftDirtyTracker(std::shared_ptr<GuestMemory> memory)
-    : DirtyTracker(std::move(memory), true) {}
+    : DirtyTracker(memory, true), copied_(std::move(memory)) {}
 
 SoftDirtyTracker::~SoftDirtyTracker() {
   if (pagemap_fd_ >= 0) ::close(pagemap_fd_);
@@ -99,6 +99,7 @@ Status SoftDirtyTracker::Clear() {
 }
 
 Status SoftDirtyTracker::Reset(const Cancelled& cancelled) {
+  copied_.Clear();
   for (Place& place : places_) {
     place.entries.Clear();
     Status looked = Look(&place, nullptr, cancelled);
@@ -108,6 +109,13 @@ Status SoftDirtyTracker::Reset(const Cancelled& cancelled) {
 }
 
 Status SoftDirtyTracker::Collect(DirtyBitmap* found, const Cancelled& cancelled) {
+  copied_.Take([this](PageRun run) {
+    for (Place& place : places_) {
+      const std::uint64_t first = std::max(run.first, place.region->first_page);
+      const std::uint64_t end = std::min(run.end(), place.region->pages().end());
+      if (first < end) place.entries.Set({first - place.region->first_page, end - first});
+    }
+  });
   for (Place& place : places_) {
     Status looked = Look(&place, found, cancelled);
     if (!looked.ok()) return looked;

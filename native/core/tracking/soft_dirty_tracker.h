@@ -17,6 +17,7 @@
 
 #include "core/memory/presence.h"
 #include "core/tracking/content_map.h"
+#include "core/tracking/copied_pages.h"
 #include "core/tracking/dirty_tracker.h"
 
 namespace chkpt {
@@ -47,6 +48,7 @@ class SoftDirtyTracker final : public DirtyTracker {
   // `found` is null while arming.
   Status Look(Place* place, DirtyBitmap* found, const Cancelled& cancelled);
 
+  CopiedPages copied_;
   const PresenceFinder finder_;
   std::vector<Place> places_;
   int pagemap_fd_ = -1;

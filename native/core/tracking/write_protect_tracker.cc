@@ -41,7 +41,7 @@ bool TryHoles(int pagemap_fd, WriteProtector* userfault) {
 }  // namespace
 
 WriteProtectTracker::WriteProtectTracker(std::shared_ptr<GuestMemory> memory)
-    : DirtyTracker(std::move(memory), true) {}
+    : DirtyTracker(memory, true), copied_(std::move(memory)) {}
 
 Result<std::unique_ptr<DirtyTracker>> WriteProtectTracker::Open(std::shared_ptr<GuestMemory> memory,
                                                                 bool trust_holes) {
@@ -144,6 +144,7 @@ Status WriteProtectTracker::Reset(const Cancelled& cancelled) {
     Status registered = RegisterAll();
     if (!registered.ok()) return registered;
   }
+  copied_.Clear();
   for (const auto& range : ranges_) {
     Status armed = range->Arm(cancelled);
     if (!armed.ok()) return armed;
@@ -159,6 +160,9 @@ Status WriteProtectTracker::Collect(DirtyBitmap* found, const Cancelled& cancell
       }
     }
   }
+  copied_.Take([this](PageRun run) {
+    for (const auto& range : ranges_) range->NoteCopied(run);
+  });
   for (const auto& range : ranges_) {
     Status harvested = range->Harvest(found, cancelled);
     if (!harvested.ok()) return harvested;

@@ -12,6 +12,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/tracking/copied_pages.h"
 #include "core/tracking/dirty_tracker.h"
 #include "core/tracking/protected_range.h"
 #include "core/tracking/removal_log.h"
@@ -38,6 +39,7 @@ class WriteProtectTracker final : public DirtyTracker {
   Status Reset(const Cancelled& cancelled) override;
   Status Collect(DirtyBitmap* found, const Cancelled& cancelled) override;
 
+  CopiedPages copied_;
   ProtectedRange::Tools tools_;
   std::optional<WriteProtector> private_protector_;
   std::optional<WriteProtector> telling_protector_;
