@@ -8,7 +8,7 @@
 namespace chkpt {
 namespace {
 
-bool NeverCancelled() { return false; }
+bool NotCancelled() { return false; }
 
 struct CopyCase {
   const char* name;
@@ -27,7 +27,7 @@ class CopiedPagesTest : public testing::TestWithParam<CopyCase> {
     if (!opened.ok()) GTEST_SKIP() << opened.error().message;
     tracker_ = std::move(opened.value());
     At(0)[0] = 1;
-    ASSERT_TRUE(tracker_->Arm(NeverCancelled).ok());
+    ASSERT_TRUE(tracker_->Arm(NotCancelled).ok());
     if (!GetParam().is_guarded) return;
     auto guard = tracker_->ShareGuard();
     if (!guard.ok()) GTEST_SKIP() << guard.error().message;
@@ -46,7 +46,7 @@ class CopiedPagesTest : public testing::TestWithParam<CopyCase> {
 
   bool IsTold(std::uint64_t page) {
     DirtyBitmap told(memory_->page_count());
-    EXPECT_TRUE(tracker_->Harvest(&told, NeverCancelled).ok());
+    EXPECT_TRUE(tracker_->Harvest(&told, NotCancelled).ok());
     return told.IsMarked(page);
   }
 

@@ -25,10 +25,10 @@ constexpr int kLess = 8;
 constexpr int kLess = 1;
 #endif
 
-constexpr std::uint8_t kCanary = 0xC5;
+constexpr std::uint8_t kDeflateCanary = 0xC5;
 
 // Words from a small set, runs, copies and random bytes: matches of all lengths at all distances.
-Bytes Mixture(std::mt19937_64& random, std::size_t count) {
+Bytes DeflateMixture(std::mt19937_64& random, std::size_t count) {
   Bytes bytes(count);
   std::size_t at = 0;
   while (at < count) {
@@ -112,11 +112,11 @@ Decoded DecodeByUs(std::span<const std::uint8_t> source, std::size_t read_bytes 
 
 Bytes EncodeByUs(Encoder& encoder, const Bytes& content) {
   const Bytes source(content.begin(), content.end());
-  Bytes target(gzip::MemberBound(source.size()) + 64, kCanary);
+  Bytes target(gzip::MemberBound(source.size()) + 64, kDeflateCanary);
   const std::size_t bytes = gzip::EncodeMember(encoder, source, target.data());
   EXPECT_TRUE(source == content) << "changed its source";
   for (std::size_t i = gzip::MemberBound(source.size()); i < target.size(); ++i) {
-    EXPECT_EQ(target[i], kCanary) << "wrote behind its bound, source of " << source.size();
+    EXPECT_EQ(target[i], kDeflateCanary) << "wrote behind its bound, source of " << source.size();
   }
   target.resize(bytes);
   return target;
@@ -151,11 +151,11 @@ TEST(DeflateTest, WhateverIsEncodedZlibReadsBack) {
   std::mt19937_64 random(1);
   Encoder encoder;
   for (std::size_t bytes = 0; bytes < 300; ++bytes) {
-    const Bytes content = Mixture(random, bytes);
+    const Bytes content = DeflateMixture(random, bytes);
     ExpectBothRead(EncodeByUs(encoder, content), content);
   }
   for (int round = 0; round < 120 / kLess; ++round) {
-    const Bytes content = Mixture(random, random() % (1u << (10 + round % 10)));
+    const Bytes content = DeflateMixture(random, random() % (1u << (10 + round % 10)));
     ExpectBothRead(EncodeByUs(encoder, content), content);
   }
 }
@@ -185,7 +185,7 @@ TEST(DeflateTest, WhatWasEncodedBeforeDoesNotMatter) {
   std::mt19937_64 random(3);
   Encoder used;
   for (int round = 0; round < 20; ++round) {
-    const Bytes content = Mixture(random, 50000);
+    const Bytes content = DeflateMixture(random, 50000);
     Encoder fresh;
     EXPECT_TRUE(EncodeByUs(used, content) == EncodeByUs(fresh, content));
   }
@@ -196,7 +196,7 @@ TEST(DeflateTest, WhateverZlibWritesIsReadBack) {
   for (const int strategy : {Z_DEFAULT_STRATEGY, Z_FILTERED, Z_HUFFMAN_ONLY, Z_RLE, Z_FIXED}) {
     for (int level = 0; level <= 9; level += kLess == 1 ? 1 : 3) {
       for (const std::size_t bytes : {0ul, 1ul, 100ul, 5000ul, 100000ul, 400000ul}) {
-        const Bytes content = Mixture(random, bytes);
+        const Bytes content = DeflateMixture(random, bytes);
         const Bytes encoded =
             EncodeByZlib(content, level, strategy, 9 + static_cast<int>(random() % 7),
                          1 + static_cast<int>(random() % 9));
@@ -211,8 +211,8 @@ TEST(DeflateTest, WhateverZlibWritesIsReadBack) {
 TEST(DeflateTest, ItDoesNotMatterHowTheInputArrives) {
   std::mt19937_64 random(5);
   Encoder encoder;
-  const Bytes first = Mixture(random, 70000);
-  const Bytes second = Mixture(random, 3000);
+  const Bytes first = DeflateMixture(random, 70000);
+  const Bytes second = DeflateMixture(random, 3000);
   Bytes encoded = EncodeByUs(encoder, first);
   for (const Bytes& more : {EncodeByZlib(second, 0, Z_DEFAULT_STRATEGY), EncodeByUs(encoder, {}),
                             EncodeByZlib(second, 6, Z_DEFAULT_STRATEGY)}) {
@@ -232,7 +232,7 @@ TEST(DeflateTest, DamageIsRefusedWhereZlibRefusesIt) {
   std::mt19937_64 random(6);
   Encoder encoder;
   for (int round = 0; round < 8000 / kLess; ++round) {
-    const Bytes content = Mixture(random, random() % 3000);
+    const Bytes content = DeflateMixture(random, random() % 3000);
     Bytes encoded = random() % 2 == 0 ? EncodeByUs(encoder, content)
                                       : EncodeByZlib(content, static_cast<int>(random() % 10),
                                                      static_cast<int>(random() % 5));
@@ -277,7 +277,7 @@ TEST(DeflateTest, RandomBlocksAreReadOrRefusedAsZlibDoes) {
 TEST(DeflateTest, EveryTruncationIsTruncation) {
   std::mt19937_64 random(8);
   Encoder encoder;
-  const Bytes encoded = EncodeByUs(encoder, Mixture(random, 2000));
+  const Bytes encoded = EncodeByUs(encoder, DeflateMixture(random, 2000));
   for (std::size_t bytes = 2; bytes < encoded.size(); ++bytes) {
     const Decoded decoded = DecodeByUs({encoded.data(), bytes});
     EXPECT_FALSE(decoded.ok) << bytes;
@@ -288,7 +288,7 @@ TEST(DeflateTest, EveryTruncationIsTruncation) {
 TEST(DeflateTest, HeadersWithNamesAreReadAndHeadersOfNothingAreNot) {
   std::mt19937_64 random(9);
   Encoder encoder;
-  const Bytes content = Mixture(random, 100);
+  const Bytes content = DeflateMixture(random, 100);
   const Bytes encoded = EncodeByUs(encoder, content);
   const auto with_header = [&](std::uint8_t flags, const std::string& extra) {
     Bytes bytes(encoded.begin(), encoded.begin() + 10);
@@ -334,7 +334,7 @@ TEST(DeflateTest, AnErrorOfTheSinkEndsTheDecoding) {
 
 TEST(Crc32Test, IsZlibsWhateverTheLengthAndTheCuts) {
   std::mt19937_64 random(10);
-  const Bytes bytes = Mixture(random, 5000);
+  const Bytes bytes = DeflateMixture(random, 5000);
   for (std::size_t count = 0; count < 700; ++count) {
     const std::size_t start = random() % 64;
     const std::span<const std::uint8_t> part(bytes.data() + start, count);

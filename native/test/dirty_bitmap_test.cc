@@ -14,7 +14,7 @@ namespace {
 // One bool per page: what the bitmap must agree with.
 using Model = std::vector<bool>;
 
-std::vector<PageRun> RunsOf(const Model& model) {
+std::vector<PageRun> MarkedRuns(const Model& model) {
   std::vector<PageRun> runs;
   for (std::uint64_t page = 0; page < model.size(); ++page) {
     if (!model[page]) continue;
@@ -122,7 +122,7 @@ TEST(RunIteratorTest, RunsAreThoseOfABitByBitWalk) {
   std::mt19937_64 random(2);
   for (int round = 0; round < 3000; ++round) {
     const Model model = RandomModel(random, 1 + random() % 700);
-    ASSERT_EQ(Iterate(WordsOf(model), model.size()), RunsOf(model)) << "round " << round;
+    ASSERT_EQ(Iterate(WordsOf(model), model.size()), MarkedRuns(model)) << "round " << round;
   }
 }
 
@@ -133,7 +133,7 @@ TEST(RunIteratorTest, BitsAtAndAbovePageCountAreIgnored) {
     std::vector<std::uint64_t> words = WordsOf(model);
     if (model.size() % 64 != 0) words.back() |= random() << model.size() % 64;
     words.push_back(random());
-    ASSERT_EQ(Iterate(words, model.size()), RunsOf(model)) << "round " << round;
+    ASSERT_EQ(Iterate(words, model.size()), MarkedRuns(model)) << "round " << round;
   }
   EXPECT_TRUE(Iterate(std::vector<std::uint64_t>{~std::uint64_t{0}}, 0).empty());
   EXPECT_TRUE(Iterate({}, 0).empty());
@@ -255,7 +255,7 @@ TEST(DirtyBitmapTest, RunsOfTheBitmapInPiecesAreThoseOfTheModel) {
       runs.insert(runs.end(), piece.begin(), piece.begin() + static_cast<std::ptrdiff_t>(count));
       if (count > 0) from = runs.back().end();
     }
-    ASSERT_EQ(runs, RunsOf(model));
+    ASSERT_EQ(runs, MarkedRuns(model));
     EXPECT_EQ(bitmap.Runs(model.size(), piece), 0U);
   }
 }

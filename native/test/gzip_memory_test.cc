@@ -14,17 +14,17 @@
 namespace chkpt::gzip {
 namespace {
 
-const auto kNever = [] { return false; };
+const auto kNeverCancelled = [] { return false; };
 // The last member that is not small is a short one.
 constexpr std::uint64_t kRegionBytes = 5 * kMiB + 3 * kPageBytes;
 
-Bytes ContentOf(const GuestMemory& memory, const Region& region) {
+Bytes ContentOfMember(const GuestMemory& memory, const Region& region) {
   Bytes bytes(region.bytes);
   EXPECT_TRUE(memory.CopyOut(region.pages(), bytes.data()).ok());
   return bytes;
 }
 
-Bytes ContentOf(const TestFile& file) {
+Bytes ContentOfMember(const TestFile& file) {
   Bytes bytes(static_cast<std::size_t>(file.Stat().st_size));
   EXPECT_TRUE(ReadAll(file.fd(), 0, bytes).ok());
   return bytes;
@@ -34,7 +34,7 @@ std::vector<Member> MustSave(const GuestMemory& memory, const TestFile& file, un
                              std::size_t member_bytes = kMemberBytes, std::size_t region = 0) {
   auto output = SlabOutput::Open(file.fd(), 0);
   auto members = SaveRegion(memory, memory.regions()[region], *output.value(),
-                            {.threads = threads, .member_bytes = member_bytes}, kNever);
+                            {.threads = threads, .member_bytes = member_bytes}, kNeverCancelled);
   EXPECT_TRUE(members.ok());
   return members.value();
 }
@@ -42,12 +42,12 @@ std::vector<Member> MustSave(const GuestMemory& memory, const TestFile& file, un
 Status Load(GuestMemory& memory, const TestFile& file, std::span<const Member> members,
             unsigned threads = 2, std::size_t member_bytes = kMemberBytes) {
   return LoadMembers(memory, memory.regions()[0], file.fd(), members,
-                     {.threads = threads, .member_bytes = member_bytes}, kNever);
+                     {.threads = threads, .member_bytes = member_bytes}, kNeverCancelled);
 }
 
 Status LoadAll(GuestMemory& memory, const TestFile& file) {
   return LoadStream(memory, memory.regions()[0], file.fd(),
-                    static_cast<std::uint64_t>(file.Stat().st_size), {}, kNever);
+                    static_cast<std::uint64_t>(file.Stat().st_size), {}, kNeverCancelled);
 }
 
 // The members as zlib reads them, one by one.
@@ -76,8 +76,8 @@ TEST(GzipMemoryTest, TheFileDoesNotDependOnThreadsAndZlibReadsIt) {
   for (const std::size_t region : {0u, 1u}) {
     const TestFile reference(0);
     const auto members = MustSave(*memory, reference, 1, kMemberBytes, region);
-    const Bytes file = ContentOf(reference);
-    const Bytes content = ContentOf(*memory, memory->regions()[region]);
+    const Bytes file = ContentOfMember(reference);
+    const Bytes content = ContentOfMember(*memory, memory->regions()[region]);
     Bytes decoded;
     std::vector<std::size_t> sizes;
     for (const Bytes& member : MembersByZlib(file)) {
@@ -96,7 +96,7 @@ TEST(GzipMemoryTest, TheFileDoesNotDependOnThreadsAndZlibReadsIt) {
     for (const unsigned threads : {2u, 5u}) {
       const TestFile other(0);
       EXPECT_EQ(MustSave(*memory, other, threads, kMemberBytes, region), members);
-      EXPECT_TRUE(ContentOf(other) == file);
+      EXPECT_TRUE(ContentOfMember(other) == file);
     }
   }
 }
@@ -106,7 +106,7 @@ TEST(GzipMemoryTest, ComesBackWithAndWithoutItsTableIntoMemoryOfEveryKind) {
   FillRandomly(*memory, 32);
   const TestFile file(0);
   const auto members = MustSave(*memory, file);
-  const Bytes content = ContentOf(*memory, memory->regions()[0]);
+  const Bytes content = ContentOfMember(*memory, memory->regions()[0]);
   for (const Backing backing : {Backing::kAnonymous, Backing::kMemfd}) {
     for (const bool fresh : {true, false}) {
       for (const unsigned threads : {0u, 1u, 2u, 5u}) {
@@ -118,7 +118,7 @@ TEST(GzipMemoryTest, ComesBackWithAndWithoutItsTableIntoMemoryOfEveryKind) {
         Status status =
             threads == 0 ? LoadAll(*target, file) : Load(*target, file, members, threads);
         ASSERT_TRUE(status.ok()) << status.error().message;
-        EXPECT_TRUE(ContentOf(*target, target->regions()[0]) == content);
+        EXPECT_TRUE(ContentOfMember(*target, target->regions()[0]) == content);
       }
     }
   }
@@ -148,7 +148,7 @@ TEST(GzipMemoryTest, UntouchedMemoryIsNeitherReadNorWritten) {
 TEST(GzipMemoryTest, AFileOfOneMemberAsGem5WritesItIsRead) {
   auto memory = Allocate({{0, kRegionBytes}});
   FillRandomly(*memory, 34);
-  const Bytes content = ContentOf(*memory, memory->regions()[0]);
+  const Bytes content = ContentOfMember(*memory, memory->regions()[0]);
   z_stream stream{};
   ASSERT_EQ(deflateInit2(&stream, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
   Bytes encoded(deflateBound(&stream, static_cast<uLong>(content.size())));
@@ -163,7 +163,7 @@ TEST(GzipMemoryTest, AFileOfOneMemberAsGem5WritesItIsRead) {
   ASSERT_TRUE(WriteAll(file.fd(), 0, encoded).ok());
   auto target = Allocate({{0, kRegionBytes}});
   ASSERT_TRUE(LoadAll(*target, file).ok());
-  EXPECT_TRUE(ContentOf(*target, target->regions()[0]) == content);
+  EXPECT_TRUE(ContentOfMember(*target, target->regions()[0]) == content);
 }
 
 TEST(GzipMemoryTest, EveryFlippedBitIsFoundByTheTableAndNoneGivesOtherMemoryWithout) {
@@ -171,8 +171,8 @@ TEST(GzipMemoryTest, EveryFlippedBitIsFoundByTheTableAndNoneGivesOtherMemoryWith
   FillRandomly(*memory, 35);
   const TestFile file(0);
   const auto members = MustSave(*memory, file, 1, 4 * kPageBytes);
-  const Bytes content = ContentOf(*memory, memory->regions()[0]);
-  const Bytes sound = ContentOf(file);
+  const Bytes content = ContentOfMember(*memory, memory->regions()[0]);
+  const Bytes sound = ContentOfMember(file);
   auto target = Allocate({{0, 16 * kPageBytes}});
   for (std::size_t at = 0; at < sound.size(); at += 31 * kThrift) {
     const std::uint8_t damaged = sound[at] ^ static_cast<std::uint8_t>(1u << (at % 8));
@@ -182,7 +182,7 @@ TEST(GzipMemoryTest, EveryFlippedBitIsFoundByTheTableAndNoneGivesOtherMemoryWith
     ASSERT_EQ(status.error().code, ErrorCode::kDigest) << at;
     auto other = Allocate({{0, 16 * kPageBytes}});
     if (LoadAll(*other, file).ok()) {
-      ASSERT_TRUE(ContentOf(*other, other->regions()[0]) == content) << at;
+      ASSERT_TRUE(ContentOfMember(*other, other->regions()[0]) == content) << at;
     }
     ASSERT_TRUE(WriteAll(file.fd(), at, {sound.data() + at, 1}).ok());
   }
@@ -193,7 +193,7 @@ TEST(GzipMemoryTest, ShortLongAndForeignFilesAreTypedErrors) {
   FillRandomly(*memory, 36);
   const TestFile file(0);
   auto members = MustSave(*memory, file);
-  const Bytes sound = ContentOf(file);
+  const Bytes sound = ContentOfMember(file);
   auto target = Allocate({{0, kRegionBytes}});
   const auto cut_to = [&](std::size_t bytes) {
     EXPECT_EQ(::ftruncate(file.fd(), static_cast<off_t>(bytes)), 0);
@@ -237,7 +237,8 @@ TEST(GzipMemoryTest, AFullDeviceAndACancelEndASave) {
   ASSERT_GE(full, 0);
   auto output = SlabOutput::Open(full, 0);
   ::close(full);
-  auto failed = SaveRegion(*memory, memory->regions()[0], *output.value(), {.threads = 3}, kNever);
+  auto failed =
+      SaveRegion(*memory, memory->regions()[0], *output.value(), {.threads = 3}, kNeverCancelled);
   EXPECT_EQ(CodeOf(std::move(failed)), ErrorCode::kNoSpace);
   std::atomic<int> asked{0};
   const TestFile file(0);

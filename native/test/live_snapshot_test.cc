@@ -37,13 +37,13 @@ Memory Restore(const Saved& saved, const Memory& like, Memory onto = nullptr) {
   return target;
 }
 
-struct Kind {
+struct MemoryKind {
   const char* name;
   Backing backing;
   bool huge_pages;
 };
 
-class LiveSnapshotTest : public testing::TestWithParam<Kind> {
+class LiveSnapshotTest : public testing::TestWithParam<MemoryKind> {
  protected:
   Memory Make() const {
     if (GetParam().backing != Backing::kAttached) {
@@ -160,10 +160,10 @@ TEST_P(LiveSnapshotTest, CancelledAtAnyMomentLeavesTheGuestAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, LiveSnapshotTest,
-                         testing::Values(Kind{"SmallPages", Backing::kAnonymous, false},
-                                         Kind{"HugePages", Backing::kAnonymous, true},
-                                         Kind{"Memfd", Backing::kMemfd, false},
-                                         Kind{"Attached", Backing::kAttached, false}),
+                         testing::Values(MemoryKind{"SmallPages", Backing::kAnonymous, false},
+                                         MemoryKind{"HugePages", Backing::kAnonymous, true},
+                                         MemoryKind{"Memfd", Backing::kMemfd, false},
+                                         MemoryKind{"Attached", Backing::kAttached, false}),
                          [](const auto& each) { return each.param.name; });
 
 TEST(LiveSnapshotTest, OfWhichPagesAreDroppedIsLostAndNotWrong) {
@@ -226,10 +226,10 @@ TEST(LiveSnapshotTest, KeepsOnlyWhatAnIncrementStores) {
   EXPECT_EQ(DigestOf(*restored), expected);
 }
 
-class TrackedSnapshotTest : public testing::TestWithParam<Kind> {};
+class TrackedSnapshotTest : public testing::TestWithParam<MemoryKind> {};
 
 // Null: this machine has no such tracker, or no guard; it was said.
-std::unique_ptr<DirtyTracker> OpenTracker(const Memory& memory) {
+std::unique_ptr<DirtyTracker> OpenLiveTracker(const Memory& memory) {
   auto tracker = WriteProtectTracker::Open(memory);
   if (tracker.ok() && WriteGuard::Check(*memory).ok()) return std::move(tracker.value());
   std::printf("skipped: no tracker, or no guard\n");
@@ -240,7 +240,7 @@ TEST_P(TrackedSnapshotTest, TheTrackerTellsEveryPageThatWasWrittenSinceTheSnapsh
   const Memory memory =
       MustAllocate({{0, 640 * 1024}, {kMiB, 6 * kMiB}}, GetParam().backing, GetParam().huge_pages);
   FillRandomly(*memory, 11);
-  const auto tracker = OpenTracker(memory);
+  const auto tracker = OpenLiveTracker(memory);
   CHKPT_NEED(tracker);
   ASSERT_TRUE(tracker->Arm(kGoOn).ok());
   StampWriter writer(memory, {.threads = 2, .pages_per_second = 5000, .seed = 3});
@@ -281,7 +281,7 @@ TEST_P(TrackedSnapshotTest, TheTrackerTellsEveryPageThatWasWrittenSinceTheSnapsh
 
 TEST_P(TrackedSnapshotTest, TheTrackerIsExactAfterItsFirstSnapshot) {
   const Memory memory = MustAllocate({{0, 8 * kMiB}}, GetParam().backing, GetParam().huge_pages);
-  const auto tracker = OpenTracker(memory);
+  const auto tracker = OpenLiveTracker(memory);
   CHKPT_NEED(tracker);
   ASSERT_TRUE(tracker->Arm(kGoOn).ok());
   DirtyBitmap ignored(memory->page_count());
@@ -301,7 +301,7 @@ TEST_P(TrackedSnapshotTest, TheTrackerIsExactAfterItsFirstSnapshot) {
 TEST_P(TrackedSnapshotTest, TellsWritesToPagesThatWereOnlyRead) {
   if (GetParam().backing == Backing::kMemfd) GTEST_SKIP() << "no zero page in shared memory";
   const Memory memory = MustAllocate({{0, 4 * kMiB}}, GetParam().backing, GetParam().huge_pages);
-  const auto tracker = OpenTracker(memory);
+  const auto tracker = OpenLiveTracker(memory);
   CHKPT_NEED(tracker);
   ASSERT_TRUE(tracker->Arm(kGoOn).ok());
   ASSERT_TRUE(tracker->ShareGuard().ok());
@@ -333,9 +333,9 @@ TEST_P(TrackedSnapshotTest, TellsWritesToPagesThatWereOnlyRead) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, TrackedSnapshotTest,
-                         testing::Values(Kind{"SmallPages", Backing::kAnonymous, false},
-                                         Kind{"HugePages", Backing::kAnonymous, true},
-                                         Kind{"Memfd", Backing::kMemfd, false}),
+                         testing::Values(MemoryKind{"SmallPages", Backing::kAnonymous, false},
+                                         MemoryKind{"HugePages", Backing::kAnonymous, true},
+                                         MemoryKind{"Memfd", Backing::kMemfd, false}),
                          [](const auto& each) { return each.param.name; });
 
 TEST(LiveSnapshotTest, IsRefusedWhereWritesWouldNotBeSeen) {

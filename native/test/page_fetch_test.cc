@@ -36,7 +36,7 @@ std::vector<std::uint8_t> PageOf(const GuestMemory& memory, std::uint64_t page) 
   return bytes;
 }
 
-bool Never() { return false; }
+bool NeverCancel() { return false; }
 
 TEST(PageFetchTest, ChosenPagesBecomeThoseOfTheCheckpointAndAllOthersStay) {
   for (const BlockCodec codec : {BlockCodec::kRaw, BlockCodec::kLz4}) {
@@ -57,7 +57,7 @@ TEST(PageFetchTest, ChosenPagesBecomeThoseOfTheCheckpointAndAllOthersStay) {
       }
       std::atomic<std::uint64_t> done{0};
       PageFetch fetch(target, layers);
-      auto counts = fetch.Run(wanted, 3, Never, &done);
+      auto counts = fetch.Run(wanted, 3, NeverCancel, &done);
       ASSERT_TRUE(counts.ok()) << counts.error().message;
       std::uint64_t different = 0;
       for (std::uint64_t page = 0; page < target->page_count(); ++page) {
@@ -70,7 +70,7 @@ TEST(PageFetchTest, ChosenPagesBecomeThoseOfTheCheckpointAndAllOthersStay) {
       EXPECT_EQ(done, wanted.CountMarked());
       EXPECT_EQ(counts.value().written, different);
       // Once more: nothing is written.
-      EXPECT_EQ(fetch.Run(wanted, 1, Never).value().written, 0u);
+      EXPECT_EQ(fetch.Run(wanted, 1, NeverCancel).value().written, 0u);
     }
   }
 }
@@ -85,7 +85,7 @@ TEST(PageFetchTest, WhatALayerLeavesToItsParentIsTakenFromThere) {
   FillRandomly(*target, 35);
   DirtyBitmap all(target->page_count());
   all.MarkRun({0, target->page_count()});
-  ASSERT_TRUE(PageFetch(target, layers).Run(all, 2, Never).ok());
+  ASSERT_TRUE(PageFetch(target, layers).Run(all, 2, NeverCancel).ok());
   std::map<bool, int> seen;
   for (std::uint64_t page = 0; page < target->page_count(); ++page) {
     const GuestMemory& source = held.IsMarked(page) ? *child.memory : *parent.memory;
@@ -103,7 +103,7 @@ TEST(PageFetchTest, ContentIsAllThatCanDiffer) {
   PageFetch fetch(target, {OpenLayer(saving)});
   DirtyBitmap content(target->page_count());
   fetch.MarkContent(&content);
-  ASSERT_TRUE(fetch.Run(content, 2, Never).ok());
+  ASSERT_TRUE(fetch.Run(content, 2, NeverCancel).ok());
   EXPECT_EQ(DigestOf(*target), saving.digest);
 }
 
@@ -122,18 +122,18 @@ TEST(PageFetchTest, DamageIsAnErrorAndNeverContent) {
   DirtyBitmap all(target->page_count());
   all.MarkRun({0, target->page_count()});
   PageFetch fetch(target, layers);
-  EXPECT_EQ(CodeOf(fetch.Run(all, 2, Never)), ErrorCode::kDigest);
+  EXPECT_EQ(CodeOf(fetch.Run(all, 2, NeverCancel)), ErrorCode::kDigest);
   for (std::uint64_t page = 0; page < target->page_count(); ++page) {
     const auto now = PageOf(*target, page);
     ASSERT_TRUE(now == PageOf(*before, page) || now == PageOf(*saving.memory, page)) << page;
   }
   // In memory a block is verified once: these were not yet.
   for (const auto& place : places) {
-    EXPECT_EQ(CodeOf(PageFetch(target, {place}).Run(all, 2, Never)), ErrorCode::kDigest);
-    EXPECT_EQ(CodeOf(PageFetch(target, {place}).Run(all, 2, Never)), ErrorCode::kDigest);
+    EXPECT_EQ(CodeOf(PageFetch(target, {place}).Run(all, 2, NeverCancel)), ErrorCode::kDigest);
+    EXPECT_EQ(CodeOf(PageFetch(target, {place}).Run(all, 2, NeverCancel)), ErrorCode::kDigest);
   }
   ASSERT_EQ(::ftruncate(saving.file->fd(), 0), 0);
-  EXPECT_EQ(CodeOf(fetch.Run(all, 2, Never)), ErrorCode::kTruncated);
+  EXPECT_EQ(CodeOf(fetch.Run(all, 2, NeverCancel)), ErrorCode::kTruncated);
   EXPECT_EQ(CodeOf(fetch.Run(all, 2, [] { return true; })), ErrorCode::kAborted);
 }
 
@@ -144,7 +144,7 @@ TEST(PageFetchTest, TrackersSeeWhatWasWritten) {
   target->AddWriteLog(log);
   DirtyBitmap all(target->page_count());
   all.MarkRun({0, target->page_count()});
-  const auto counts = PageFetch(target, {OpenLayer(saving)}).Run(all, 2, Never);
+  const auto counts = PageFetch(target, {OpenLayer(saving)}).Run(all, 2, NeverCancel);
   ASSERT_TRUE(counts.ok());
   EXPECT_EQ(log->CountMarked(), counts.value().written);
   target->RemoveWriteLog(log.get());
