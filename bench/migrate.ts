@@ -215,6 +215,12 @@ async function measureWriter(
     'ms',
     1,
   );
+  const parts = moved.map(({ report }) => report.downtime);
+  for (const part of Object.keys(parts[0] ?? {}) as (keyof SendReport['downtime'])[]) {
+    if (part === 'totalMs') continue;
+    const samples = parts.map((each) => each[part]).filter((each) => typeof each === 'number');
+    if (samples.length > 0) tell('', `  ${part}`, samples, 'ms', 1);
+  }
   tell(
     '',
     'rounds',
