@@ -10,7 +10,7 @@ import { CheckpointError } from '../../errors/index.ts';
 import { formatError, type Place } from '../../format/bytes.ts';
 import { decodeName, encodeName } from '../../format/names.ts';
 import { faultOfValue, isValueType, type ValueType } from '../../format/value.ts';
-import { addressMax, contextCountMax, regionCountMax } from '../../limits.ts';
+import { addressMax, contextCountMax, regionCountMax, tagCountMax } from '../../limits.ts';
 import { toRegions } from '../../memory/guest-memory.ts';
 import { isUuid } from '../../store/temporary-names.ts';
 import type { ForeignContent, ForeignContext, ForeignMemory } from '../foreign-format.ts';
@@ -23,6 +23,16 @@ const format = 'chkpt beside palacios';
 const version = 1;
 
 export const isBeside = (name: string): boolean => name === besideContext || name.startsWith(prefix);
+
+/** Longest document: what it takes in memory is many times as much. */
+export const documentBytesMax = 64 * 1024 * 1024;
+
+function checkDocument(bytes: number, tagCount: number): void {
+  const limit = (what: string, expected: number, actual: number): CheckpointError =>
+    new CheckpointError('CHKPT_LIMIT', what, { details: { context: besideContext, expected, actual } });
+  if (bytes > documentBytesMax) throw limit('the document is too long', documentBytesMax, bytes);
+  if (tagCount > tagCountMax) throw limit('more tags than a checkpoint may have', tagCountMax, tagCount);
+}
 
 /** What the document says. */
 export interface Beside extends Pick<ForeignContent, 'uuid' | 'createdMs' | 'memory'> {
@@ -53,6 +63,7 @@ export function encodeBeside(content: ForeignContent, memoryDigest: bigint | und
       values: digestOf(contexts.flatMap(({ tags }) => tags.map(({ data }) => data))),
     }),
   );
+  checkDocument(document.length, 0);
   const bytes = new Uint8Array(8);
   new DataView(bytes.buffer).setBigUint64(0, BigInt(document.length), true);
   const sha256 = createHash('sha256').update(document).digest();
@@ -102,12 +113,13 @@ export function schemasOf({ contexts }: Beside): Map<string, Schema> {
 
 const place: Place = { context: besideContext };
 
-/** Reads `chkpt`, whose tags were checked. The digest comes first. Throws `CHKPT_DIGEST`, `CHKPT_FORMAT`. */
+/** Reads `chkpt`, whose tags were checked. The digest comes first. Throws `CHKPT_DIGEST`, `CHKPT_FORMAT`, `CHKPT_LIMIT`. */
 export function decodeBeside({ records }: PalaciosContext): Beside {
   const [bytes, document, sha256] = records.map(({ data }) => data);
   if (bytes?.length !== 8 || document === undefined || sha256 === undefined) {
     throw formatError('no document', place);
   }
+  checkDocument(document.length, 0);
   if (!createHash('sha256').update(document).digest().equals(sha256)) {
     throw new CheckpointError('CHKPT_DIGEST', 'the document has another digest', { details: place });
   }
@@ -136,6 +148,11 @@ function parseDocument(json: unknown): Beside {
   if (!isCount(createdMs)) throw wrong('createdMs');
   if (!Array.isArray(contexts) || contexts.length > contextCountMax) throw wrong('contexts');
   if (typeof values !== 'string') throw wrong('values');
+  const own = contexts.map(parseContext);
+  checkDocument(
+    0,
+    own.reduce((sum, { tags }) => sum + tags.length, 0),
+  );
   const memory =
     document['memory'] === null ? undefined : parseMemory(objectOf(document['memory']), contexts);
   return {
@@ -143,7 +160,7 @@ function parseDocument(json: unknown): Beside {
     createdMs,
     memory: memory?.memory,
     memoryDigest: memory?.digest,
-    contexts: contexts.map(parseContext),
+    contexts: own,
     values,
   };
 }

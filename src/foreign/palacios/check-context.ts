@@ -2,7 +2,14 @@
 import { CheckpointError } from '../../errors/index.ts';
 import { formatError } from '../../format/bytes.ts';
 import type { PalaciosContext, PalaciosRecord } from './record.ts';
-import { apicCountMax, type DeviceKind, deviceKinds, type Schema, schemaOfKind } from './schema.ts';
+import {
+  apicCountMax,
+  type DeviceKind,
+  deviceKinds,
+  localApicTagCount,
+  type Schema,
+  schemaOfKind,
+} from './schema.ts';
 
 /**
  * Throws `CHKPT_FORMAT` for another tag or length, or none at all; `CHKPT_TRUNCATED` when records are missing at the end;
@@ -33,7 +40,10 @@ export function checkContext({ name, records }: PalaciosContext, schema: Schema)
  */
 export function kindOfContext({ name, records }: PalaciosContext): DeviceKind | undefined {
   for (const kind of deviceKinds) {
-    const schema = schemaOfKind(kind, kind === 'local APICs' ? apicCountIn(records) : 1);
+    const apicCount = kind === 'local APICs' ? apicCountIn(records) : 1;
+    // The schema of many APICs is long, and cheap to ask for.
+    if (kind === 'local APICs' && records.length < localApicTagCount(apicCount)) continue;
+    const schema = schemaOfKind(kind, apicCount);
     if (!schema.every(([tag, bytes], index) => isRecord(records[index], tag, bytes))) continue;
     if (records.length === schema.length) return kind;
     if (schema.length > 0) throw staleTail(name, records[schema.length]?.tag);

@@ -20,6 +20,7 @@ import type {
   ForeignReading,
   ForeignWriter,
 } from '../foreign-format.ts';
+import { deviceCountMax } from './device-table.ts';
 import { decodeFiles, type PalaciosForm } from './form.ts';
 import { type ImageFile, readBlocks, readExactly, readImage, sampleImage, writeImage } from './image-file.ts';
 import { blockBytesDefault, blocksOf, type ImageBlocks } from './image-layout.ts';
@@ -223,15 +224,20 @@ interface FolderFiles {
 async function readFolder(folder: Folder): Promise<FolderFiles> {
   const { environment, place, store } = folder;
   const details = { store, path: place.path };
-  const identity = async (): Promise<bigint> => (await environment.fileSystem.status(place.path)).inode;
+  // A folder that was removed gives its inode to the next one.
+  const identity = async (): Promise<string> => {
+    const { inode, changedMs } = await environment.fileSystem.status(place.path);
+    return `${inode} ${changedMs}`;
+  };
   for (let attempt = 1; ; attempt += 1) {
     let image: ImageFile | undefined;
     try {
+      // What it is, before what is in it: names of one are not to be read from another.
+      const before = await identity();
       const entries = await place.entries();
       if (entries === undefined || entries.length === 0) {
         throw new CheckpointError('CHKPT_NOT_FOUND', 'there is no checkpoint here', { details });
       }
-      const before = await identity();
       image = entries.includes(memoryImageContext) ? await openFile(folder, memoryImageContext) : undefined;
       const files = await readFiles(folder, entries);
       if ((await identity()) === before) return { files, image };
@@ -292,17 +298,22 @@ async function openFile({ environment, place, store }: Folder, name: string): Pr
 /** Names have no order of their own: the table says that of its devices; parts of a device follow it. */
 function inStreamOrder(contexts: readonly PalaciosContext[]): PalaciosContext[] {
   const table = contexts.find(({ name }) => name === devicesContext)?.records[1]?.data ?? new Uint8Array();
-  const ids = Array.from({ length: Math.floor(table.length / deviceNameBytes) }, (_, index) => {
-    const name = table.subarray(index * deviceNameBytes, (index + 1) * deviceNameBytes);
-    return Buffer.from(name).toString('utf8').replace(/\0.*$/s, '');
-  });
+  const rows = new Map<string, number>();
+  // More than these are refused when the table is read.
+  const rowCount = Math.min(Math.floor(table.length / deviceNameBytes), deviceCountMax);
+  for (let row = 0; row < rowCount; row += 1) {
+    const id = table.subarray(row * deviceNameBytes, (row + 1) * deviceNameBytes);
+    const name = Buffer.from(id).toString('utf8').replace(/\0.*$/s, '');
+    if (!rows.has(name)) rows.set(name, row);
+  }
   const rankOf = (name: string): number => {
     const [, part, index] = /^(guest_info|vmcb_data|vmcs_data)([0-9]+)$/.exec(name) ?? [];
     if (name === devicesContext) return -1;
     if (part !== undefined) return 1e9 + 2 * Number(index) + (part === 'guest_info' ? 0 : 1);
     if (name === headerContext) return 1e8;
-    const row = ids.indexOf(name);
-    return row === -1 ? 1e7 : row;
+    return rows.get(name) ?? 1e7;
   };
-  return [...contexts].sort((left, right) => rankOf(left.name) - rankOf(right.name));
+  const ranks = new Map(contexts.map(({ name }) => [name, rankOf(name)]));
+  const rank = ({ name }: PalaciosContext): number => ranks.get(name) ?? 0;
+  return [...contexts].sort((left, right) => rank(left) - rank(right));
 }

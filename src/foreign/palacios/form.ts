@@ -9,6 +9,7 @@ import {
   encodeRecords,
   type PalaciosContext,
   type PalaciosRecord,
+  RecordBudget,
 } from './record.ts';
 import {
   blockTag,
@@ -35,7 +36,7 @@ export interface PalaciosForm {
   /** The file of a context, in pieces. Throws `CHKPT_NAME` for a tag that the form has no way to write. */
   encode(context: PalaciosContext): Uint8Array[];
   /** The records in a file. Throws errors of kind `damaged`. `schema` is there where it is needed. */
-  decode(name: string, bytes: Uint8Array, schema: Schema): PalaciosRecord[];
+  decode(name: string, bytes: Uint8Array, schema: Schema, budget?: RecordBudget): PalaciosRecord[];
   /** What stands before and behind the data of a block of memory. */
   blockHead(index: number, blockBytes: number): Uint8Array;
   readonly blockEnd: Uint8Array;
@@ -49,7 +50,7 @@ export const fileForm: PalaciosForm = {
   scale: 1,
   needsSchema: false,
   encode: encodeRecords,
-  decode: (name, bytes) => decodeRecords(bytes, { context: name }),
+  decode: (name, bytes, _, budget) => decodeRecords(bytes, { context: name }, budget),
   blockHead: (index, blockBytes) => encodeRecordHead(blockTag(index), blockBytes),
   blockEnd: nothing,
 };
@@ -60,7 +61,7 @@ export const textForm: PalaciosForm = {
   scale: 2,
   needsSchema: false,
   encode: encodeTextContext,
-  decode: (name, bytes) => decodeTextContext(bytes, name, { context: name }),
+  decode: (name, bytes, _, budget) => decodeTextContext(bytes, name, { context: name }, budget),
   blockHead: (index) => encodeTextTag(blockTag(index), memoryImageContext),
   blockEnd: Buffer.from('\n'),
 };
@@ -123,9 +124,10 @@ export function decodeFiles(
     known.set(besideContext, schema);
     for (const [name, one] of schemasOf(decodeBeside({ name: besideContext, records }))) known.set(name, one);
   }
+  const budget = new RecordBudget();
   return [...files].map(([name, bytes]) => {
     const schema = form.needsSchema ? (known.get(name) ?? plainSchema(name, bytes.length)) : [];
-    return { name, records: form.decode(name, bytes, schema) };
+    return { name, records: form.decode(name, bytes, schema, budget) };
   });
 }
 

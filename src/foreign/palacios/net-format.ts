@@ -30,7 +30,7 @@ import {
   imageBytes,
 } from './image-layout.ts';
 import { encodeKeyFrame } from './key-frame.ts';
-import { openLink, type PalaciosAddress, type PalaciosLinkOptions } from './net-link.ts';
+import { openLink, type PalaciosAddress, type PalaciosLink, type PalaciosLinkOptions } from './net-link.ts';
 import { digestOf, type ImageSource, PalaciosReading } from './reading.ts';
 import { encodeRecordHead, encodeRecords, type PalaciosContext } from './record.ts';
 import { blockTag, memoryImageContext, memoryImageSchema } from './schema.ts';
@@ -113,12 +113,12 @@ export class PalaciosNetFormat implements ForeignFormat {
 }
 
 class NetWriter implements ForeignWriter {
-  readonly #link: Link;
+  readonly #link: PalaciosLink;
   readonly #url: string;
   readonly #options: PalaciosNetOptions;
   #memory: { readonly blocks: ImageBlocks; readonly digest: bigint } | undefined;
 
-  constructor(link: Link, url: string, options: PalaciosNetOptions) {
+  constructor(link: PalaciosLink, url: string, options: PalaciosNetOptions) {
     this.#link = link;
     this.#url = url;
     this.#options = options;
@@ -127,6 +127,18 @@ class NetWriter implements ForeignWriter {
   async memory(_name: string, image: GuestMemory, options: ForeignMemoryOptions): Promise<void> {
     const blockBytes = blockBytesIn(options.before) ?? this.#options.blockBytes ?? blockBytesDefault;
     const blocks = blocksOf(image, blockBytes);
+    // Beside sending: whoever receives gives up when nothing comes for long.
+    const digesting = digestOf(image, options);
+    try {
+      await this.#sendBlocks(image, blocks, options);
+    } finally {
+      await Promise.allSettled([digesting]);
+    }
+    this.#memory = { blocks, digest: await digesting };
+  }
+
+  async #sendBlocks(image: GuestMemory, blocks: ImageBlocks, options: ForeignMemoryOptions): Promise<void> {
+    const { blockBytes } = blocks;
     const frame = encodeKeyFrame(memoryImageContext);
     const head = encodeRecords({ name: memoryImageContext, records: encodeImageHead(blocks) });
     await this.#link.writeAll([frame, ...head]);
@@ -141,7 +153,6 @@ class NetWriter implements ForeignWriter {
       }
     }
     await this.#link.write(frame);
-    this.#memory = { blocks, digest: await digestOf(image, options) };
   }
 
   async commit(content: ForeignContent): Promise<number> {
@@ -158,7 +169,7 @@ class NetWriter implements ForeignWriter {
   }
 
   async abort(): Promise<void> {
-    this.#link.destroy();
+    this.#link.reset();
   }
 }
 
@@ -230,14 +241,15 @@ class ArrivedMemory implements ImageSource {
 
   /** Nothing is taken for what was announced: the file has holes. */
   async begin(byteCount: number): Promise<void> {
-    const home = await mkdtemp(join(tmpdir(), '.chkpt-scratch-'));
+    let home: string | undefined;
     try {
+      home = await mkdtemp(join(tmpdir(), '.chkpt-scratch-'));
       this.#file = await open(join(home, 'memory'), 'wx+', 0o600);
       await this.#file.truncate(byteCount);
     } catch (error) {
       throw fromSystemError(error, 'no room for memory');
     } finally {
-      await rm(home, { recursive: true, force: true });
+      if (home !== undefined) await rm(home, { recursive: true, force: true });
     }
     this.#bytes = byteCount;
   }

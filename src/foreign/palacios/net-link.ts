@@ -41,12 +41,22 @@ export class PalaciosLink extends Link {
 
   /** Ends it as no end in good order does: what was received is not taken. The protocol has no other word for it. */
   reset(): void {
+    this.#resetSocket();
+    super.destroy();
+  }
+
+  /** With an error as `reset`: that a connection ends is all that says that a checkpoint is whole. */
+  override destroy(error?: Error): void {
+    if (error !== undefined) this.#resetSocket();
+    super.destroy(error);
+  }
+
+  #resetSocket(): void {
     try {
       this.#channel.socket.resetAndDestroy();
     } catch {
       // It is gone, or no TCP socket.
     }
-    this.destroy();
   }
 }
 

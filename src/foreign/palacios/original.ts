@@ -13,6 +13,7 @@ import { formatError } from '../../format/bytes.ts';
 import { encodeUnknown, type ValueType } from '../../format/value.ts';
 import { pageBytes } from '../../limits.ts';
 import type { ForeignContent, ForeignContext, ForeignTag } from '../foreign-format.ts';
+import { isBeside } from './beside.ts';
 import { checkContext, kindOfContext } from './check-context.ts';
 import { decodeDeviceTable } from './device-table.ts';
 import { decodeImageHead, encodeImageHead, type ImageBlocks, imageBytes } from './image-layout.ts';
@@ -56,6 +57,8 @@ export function contentOfOriginal(original: Original, sample: Uint8Array): Forei
 
 /** The original that `contentOfOriginal` made this of; `undefined` when it made it of none. */
 export function originalOf({ contexts, memory }: ForeignContent): Original | undefined {
+  // Names that would be taken for what chkpt adds.
+  if (contexts.some(({ name }) => isBeside(name))) return undefined;
   const own = contexts.filter(({ name }) => name !== memoryImageContext).map(ownRecords);
   const image = contexts.find(({ name }) => name === memoryImageContext);
   if ((image === undefined) !== (memory === undefined)) return undefined;

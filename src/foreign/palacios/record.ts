@@ -9,7 +9,7 @@
 import { CheckpointError } from '../../errors/index.ts';
 import { formatError, type Place } from '../../format/bytes.ts';
 import { decodeName, encodeName } from '../../format/names.ts';
-import { nameBytesMax, valueBytesMax } from '../../limits.ts';
+import { nameBytesMax, tagCountMax, valueBytesMax } from '../../limits.ts';
 
 export interface PalaciosRecord {
   readonly tag: string;
@@ -74,11 +74,29 @@ export function* recordHead(
   return { tag, dataBytes };
 }
 
+/** How many records a checkpoint may still have: one of them takes far more than its bytes. */
+export class RecordBudget {
+  #left = tagCountMax;
+
+  /** Throws `CHKPT_LIMIT`. */
+  take(place: Place): void {
+    this.#left -= 1;
+    if (this.#left >= 0) return;
+    throw new CheckpointError('CHKPT_LIMIT', 'more tags than a checkpoint may have', {
+      details: { ...place, expected: tagCountMax },
+    });
+  }
+}
+
 /**
- * All records in `bytes`: one file of `file:`. The data are views. Throws as `recordHead`, and `CHKPT_TRUNCATED` when the bytes end
- * inside a record.
+ * All records in `bytes`: one file of `file:`. The data are views. Throws as `recordHead`, `CHKPT_LIMIT`, and `CHKPT_TRUNCATED` when the
+ * bytes end inside a record.
  */
-export function decodeRecords(bytes: Uint8Array, place: Place): PalaciosRecord[] {
+export function decodeRecords(
+  bytes: Uint8Array,
+  place: Place,
+  budget = new RecordBudget(),
+): PalaciosRecord[] {
   const records: PalaciosRecord[] = [];
   let at = 0;
   const take = (byteCount: number): Uint8Array => {
@@ -87,6 +105,7 @@ export function decodeRecords(bytes: Uint8Array, place: Place): PalaciosRecord[]
     return bytes.subarray(at - byteCount, at);
   };
   while (at < bytes.length) {
+    budget.take(place);
     const { tag, dataBytes } = parseWith(recordHead({ ...place, offset: at }, valueBytesMax), take);
     records.push({ tag, data: take(dataBytes) });
   }

@@ -169,6 +169,13 @@ export function localApicSchema(apicCount: number): Schema {
   return [['NUM_APICS', 4], ...upTo(apicCount).flatMap((apic) => localApic(`${apic}`))];
 }
 
+const ofOneApic = localApic('0').length;
+
+/** How many tags that has. */
+export function localApicTagCount(apicCount: number): number {
+  return 1 + apicCount * ofOneApic;
+}
+
 function localApic(suffix: string): Field[] {
   const registers = (bytes: number, tags: string): Field[] => each(bytes, tags, '', suffix);
   return [

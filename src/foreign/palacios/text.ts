@@ -9,7 +9,8 @@
 import { CheckpointError } from '../../errors/index.ts';
 import { formatError, type Place } from '../../format/bytes.ts';
 import { decodeName } from '../../format/names.ts';
-import type { PalaciosContext, PalaciosRecord } from './record.ts';
+import { valueBytesMax } from '../../limits.ts';
+import { type PalaciosContext, type PalaciosRecord, RecordBudget } from './record.ts';
 
 const [equals, lineEnd] = [0x3d, 0x0a];
 const sectionEnd = ']\n';
@@ -34,16 +35,22 @@ export function encodeTextContext({ name, records }: PalaciosContext): Uint8Arra
     encodeTextSection(name),
     ...records.flatMap(({ tag, data }) => [
       encodeTextTag(tag, name),
-      Buffer.from(`${hexOf(data)}\n`, 'latin1'),
+      ...hexPieces(data),
+      Buffer.from('\n', 'latin1'),
     ]),
   ];
 }
 
 /**
  * The records of the context `name` in `bytes`. Throws `CHKPT_FORMAT` for a line that is not exactly as it is written, `CHKPT_TRUNCATED`
- * when the last line does not end.
+ * when the last line does not end, `CHKPT_LIMIT`.
  */
-export function decodeTextContext(bytes: Uint8Array, name: string, place: Place): PalaciosRecord[] {
+export function decodeTextContext(
+  bytes: Uint8Array,
+  name: string,
+  place: Place,
+  budget = new RecordBudget(),
+): PalaciosRecord[] {
   const section = encodeTextSection(name);
   if (Buffer.compare(bytes.subarray(0, section.length), section) !== 0) {
     throw formatError(`the first line is not [${name}]`, { ...place, offset: 0 });
@@ -56,6 +63,7 @@ export function decodeTextContext(bytes: Uint8Array, name: string, place: Place)
         details: { ...place, offset: at },
       });
     }
+    budget.take(place);
     records.push(decodeLine(bytes.subarray(at, end), { ...place, offset: at }));
     at = end + 1;
   }
@@ -74,12 +82,33 @@ export function hexOf(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
 }
 
-/** The bytes of such text, of either case. Throws `CHKPT_FORMAT` for an odd count or any other character. */
+/** A string cannot be as long as the digits of the longest value. */
+const pieceDigits = 1024 * 1024;
+
+function hexPieces(bytes: Uint8Array): Buffer[] {
+  const pieces: Buffer[] = [];
+  for (let at = 0; at < bytes.length; at += pieceDigits / 2) {
+    pieces.push(Buffer.from(hexOf(bytes.subarray(at, at + pieceDigits / 2)), 'latin1'));
+  }
+  return pieces;
+}
+
+/** The bytes of such text, of either case. Throws `CHKPT_FORMAT` for an odd count or any other character, `CHKPT_LIMIT`. */
 export function decodeHex(digits: Uint8Array, place: Place): Uint8Array {
-  const text = Buffer.from(digits.buffer, digits.byteOffset, digits.byteLength).toString('latin1');
-  // Decoding stops at the first pair that is none.
-  const bytes = Buffer.from(text, 'hex');
-  if (bytes.length * 2 !== text.length) {
+  if (digits.length > 2 * valueBytesMax) {
+    throw new CheckpointError('CHKPT_LIMIT', 'a value is longer than one may be', {
+      details: { ...place, expected: 2 * valueBytesMax, actual: digits.length },
+    });
+  }
+  const bytes = Buffer.alloc(Math.floor(digits.length / 2));
+  let done = 0;
+  for (let at = 0; at < digits.length; at += pieceDigits) {
+    const piece = digits.subarray(at, at + pieceDigits);
+    const text = Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength).toString('latin1');
+    // Decoding stops at the first pair that is none.
+    done += bytes.write(text, at / 2, 'hex');
+  }
+  if (done * 2 !== digits.length) {
     throw formatError('a value is not made of pairs of hexadecimal digits', place);
   }
   return bytes;

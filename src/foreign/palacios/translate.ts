@@ -91,6 +91,11 @@ function guestInfos(find: (name: string) => ForeignContext | undefined): Palacio
 
 /** The checkpoint in these contexts. Throws errors of kind `damaged`, `CHKPT_VERSION`. `sample`: see `contentOfOriginal`. */
 export function fromPalacios(original: Original, sample: Uint8Array): TranslatedContent {
+  const names = new Set<string>();
+  for (const { name } of original.contexts) {
+    if (names.has(name)) throw formatError('a context comes twice', { context: name });
+    names.add(name);
+  }
   const index = original.contexts.find(({ name }) => name === besideContext);
   if (index === undefined) {
     const orphan = original.contexts.find(({ name }) => isBeside(name));

@@ -17,7 +17,7 @@ import type {
   ForeignWriter,
 } from '../foreign-format.ts';
 import { ForeignStore } from '../foreign-store.ts';
-import { besideContext, decodeBeside, schemasOf } from './beside.ts';
+import { besideContext, decodeBeside, documentBytesMax, schemasOf } from './beside.ts';
 import { decodeDeviceTable, deviceCountMax } from './device-table.ts';
 import { isZeroPiece, piecesOf, wirePieces } from './image-file.ts';
 import {
@@ -57,7 +57,9 @@ export interface PalaciosUserOptions {
 /** Blocks of memory go in one message each. */
 const blockBytesMax = valueBytesMax;
 const pieceBytes = 1024 * 1024;
-const documentBytesMax = 64 * 1024 * 1024;
+
+/** An original numbers cores with fewer. */
+const coreCountMax = 256;
 
 function checkBlockBytes(blockBytes: number): void {
   const isWhole = Number.isSafeInteger(blockBytes) && blockBytes >= 4096 && blockBytes % 4096 === 0;
@@ -85,12 +87,12 @@ class UserFormat implements ForeignFormat {
   }
 
   async createWriter({ signal }: { signal?: AbortSignal | undefined }): Promise<ForeignWriter> {
-    return new UserWriter(this.#stream, this.#url, this.#options, signal);
+    return new UserWriter(this.#stream.under(signal), this.#url, this.#options, signal);
   }
 
   async openReading({ signal }: { signal?: AbortSignal | undefined }): Promise<ForeignReading> {
     throwIfAborted(signal, this.#url);
-    return await new UserReader(this.#stream, this.#url, this.#options).open();
+    return await new UserReader(this.#stream.under(signal), this.#url, this.#options).open();
   }
 }
 
@@ -180,6 +182,7 @@ class UserReader {
   readonly #stream: UserStream;
   readonly #url: string;
   readonly #devices: ReadonlyMap<string, Schema>;
+  #valueBytes = 0;
 
   constructor(stream: UserStream, url: string, { devices = new Map() }: PalaciosUserOptions) {
     this.#stream = stream;
@@ -231,12 +234,19 @@ class UserReader {
         // A handler that opens whatever it is asked for has nothing in it.
         if (data === undefined && records.length === 0) return undefined;
         if (data === undefined) throw formatError('the handler has no such value', { context: name, tag });
+        this.#valueBytes += data.length;
+        if (this.#valueBytes > valueBytesMax)
+          throw this.#tooMuch('more values than a checkpoint may have', valueBytesMax);
         records.push({ tag, data });
       }
       return { name, records };
     } finally {
       await this.#stream.close(handle, name);
     }
+  }
+
+  #tooMuch(what: string, expected: number): CheckpointError {
+    return new CheckpointError('CHKPT_LIMIT', what, { details: { store: this.#url, expected } });
   }
 
   async #readIndex(): Promise<PalaciosContext | undefined> {
@@ -286,6 +296,7 @@ class UserReader {
     for (let index = 0; ; index += 1) {
       const info = await this.#read(`guest_info${index}`, guestInfoSchema);
       if (info === undefined) return contexts;
+      if (index >= coreCountMax) throw this.#tooMuch('more cores than any machine has', coreCountMax);
       contexts.push(info);
       for (const [name, schema] of [
         ['vmcb_data', vmcbSchema],
@@ -315,21 +326,21 @@ class UserImage implements ImageSource {
     const blocks = this.#blocks;
     if (blocks === undefined) return;
     const missing = formatError('the handler has no such block of memory', { context: memoryImageContext });
-    const handle = await this.#stream.open(memoryImageContext);
+    const stream = this.#stream.under(signal);
+    const handle = await stream.open(memoryImageContext);
     if (handle === undefined) throw missing;
     try {
-      for (const [tag, bytes] of memoryImageSchema)
-        await this.#stream.read(handle, tag, bytes, memoryImageContext);
+      for (const [tag, bytes] of memoryImageSchema) await stream.read(handle, tag, bytes, memoryImageContext);
       let pages = 0;
       for (let index = 0; index < blocks.blockCount; index += 1) {
         throwIfAborted(signal, store);
-        const data = await this.#stream.read(handle, blockTag(index), blocks.blockBytes, memoryImageContext);
+        const data = await stream.read(handle, blockTag(index), blocks.blockBytes, memoryImageContext);
         if (data === undefined) throw missing;
         pages += placeBlock(image, index, blocks, data);
         onPages?.(pages);
       }
     } finally {
-      await this.#stream.close(handle, memoryImageContext);
+      await stream.close(handle, memoryImageContext);
     }
   }
 

@@ -2,6 +2,7 @@
 import { CheckpointError } from '../../errors/index.ts';
 import { formatError } from '../../format/bytes.ts';
 import { encodeName } from '../../format/names.ts';
+import { throwIfAborted } from '../../store/failure.ts';
 import type { PalaciosRecord } from './record.ts';
 import { decodeUserMessage, encodeUserMessage, messageTypes, type UserMessage } from './user-message.ts';
 
@@ -11,10 +12,17 @@ export type PalaciosUserHandler = (request: Uint8Array) => Uint8Array | Promise<
 export class UserStream {
   readonly #handler: PalaciosUserHandler;
   readonly #url: string;
+  readonly #signal: AbortSignal | undefined;
 
-  constructor(handler: PalaciosUserHandler, url: string) {
+  /** When `signal` is aborted, it waits for no answer any more, and asks for nothing: `CHKPT_ABORTED`. */
+  constructor(handler: PalaciosUserHandler, url: string, signal?: AbortSignal) {
     this.#handler = handler;
     this.#url = url;
+    this.#signal = signal;
+  }
+
+  under(signal: AbortSignal | undefined): UserStream {
+    return new UserStream(this.#handler, this.#url, signal);
   }
 
   /** A handle; undefined: there is no such context. */
@@ -77,7 +85,7 @@ export class UserStream {
     const place = { store: this.#url, context };
     let answer: Uint8Array;
     try {
-      answer = await this.#handler(encodeUserMessage(request));
+      answer = await this.#answer(encodeUserMessage(request));
     } catch (error) {
       if (error instanceof CheckpointError) throw error;
       throw new CheckpointError('CHKPT_STORE_FAILED', 'the handler failed', { details: place, cause: error });
@@ -86,6 +94,25 @@ export class UserStream {
     const response = decodeUserMessage(answer, 'response', place);
     if (response.type !== request.type) throw formatError('an answer to something else', place);
     return response;
+  }
+
+  async #answer(request: Uint8Array): Promise<Uint8Array> {
+    const signal = this.#signal;
+    throwIfAborted(signal, this.#url);
+    const answering = this.#handler(request);
+    if (signal === undefined) return await answering;
+    let onAbort = (): void => undefined;
+    const aborted = new Promise<undefined>((resolve) => {
+      onAbort = () => resolve(undefined);
+    });
+    signal.addEventListener('abort', onAbort);
+    try {
+      const answer = await Promise.race([answering, aborted]);
+      throwIfAborted(signal, this.#url);
+      return answer as Uint8Array;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
   }
 
   #failed(what: string, details: { readonly context: string; readonly tag?: string }): CheckpointError {

@@ -9,14 +9,18 @@ import type { SkipPart, VirtualMachine } from '../../checkpoint/virtual-machine.
 import { CheckpointError } from '../../errors/index.ts';
 import { isBeside } from '../../foreign/palacios/beside.ts';
 import { encodeWireContext, finishLink } from '../../foreign/palacios/net-format.ts';
-import { openLink, type PalaciosLinkOptions, parsePalaciosAddress } from '../../foreign/palacios/net-link.ts';
+import {
+  openLink,
+  type PalaciosLink,
+  type PalaciosLinkOptions,
+  parsePalaciosAddress,
+} from '../../foreign/palacios/net-link.ts';
 import type { PalaciosContext } from '../../foreign/palacios/record.ts';
 import { palaciosNetScheme } from '../../foreign/palacios/register.ts';
 import { toPalacios } from '../../foreign/palacios/translate.ts';
 import { type DirtyTracker, type GuestMemory, PageSet } from '../../memory/index.ts';
 import { parseStoreUrl, urlError } from '../../store/url.ts';
 import { abortError } from '../../transport/authorise.ts';
-import type { Link } from '../../transport/link.ts';
 import { openTracking } from '../source/tracking.ts';
 import { contentOfMachine } from './machine-content.ts';
 import { checkOneRange, encodeBitmap, encodePages } from './memory-wire.ts';
@@ -115,7 +119,7 @@ interface SendingOptions extends SendPalaciosOptions {
 class Sending {
   readonly #vm: VirtualMachine;
   readonly #memory: GuestMemory;
-  readonly #link: Link;
+  readonly #link: PalaciosLink;
   readonly #options: SendingOptions;
   readonly #wasRunning: boolean;
   readonly #rounds: PalaciosRound[] = [];
@@ -123,7 +127,7 @@ class Sending {
   /** The receiver may have everything. */
   #isInDoubt = false;
 
-  constructor(vm: VirtualMachine, memory: GuestMemory, link: Link, options: SendingOptions) {
+  constructor(vm: VirtualMachine, memory: GuestMemory, link: PalaciosLink, options: SendingOptions) {
     this.#vm = vm;
     this.#memory = memory;
     this.#link = link;
@@ -139,6 +143,8 @@ class Sending {
       await finishLink(this.#link, this.#options.url);
       return { rounds: this.#rounds, bytes, pausedMs: performance.now() - this.#pausedAt };
     } catch (error) {
+      // A receiver that has a part of it must not take that for a whole guest.
+      if (!this.#isInDoubt) this.#link.reset();
       this.#link.destroy();
       if (this.#isInDoubt) throw this.#unknown(error);
       if (this.#wasRunning && !this.#vm.running) await this.#vm.resume();
