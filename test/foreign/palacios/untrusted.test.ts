@@ -22,13 +22,15 @@ import {
   verifyCheckpoint,
 } from '../../../src/index.ts';
 import { tagCountMax, valueBytesMax } from '../../../src/limits.ts';
-import { record, sampleOriginal, u32, u64, wireOf } from './support/original.ts';
+import { record, type SampleOptions, sampleOriginal, u32, u64, wireOf } from './support/original.ts';
 import { originalListens } from './support/peers.ts';
 
-const original: PalaciosContext[] = sampleOriginal({ skip: ['memory'] }).map(([name, blobs]) => ({
-  name,
-  records: blobs.map(([tag, data]) => ({ tag, data })),
-}));
+const contextsOf = (skip: SampleOptions['skip'] & {}): PalaciosContext[] =>
+  sampleOriginal({ skip }).map(([name, blobs]) => ({
+    name,
+    records: blobs.map(([tag, data]) => ({ tag, data })),
+  }));
+const original = contextsOf(['memory']);
 const codeOf = (work: () => unknown): string => {
   try {
     work();
@@ -102,10 +104,13 @@ describe('contexts of chkpt', () => {
   });
 
   test('are not taken for contexts of the same name that the checkpoint has', () => {
-    const content = contentOfOriginal({ contexts: original, blocks: undefined }, new Uint8Array());
+    const contexts = contextsOf(['memory', 'devices']);
+    const content = contentOfOriginal({ contexts, blocks: undefined }, new Uint8Array());
     expect(originalOf(content)).toBeDefined();
     const note = { name: 'chkpt.note', tags: [{ name: 't', type: 'bytes' as const, data: u32(1) }] };
-    const more = { ...content, contexts: [...content.contexts, note] };
+    // Where the context of a device stands in an original.
+    const at = content.contexts.findIndex(({ name }) => /^guest_info/.test(name));
+    const more = { ...content, contexts: content.contexts.toSpliced(at, 0, note) };
     expect(originalOf(more)).toBeUndefined();
     const [index, ...own] = encodeBeside(more, undefined) as [PalaciosContext, ...PalaciosContext[]];
     expect(contentBeside(decodeBeside(index), own).contexts).toEqual(more.contexts);
