@@ -129,6 +129,8 @@ class NetWriter implements ForeignWriter {
     const blocks = blocksOf(image, blockBytes);
     // Beside sending: whoever receives gives up when nothing comes for long.
     const digesting = digestOf(image, options);
+    // Whoever waits below gets its error; it may fail while blocks are on their way.
+    digesting.catch(() => undefined);
     try {
       await this.#sendBlocks(image, blocks, options);
     } finally {
