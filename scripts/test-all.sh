@@ -4,7 +4,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-npm run build
+# Which part takes how long.
+part() {
+  local began=$SECONDS
+  npm run "$@"
+  echo "npm run $* took $((SECONDS - began)) s"
+}
+
+part build
 
 mkdir -p out/results
 guests_log=out/results/guests.log
@@ -25,16 +32,16 @@ guests=$!
 # Nothing is left running behind a failure.
 trap 'wait "$guests" || true' EXIT
 
-npm run types
-npm run lint
-npm run lint:cc
-npm run test:core
-npm run test:oracle
-npm run test:sanitizers
+part types
+part lint
+part lint:cc
+part test:core
+part test:oracle
+part test:sanitizers
 
 guests_status=0
 wait "$guests" || guests_status=$?
 trap - EXIT
 cat "$guests_log"
 test "$guests_status" -eq 0
-npm run test
+part test

@@ -106,18 +106,17 @@ export class PageDecoder implements MemoryFrameSink {
     }
   }
 
-  /** A thread that reads by itself needs no large reads; JavaScript is woken for each. */
   #buffersFor({ direct }: MemoryFrameInput): { bufferCount: number; readBytes: number } {
     if (this.#options.arriving !== undefined) return { bufferCount: 0, readBytes: arrivingReadBytes };
-    return direct === undefined ? { bufferCount: 0, readBytes: 0 } : directBuffers(this.#threads);
+    // Each holds work for two threads; one that reads by itself is never late with the next.
+    const bufferCount =
+      direct === undefined ? 2 + Math.ceil(this.#threads / 2) : 3 + Math.floor(this.#threads / 4);
+    return { bufferCount, readBytes };
   }
 }
 
-const directReadBytes = 4 * 2 ** 20;
-const directBuffers = (threads: number): { bufferCount: number; readBytes: number } => ({
-  bufferCount: 3 + Math.floor(threads / 4),
-  readBytes: directReadBytes,
-});
+/** Larger ones load no faster, and are more than V8 lets a small checkpoint have without a collection. */
+const readBytes = 4 * 1024 * 1024;
 
 type Finished = Awaited<ReturnType<NativeLoadPipeline['finish']>>;
 

@@ -110,16 +110,13 @@ describe.skipIf(missing !== undefined)('a KVM guest moves', () => {
 
   test('and is slowed down on a link that is slower than it writes', async ({ skip }) => {
     // Some 20 MiB/s of pages that change as a whole.
-    const { sent, destination } = await move(
+    const { sent } = await move(
       {},
       { codec: 'raw', bandwidth: 6 * mebibyte, downtimeTargetMs: 100, strategy: 'force', totalMaxMs: 10_000 },
     );
     // On a busy machine it can write less than the link takes.
     if (sent.throttledShare === 0) skip('the guest was slow enough by itself');
     expect(sent.throttledShare).toBeLessThan(1);
-    const before = process.cpuUsage();
-    await destination.work(600);
-    expect(process.cpuUsage(before).user).toBeGreaterThan(0);
   });
 
   test.each([
