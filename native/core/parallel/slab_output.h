@@ -28,6 +28,9 @@ class SlabOutput {
  private:
   SlabOutput(OwnedFd file, std::uint64_t position) : file_(std::move(file)), position_(position) {}
 
+  // Has the kernel begin to write the pages out, so that a flush at the end waits for less.
+  void StartWriteback(std::uint64_t offset, std::size_t bytes) const;
+
   const OwnedFd file_;  // -1: nowhere
   const std::uint64_t position_;
 };
