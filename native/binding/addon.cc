@@ -23,6 +23,7 @@
 #include "binding/pool_wrap.h"
 #include "binding/requests_wrap.h"
 #include "binding/save_wrap.h"
+#include "binding/seal_wrap.h"
 #include "binding/stamp_wrap.h"
 #include "binding/tracker_wrap.h"
 #include "core/base/peer_process.h"
@@ -114,6 +115,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   DigestsWrap::Define(env, exports);
   DeltaWrap::Define(env, exports);
   PoolWriterWrap::Define(env, exports);
+  SealWrap::Define(env, exports);
   PooledSourceWrap::Define(env, exports);
   SaveWrap::Define(env, exports);
   LoadWrap::Define(env, exports);

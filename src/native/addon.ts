@@ -51,6 +51,11 @@ export interface NativeMemory {
   close(): Promise<void> | undefined;
 }
 
+export interface NativeRecordSealer {
+  /** `pieces`: whole records. `out`: room for each of them with a tag behind it. All stay as they are until it is done. */
+  seal(firstRecord: number, pieces: readonly Uint8Array[], out: Uint8Array): Promise<void>;
+}
+
 /** Pages of a memory; native threads may hold the same set. */
 export interface NativePageSet {
   count(): number;
@@ -329,6 +334,12 @@ export interface NativeAddon {
   ) => NativeMemoryCopy;
   readonly GzipImage: new (memory: NativeMemory) => NativeGzipImage;
   readonly PoolWriter: new (pool: string, work: string) => NativePoolWriter;
+  /** `algorithm`: 1 AES-256-GCM, 2 ChaCha20-Poly1305. Throws CHKPT_UNSUPPORTED where Node's OpenSSL is not found. */
+  readonly RecordSealer: new (
+    algorithm: 1 | 2,
+    key: Uint8Array,
+    recordBytes: number,
+  ) => NativeRecordSealer;
   readonly PooledSource: new (context: NativePooledContext) => NativePooledSource;
   readonly SavePipeline: new (memory: NativeMemory, options: NativeSaveOptions) => NativeSavePipeline;
   readonly LoadPipeline: new (memory: NativeMemory, options: NativeLoadOptions) => NativeLoadPipeline;

@@ -16,6 +16,7 @@ export type {
   NativePageDigests,
   NativePageFetch,
   NativePageSet,
+  NativeRecordSealer,
   NativeRegion,
   NativeSharedImage,
   NativeSnapshot,

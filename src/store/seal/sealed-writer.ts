@@ -1,15 +1,19 @@
 /**
- * The writing end of a sealed store. What is written is encrypted at once, straight from the caller's memory, in one pass; the ciphertext
- * goes into the inner store in batches, the next one being made while the one before is written.
+ * The writing end of a sealed store. What is written is encrypted at once, straight from the caller's memory, in one pass: whole records by
+ * native threads, what one `write` leaves of a record here. The ciphertext goes into the inner store in the order of the stream, the next
+ * being made while the one before is written.
  *
- * Bounds: two batches of ciphertext, of 1 MiB and what one `write` adds to it at most. Nothing of the content is kept. Memory of
- * ciphertext is given back as soon as it was written, or the collector would take half as long as the cipher.
+ * Bounds: what `SealingThreads` has, and two batches of ciphertext, of 1 MiB and what one `write` adds to it at most. Nothing of the content
+ * is kept. Memory of ciphertext is used again or given back as soon as it was written, or the collector would take half as long as the
+ * cipher.
  */
 import type { CipherGCM } from 'node:crypto';
 import { MemoryRelease } from '../../util/release-memory.ts';
 import type { CommitSummary, StoreWriter } from '../store.ts';
+import { PieceCursor } from './piece-cursor.ts';
 import { sealHeaderBytes, tagBytes } from './seal-header.ts';
 import { type RecordCipher, SealRoot, sealEnd, sealRecord } from './seal-record.ts';
+import { type SealedRecords, SealingThreads } from './sealing-threads.ts';
 
 /** Ciphertext that is written at once, and pieces of it: more than that no system call takes. */
 const batchBytesMax = 1024 * 1024;
@@ -26,11 +30,14 @@ export class SealedWriter implements StoreWriter {
   readonly #root = new SealRoot();
   /** The record that is being filled. */
   #record: CipherGCM | undefined;
+  readonly #threads: SealingThreads | undefined;
   #recordBytes = 0;
   #recordCount = 0;
   #byteCount = 0;
   #batch: Uint8Array[] = [];
   #batchBytes = 0;
+  /** Those in the batch. */
+  #tags: Uint8Array[] = [];
   #storedBytes = 0;
   /** The batch on its way. Never rejects: a failure is told by the call after it. */
   #writing: Promise<void> = Promise.resolve();
@@ -42,6 +49,7 @@ export class SealedWriter implements StoreWriter {
   private constructor(inner: StoreWriter, cipher: RecordCipher) {
     this.#inner = inner;
     this.#cipher = cipher;
+    this.#threads = SealingThreads.of(cipher);
   }
 
   /** Owns `inner`. `header`: complete. */
@@ -67,17 +75,19 @@ export class SealedWriter implements StoreWriter {
   }
 
   async writeAll(pieces: readonly Uint8Array[]): Promise<void> {
-    const { recordBytes } = this.#cipher;
-    for (const bytes of pieces) {
-      for (let at = 0; at < bytes.length; ) {
-        const byteCount = Math.min(bytes.length - at, recordBytes - this.#recordBytes, pieceBytesMax);
-        this.#record ??= sealRecord(this.#cipher, this.#recordCount);
-        this.#add(this.#record.update(bytes.subarray(at, at + byteCount)));
-        this.#recordBytes += byteCount;
-        at += byteCount;
-        if (this.#recordBytes === recordBytes) this.#endRecord();
+    const rest = new PieceCursor(pieces);
+    const threads = this.#threads;
+    const sealing: Promise<unknown>[] = [];
+    try {
+      while (rest.byteCount > 0) {
+        const records = this.#record === undefined ? threads?.recordsIn(rest.byteCount) : 0;
+        if (threads !== undefined && records) sealing.push(...(await this.#sealMany(threads, rest, records)));
+        else this.#update(rest);
         if (this.#batchBytes >= batchBytesMax || this.#batch.length >= batchPiecesMax) await this.#flush();
       }
+    } finally {
+      // Until then native threads read the caller's memory.
+      await Promise.allSettled(sealing);
     }
     this.#throwFailure();
   }
@@ -85,8 +95,7 @@ export class SealedWriter implements StoreWriter {
   async commit({ uuid }: CommitSummary): Promise<void> {
     this.#endRecord();
     const end = sealEnd(this.#cipher, this.#recordCount, this.#byteCount);
-    this.#root.add(end);
-    this.#add(end);
+    this.#addTag(end);
     await this.#flush();
     await this.#writing;
     this.#throwFailure();
@@ -104,12 +113,49 @@ export class SealedWriter implements StoreWriter {
     await this.#inner.abort();
   }
 
+  /** Encrypts some of `rest` here. */
+  #update(rest: PieceCursor): void {
+    const { recordBytes } = this.#cipher;
+    const bytes = rest.next(Math.min(recordBytes - this.#recordBytes, pieceBytesMax));
+    this.#record ??= sealRecord(this.#cipher, this.#recordCount);
+    this.#add(this.#record.update(bytes));
+    this.#recordBytes += bytes.length;
+    if (this.#recordBytes === recordBytes) this.#endRecord();
+  }
+
+  /** Has native threads encrypt so many records of `rest`. The result, in an array lest it be awaited: until then they read them. */
+  async #sealMany(threads: SealingThreads, rest: PieceCursor, records: number): Promise<[Promise<unknown>]> {
+    const { recordBytes } = this.#cipher;
+    if (this.#batch.length > 0) await this.#flush();
+    const room = await threads.room();
+    this.#throwFailure();
+    const sealed = threads.seal(this.#recordCount, records, rest.take(records * recordBytes), room);
+    this.#recordCount += records;
+    this.#byteCount += records * recordBytes;
+    this.#storedBytes += records * (recordBytes + tagBytes);
+    const written = this.#writing.then(() => this.#writeSealed(sealed));
+    this.#writing = written;
+    threads.giveBack(room, written);
+    return [sealed];
+  }
+
+  /** Never rejects. */
+  async #writeSealed(sealed: Promise<SealedRecords>): Promise<void> {
+    try {
+      const { stored, tags } = await sealed;
+      if (this.#failure !== undefined) return;
+      for (const tag of tags) this.#root.add(tag);
+      await this.#inner.write(stored);
+    } catch (error) {
+      this.#failure ??= { error };
+    }
+  }
+
   #endRecord(): void {
     if (this.#record === undefined) return;
     this.#record.final();
     const tag = this.#record.getAuthTag();
-    this.#root.add(tag);
-    this.#add(tag);
+    this.#addTag(tag);
     this.#byteCount += this.#recordBytes;
     this.#recordCount += 1;
     this.#record = undefined;
@@ -121,11 +167,18 @@ export class SealedWriter implements StoreWriter {
     this.#batchBytes += stored.length;
   }
 
+  #addTag(tag: Uint8Array): void {
+    this.#add(tag);
+    this.#tags.push(tag);
+  }
+
   /** Gives the batch to the inner store when that has taken the one before. */
   async #flush(): Promise<void> {
     await this.#writing;
     this.#throwFailure();
     const batch = this.#batch;
+    for (const tag of this.#tags) this.#root.add(tag);
+    this.#tags = [];
     this.#storedBytes += this.#batchBytes;
     this.#batch = [];
     this.#batchBytes = 0;

@@ -1,0 +1,45 @@
+// The AEAD ciphers of the OpenSSL that Node brings, called from any thread. Found at run time among
+// the symbols of the process: the addon links nothing and needs no headers for them (OpenSSL 3,
+// EVP_EncryptInit(3); stable since 1.1).
+//
+// Thread safety: a NodeCipher is used by one thread at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "core/base/result.h"
+
+namespace chkpt::binding {
+
+inline constexpr std::size_t kSealKeyBytes = 32;
+inline constexpr std::size_t kSealNonceBytes = 12;
+inline constexpr std::size_t kSealTagBytes = 16;
+
+enum class SealAlgorithm { kAes256Gcm = 1, kChaCha20Poly1305 = 2 };
+
+class NodeCipher {
+ public:
+  // Error kUnsupported: this process has no such cipher. Copies the key into memory of OpenSSL,
+  // which clears it.
+  static Result<std::unique_ptr<NodeCipher>> OpenToSeal(SealAlgorithm algorithm,
+                                                        std::span<const std::uint8_t> key);
+  ~NodeCipher();
+  NodeCipher(const NodeCipher&) = delete;
+  NodeCipher& operator=(const NodeCipher&) = delete;
+
+  // A message: Begin, any number of Update, End. Errors: kInternal.
+  Status Begin(std::span<const std::uint8_t> nonce);
+  // REQUIRES: `out` has room for as many bytes as `in` has.
+  Status Update(std::span<const std::uint8_t> in, std::uint8_t* out);
+  Status End(std::span<std::uint8_t> tag);
+
+ private:
+  explicit NodeCipher(void* context) : context_(context) {}
+
+  void* const context_;
+};
+
+}  // namespace chkpt::binding
