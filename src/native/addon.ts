@@ -13,6 +13,7 @@ import type {
   NativeSavePipeline,
 } from './pipelines.ts';
 import type { NativePooledContext, NativePooledSource, NativePoolWriter } from './pool.ts';
+import type { NativeRecordSealerClass } from './sealer.ts';
 
 /** `[base, bytes]` of a region. */
 export type NativeRegion = readonly [base: bigint, bytes: bigint];
@@ -49,11 +50,6 @@ export interface NativeMemory {
   /** Of a clone of a shared image: drops what was written to it. */
   resetClone(): Promise<void>;
   close(): Promise<void> | undefined;
-}
-
-export interface NativeRecordSealer {
-  /** `pieces`: whole records. `out`: room for each of them with a tag behind it. All stay as they are until it is done. */
-  seal(firstRecord: number, pieces: readonly Uint8Array[], out: Uint8Array): Promise<void>;
 }
 
 /** Pages of a memory; native threads may hold the same set. */
@@ -334,12 +330,7 @@ export interface NativeAddon {
   ) => NativeMemoryCopy;
   readonly GzipImage: new (memory: NativeMemory) => NativeGzipImage;
   readonly PoolWriter: new (pool: string, work: string) => NativePoolWriter;
-  /** `algorithm`: 1 AES-256-GCM, 2 ChaCha20-Poly1305. Throws CHKPT_UNSUPPORTED where Node's OpenSSL is not found. */
-  readonly RecordSealer: new (
-    algorithm: 1 | 2,
-    key: Uint8Array,
-    recordBytes: number,
-  ) => NativeRecordSealer;
+  readonly RecordSealer: NativeRecordSealerClass;
   readonly PooledSource: new (context: NativePooledContext) => NativePooledSource;
   readonly SavePipeline: new (memory: NativeMemory, options: NativeSaveOptions) => NativeSavePipeline;
   readonly LoadPipeline: new (memory: NativeMemory, options: NativeLoadOptions) => NativeLoadPipeline;

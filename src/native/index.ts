@@ -16,7 +16,6 @@ export type {
   NativePageDigests,
   NativePageFetch,
   NativePageSet,
-  NativeRecordSealer,
   NativeRegion,
   NativeSharedImage,
   NativeSnapshot,
@@ -35,3 +34,4 @@ export type {
   NativeTotals,
 } from './pipelines.ts';
 export type { NativePooledSource, NativePoolWriter } from './pool.ts';
+export type { NativeRecordSealer } from './sealer.ts';
