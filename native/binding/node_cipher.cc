@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cstdlib>
 
 namespace chkpt::binding {
 namespace {
@@ -23,6 +24,8 @@ struct Evp {
     Find(encrypt_init, "EVP_EncryptInit_ex");
     Find(encrypt_update, "EVP_EncryptUpdate");
     Find(encrypt_final, "EVP_EncryptFinal_ex");
+    Find(set_mark, "ERR_set_mark");
+    Find(pop_to_mark, "ERR_pop_to_mark");
     Find(aes_256_gcm, "EVP_aes_256_gcm");
     Find(chacha20_poly1305, "EVP_chacha20_poly1305");
   }
@@ -30,7 +33,7 @@ struct Evp {
   const void* CipherOf(SealAlgorithm algorithm) const {
     const bool whole = new_context != nullptr && free_context != nullptr && control != nullptr &&
                        encrypt_init != nullptr && encrypt_update != nullptr &&
-                       encrypt_final != nullptr;
+                       encrypt_final != nullptr && set_mark != nullptr && pop_to_mark != nullptr;
     const auto find = algorithm == SealAlgorithm::kAes256Gcm ? aes_256_gcm : chacha20_poly1305;
     return whole && find != nullptr ? find() : nullptr;
   }
@@ -42,6 +45,8 @@ struct Evp {
                       const unsigned char*) = nullptr;
   int (*encrypt_update)(void*, unsigned char*, int*, const unsigned char*, int) = nullptr;
   int (*encrypt_final)(void*, unsigned char*, int*) = nullptr;
+  int (*set_mark)() = nullptr;
+  int (*pop_to_mark)() = nullptr;
   const void* (*aes_256_gcm)() = nullptr;
   const void* (*chacha20_poly1305)() = nullptr;
 };
@@ -51,12 +56,27 @@ const Evp& Library() {
   return evp;
 }
 
+// Never destroyed: threads may outlive static objects.
+std::shared_mutex& Uses() {
+  static auto* const uses = [] {
+    auto* mutex = new std::shared_mutex;
+    // Behind the handler that OpenSSL has registered when it began, so before it in turn. Not
+    // unlocked.
+    static std::shared_mutex* const at_exit = mutex;
+    (void)std::atexit([] { at_exit->lock(); });
+    return mutex;
+  }();
+  return *uses;
+}
+
 Status Check(bool is_right) {
   if (is_right) return Ok();
   return Error{.code = ErrorCode::kInternal, .message = "the cipher failed"};
 }
 
 }  // namespace
+
+CipherUse::CipherUse() : lock_(Uses()) {}
 
 Result<std::unique_ptr<NodeCipher>> NodeCipher::OpenToSeal(SealAlgorithm algorithm,
                                                            std::span<const std::uint8_t> key) {

@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <shared_mutex>
 #include <span>
 
 #include "core/base/result.h"
@@ -19,6 +21,16 @@ inline constexpr std::size_t kSealNonceBytes = 12;
 inline constexpr std::size_t kSealTagBytes = 16;
 
 enum class SealAlgorithm { kAes256Gcm = 1, kChaCha20Poly1305 = 2 };
+
+// While one stands, the process does not leave exit(3): OpenSSL takes itself down there, also under
+// threads that are using it.
+class CipherUse {
+ public:
+  CipherUse();
+
+ private:
+  std::shared_lock<std::shared_mutex> lock_;
+};
 
 class NodeCipher {
  public:

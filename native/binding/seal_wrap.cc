@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <climits>
 #include <utility>
 #include <vector>
 
@@ -67,6 +68,7 @@ struct SealWrap::Settings {
 
   Status Seal(std::uint64_t first, const Pieces& pieces, std::span<std::uint8_t> out,
               const std::atomic<bool>& cancelled) const {
+    const CipherUse use;
     auto cipher = NodeCipher::OpenToSeal(algorithm, key);
     if (!cipher.ok()) return cipher.error();
     RecordSource source(pieces);
@@ -85,7 +87,12 @@ struct SealWrap::Settings {
 
 void SealWrap::Define(Napi::Env env, Napi::Object exports) {
   exports.Set("RecordSealer",
-              DefineClass(env, "RecordSealer", {InstanceMethod<&SealWrap::Seal>("seal")}));
+              DefineClass(env, "RecordSealer",
+                          {
+                              InstanceMethod<&SealWrap::WriteTo>("writeTo"),
+                              InstanceMethod<&SealWrap::StayInMemory>("stayInMemory"),
+                              InstanceMethod<&SealWrap::Seal>("seal"),
+                          }));
 }
 
 SealWrap::SealWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SealWrap>(info) {
@@ -98,6 +105,7 @@ SealWrap::SealWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SealWrap>(
     return;
   }
   const auto chosen = static_cast<SealAlgorithm>(*algorithm);
+  const CipherUse use;
   auto cipher = NodeCipher::OpenToSeal(chosen, *key);
   if (!cipher.ok()) {
     Throw(info.Env(), cipher.error());
@@ -106,12 +114,26 @@ SealWrap::SealWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SealWrap>(
   settings_ = std::make_shared<const Settings>(chosen, *key, *record_bytes);
 }
 
+Napi::Value SealWrap::WriteTo(const Napi::CallbackInfo& info) {
+  const auto descriptor = ToUint64(info[0]);
+  const auto position = ToUint64(info[1]);
+  if (!descriptor || *descriptor > INT_MAX || !position) {
+    return ThrowType(info.Env(), "a descriptor and a position expected");
+  }
+  auto output = SlabOutput::Open(static_cast<int>(*descriptor), *position);
+  output_ = output.ok() ? std::move(output.value()) : nullptr;
+  return Napi::Boolean::New(info.Env(), output_ != nullptr);
+}
+
+void SealWrap::StayInMemory(const Napi::CallbackInfo&) { output_ = nullptr; }
+
 Napi::Value SealWrap::Seal(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto first = ToUint64(info[0]);
   const auto out = ToBytes(info[2]);
-  if (!first || *first > kRecordsMax || !info[1].IsArray() || !out) {
-    return ThrowType(env, "a record, an array of Uint8Arrays and a Uint8Array expected");
+  const auto offset = ToUint64(info[3]);
+  if (!first || *first > kRecordsMax || !info[1].IsArray() || !out || !offset) {
+    return ThrowType(env, "a record, an array of Uint8Arrays, a Uint8Array and an offset expected");
   }
   auto keep = std::make_shared<std::vector<Napi::ObjectReference>>();
   keep->push_back(Napi::Persistent(info[2].As<Napi::Object>()));
@@ -132,13 +154,17 @@ Napi::Value SealWrap::Seal(const Napi::CallbackInfo& info) {
       out->size() != bytes + records * kSealTagBytes) {
     return ThrowType(env, "whole records, and room for them with their tags expected");
   }
-  return Task<Nothing>::Run(
+  return Task<int>::Run(
       env,
-      [settings = settings_, first = *first, pieces = std::move(pieces),
-       out = *out](const std::atomic<bool>& cancelled) -> Result<Nothing> {
-        return settings->Seal(first, pieces, out, cancelled);
+      [settings = settings_, output = output_, first = *first, pieces = std::move(pieces),
+       out = *out, offset = *offset](const std::atomic<bool>& cancelled) -> Result<int> {
+        Status status = settings->Seal(first, pieces, out, cancelled);
+        if (!status.ok()) return status.error();
+        if (output == nullptr || cancelled) return 0;
+        status = output->Write(offset, out);
+        return status.ok() ? 0 : status.error().system_errno;
       },
-      [keep](Napi::Env env, const Nothing&) { return env.Undefined(); });
+      [keep](Napi::Env env, const int& failure) { return Napi::Number::New(env, failure); });
 }
 
 }  // namespace chkpt::binding

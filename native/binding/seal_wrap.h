@@ -1,12 +1,18 @@
 // Records of a sealed stream (src/store/seal), encrypted off the JavaScript thread.
-//   new RecordSealer(algorithm, key, recordBytes)    throws kUnsupported where Node's OpenSSL is
-//   not found seal(firstRecord, pieces, out): Promise<void>, any number at a time
-//     `pieces`: whole records, one behind the other. `out`: each record, its tag behind it.
+//   new RecordSealer(algorithm, key, recordBytes)
+//   writeTo(descriptor, position): boolean; false: there is no descriptor to spare
+//   stayInMemory()
+//   seal(firstRecord, pieces, out, offset): Promise<number>, any number at a time
+// The constructor throws kUnsupported where Node's OpenSSL is not found. `pieces`: whole records,
+// one behind the other. `out`: each record, its tag behind it; behind `writeTo` it is also written,
+// `offset` bytes behind the position. The result is the errno of a write that failed, or 0.
 #pragma once
 
 #include <napi.h>
 
 #include <memory>
+
+#include "core/parallel/slab_output.h"
 
 namespace chkpt::binding {
 
@@ -18,9 +24,12 @@ class SealWrap final : public Napi::ObjectWrap<SealWrap> {
  private:
   struct Settings;
 
+  Napi::Value WriteTo(const Napi::CallbackInfo& info);
+  void StayInMemory(const Napi::CallbackInfo& info);
   Napi::Value Seal(const Napi::CallbackInfo& info);
 
   std::shared_ptr<const Settings> settings_;
+  std::shared_ptr<const SlabOutput> output_;  // null: what is sealed stays in memory
 };
 
 }  // namespace chkpt::binding

@@ -1,10 +1,14 @@
 /** Records that native threads encrypt: the same bytes as those that JavaScript does, in the order of the stream, out of memory that is the caller's. */
 import { createCipheriv, createHash, createSecretKey, randomBytes } from 'node:crypto';
+import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
-import { encrypted } from '../../src/index.ts';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { encrypted, openStore, type Store } from '../../src/index.ts';
 import { nativeAddon } from '../../src/native/index.ts';
 import { SealingThreads } from '../../src/store/seal/sealing-threads.ts';
+import type { DirectOutput } from '../../src/store/store.ts';
 import { isSame, type SampleStream } from '../store/support/sample-stream.ts';
 import { TestStore } from '../support/test-store.ts';
 import { openSealed } from './second-decoder.ts';
@@ -38,7 +42,7 @@ test.each(algorithms)('%s: a record is what Node makes of it, however its bytes 
     fc.asyncProperty(fc.integer({ min: 1, max: 9 }), firsts, sizes, async (records, first, some) => {
       const { bytes } = largeStream(1000 * records);
       const out = new Uint8Array(1016 * records);
-      await sealer.seal(first, piecesOf(bytes, [...some, 700]), out);
+      expect(await sealer.seal(first, piecesOf(bytes, [...some, 700]), out, 0)).toBe(0);
       for (let index = 0; index < records; index += 1) {
         const nonce = Buffer.alloc(12);
         nonce.writeBigUInt64LE(BigInt(first + index));
@@ -60,7 +64,7 @@ test('what is no key, no record and no room for them is a TypeError', () => {
   expect(() => new Sealer(1, key, 4 * mebibyte + 1)).toThrow(TypeError);
   const sealer = new Sealer(1, key, 1000);
   const seal = (first: unknown, pieces: unknown, out: unknown) => () =>
-    sealer.seal(first as number, pieces as Uint8Array[], out as Uint8Array);
+    sealer.seal(first as number, pieces as Uint8Array[], out as Uint8Array, 0);
   const [record, room] = [new Uint8Array(1000), new Uint8Array(1016)];
   expect(seal(-1, [record], room)).toThrow(TypeError);
   expect(seal(2 ** 53, [record], room)).toThrow(TypeError);
@@ -128,4 +132,60 @@ test('a store that fails while threads encrypt: told once they are done, nothing
     expect(inner.summary).toBeUndefined();
     expect(writes).toBe(failing + 1);
   }
+});
+
+describe('into a file, which threads write themselves', () => {
+  let folder: string;
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'chkpt-seal-'));
+  });
+  afterEach(() => rm(folder, { recursive: true }));
+
+  test.each([4096, 256 * 1024])('in records of %i bytes, between small writes', async (recordBytes) => {
+    const { bytes, summary } = largeStream(23 * mebibyte + 77);
+    const store = encrypted(`file:${folder}/sealed`, { key, recordBytes });
+    const writer = await store.openWriter({ uuid: summary.uuid });
+    const sizes = [5, 4096, 3 * mebibyte, 1, 700_000, 262_144, 9 * mebibyte + 1];
+    for (const piece of piecesOf(bytes, sizes)) await writer.writeAll?.(piecesOf(piece, [500_000, 3]));
+    await writer.commit(summary);
+    expect(isSame(openSealed(await readFile(`${folder}/sealed`), key).stream, bytes)).toBe(true);
+  });
+
+  test('where writing fails, the error is that of the store, and nothing is left', async () => {
+    const file = openStore(`file:${folder}/sealed`);
+    const readOnly = await open('/dev/null', 'r');
+    const inner: Store = {
+      url: file.url,
+      openReader: (options) => file.openReader(options),
+      openWriter: async (options) => {
+        const writer = await file.openWriter(options);
+        const direct = (): DirectOutput | undefined => {
+          const output = writer.direct?.();
+          return output && { ...output, descriptor: readOnly.fd };
+        };
+        return new Proxy(writer, {
+          get: (target, name) => {
+            const value = name === 'direct' ? direct : Reflect.get(target, name, target);
+            return typeof value === 'function' ? value.bind(target) : value;
+          },
+        });
+      },
+    };
+    try {
+      const { bytes, summary } = largeStream(8 * mebibyte);
+      const writer = await encrypted(inner, { key }).openWriter({ uuid: summary.uuid });
+      const work = async (): Promise<void> => {
+        await writer.write(bytes);
+        await writer.commit(summary);
+      };
+      await expect(work()).rejects.toMatchObject({
+        code: 'CHKPT_IO',
+        message: expect.stringContaining('EBADF'),
+      });
+      await writer.abort();
+      expect(await readdir(folder)).toEqual([]);
+    } finally {
+      await readOnly.close();
+    }
+  });
 });

@@ -35,8 +35,8 @@ void SlabOutput::StartWriteback(std::uint64_t offset, std::size_t bytes) const {
   const std::uint64_t end = (offset + bytes) / kPageBytes * kPageBytes;
   if (begin >= end) return;
   // What goes wrong is an error of the flush too.
-  (void)::sync_file_range(file_.get(), static_cast<off64_t>(begin),
-                          static_cast<off64_t>(end - begin), SYNC_FILE_RANGE_WRITE);
+  (void)::sync_file_range(file_.get(), static_cast<off_t>(begin), static_cast<off_t>(end - begin),
+                          SYNC_FILE_RANGE_WRITE);
 }
 
 }  // namespace chkpt

@@ -11,11 +11,11 @@ export class PieceCursor {
     this.byteCount = pieces.reduce((sum, { length }) => sum + length, 0);
   }
 
-  /** As many of the next bytes as lie together, at most `byteCount`; empty at the end. */
+  /** As many of the next bytes as lie together, at most `byteCount`. Throws `TypeError` where there are none, as in memory that was made smaller. */
   next(byteCount: number): Uint8Array {
     for (;;) {
       const piece = this.#pieces[this.#index];
-      if (piece === undefined) return new Uint8Array(0);
+      if (piece === undefined) throw new TypeError('the bytes to write have become fewer');
       const bytes = piece.subarray(this.#at, this.#at + byteCount);
       this.#at += bytes.length;
       if (this.#at === piece.length) {

@@ -9,7 +9,7 @@
  */
 import type { CipherGCM } from 'node:crypto';
 import { MemoryRelease } from '../../util/release-memory.ts';
-import type { CommitSummary, StoreWriter } from '../store.ts';
+import type { CommitSummary, DirectOutput, StoreWriter } from '../store.ts';
 import { PieceCursor } from './piece-cursor.ts';
 import { sealHeaderBytes, tagBytes } from './seal-header.ts';
 import { type RecordCipher, SealRoot, sealEnd, sealRecord } from './seal-record.ts';
@@ -23,6 +23,14 @@ const pieceBytesMax = 256 * 1024;
 
 /** All that the inner store hears of what is in it. */
 const segment = { kind: 'values', name: 'sealed' } as const;
+
+/** Jobs of native threads between two batches. */
+interface SealedRun {
+  /** They write into it themselves; undefined: what they have encrypted is written here. */
+  readonly output: DirectOutput | undefined;
+  /** Bytes in front of it in the inner store. */
+  readonly start: number;
+}
 
 export class SealedWriter implements StoreWriter {
   readonly #inner: StoreWriter;
@@ -42,6 +50,7 @@ export class SealedWriter implements StoreWriter {
   /** The batch on its way. Never rejects: a failure is told by the call after it. */
   #writing: Promise<void> = Promise.resolve();
   readonly #memory = new MemoryRelease();
+  #run: SealedRun | undefined;
   #failure: { readonly error: unknown } | undefined;
   /** What is read back is the stream that was written, whatever lies in the store. */
   readonly keepsStream = true;
@@ -87,7 +96,7 @@ export class SealedWriter implements StoreWriter {
       }
     } finally {
       // Until then native threads read the caller's memory.
-      await Promise.allSettled(sealing);
+      await Promise.all(sealing);
     }
     this.#throwFailure();
   }
@@ -124,28 +133,52 @@ export class SealedWriter implements StoreWriter {
   }
 
   /** Has native threads encrypt so many records of `rest`. The result, in an array lest it be awaited: until then they read them. */
-  async #sealMany(threads: SealingThreads, rest: PieceCursor, records: number): Promise<[Promise<unknown>]> {
+  async #sealMany(threads: SealingThreads, rest: PieceCursor, records: number): Promise<[Promise<void>]> {
     const { recordBytes } = this.#cipher;
     if (this.#batch.length > 0) await this.#flush();
+    const run = this.#run ?? (await this.#beginRun(threads));
     const room = await threads.room();
     this.#throwFailure();
-    const sealed = threads.seal(this.#recordCount, records, rest.take(records * recordBytes), room);
+    const sealed = threads.seal({
+      first: this.#recordCount,
+      records,
+      pieces: rest.take(records * recordBytes),
+      room,
+      offset: this.#storedBytes - run.start,
+    });
+    const storedBytes = records * (recordBytes + tagBytes);
     this.#recordCount += records;
     this.#byteCount += records * recordBytes;
-    this.#storedBytes += records * (recordBytes + tagBytes);
-    const written = this.#writing.then(() => this.#writeSealed(sealed));
+    this.#storedBytes += storedBytes;
+    run.output?.wrote(storedBytes);
+    const written = this.#writing.then(() => this.#writeSealed(sealed, run));
     this.#writing = written;
     threads.giveBack(room, written);
-    return [sealed];
+    // What goes wrong is told by the writes.
+    const ended = sealed.then(
+      () => undefined,
+      () => undefined,
+    );
+    return [ended];
+  }
+
+  /** Nobody else writes until it has ended: when all of its jobs have. */
+  async #beginRun(threads: SealingThreads): Promise<SealedRun> {
+    await this.#writing;
+    this.#throwFailure();
+    const run = { output: threads.direct(this.#inner.direct?.()), start: this.#storedBytes };
+    this.#run = run;
+    return run;
   }
 
   /** Never rejects. */
-  async #writeSealed(sealed: Promise<SealedRecords>): Promise<void> {
+  async #writeSealed(sealed: Promise<SealedRecords>, { output }: SealedRun): Promise<void> {
     try {
-      const { stored, tags } = await sealed;
+      const { stored, tags, failure } = await sealed;
       if (this.#failure !== undefined) return;
+      if (failure !== undefined) throw output?.failure(failure) ?? failure;
       for (const tag of tags) this.#root.add(tag);
-      await this.#inner.write(stored);
+      if (output === undefined) await this.#inner.write(stored);
     } catch (error) {
       this.#failure ??= { error };
     }
@@ -175,6 +208,7 @@ export class SealedWriter implements StoreWriter {
   /** Gives the batch to the inner store when that has taken the one before. */
   async #flush(): Promise<void> {
     await this.#writing;
+    this.#run = undefined;
     this.#throwFailure();
     const batch = this.#batch;
     for (const tag of this.#tags) this.#root.add(tag);
