@@ -1,6 +1,7 @@
 /** A real Linux in QEMU, saved at its prompt, its QEMU killed, and continued in another one. */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { afterEach, describe, expect, test } from 'vitest';
 import { LinuxQemu, whyNoQemuLinux } from '../../bench/guests/qemu.ts';
@@ -107,6 +108,35 @@ describe.skipIf(missing !== undefined)('a Linux guest in QEMU', () => {
     const { stderr } = await chkpt('load', store, '--qemu', second.qmpPath);
     expect(stderr).toMatch(/^loaded 512(\.0)? MiB from .* and 1 parent in .*, the guest runs\n$/);
     await checkGoesOn(second, hash, last - 1);
+  });
+
+  test('is saved encrypted and without a secret, by the command line', { timeout: 120_000 }, async () => {
+    const folder = makeFolder();
+    const { qemu, hash } = await atWork(folder);
+    const command = buildCommandLine();
+    const chkpt = (...parameters: string[]) => run(process.execPath, [command, ...parameters]);
+    const [store, keyFile] = [`${folder}/vm.chkpt`, `${folder}/key`];
+    await writeFile(keyFile, `${'5a'.repeat(32)}\n`);
+    // The vectors of real mode: Linux does not look at them any more.
+    const scrub = ['--scrub', '0x0+4K'];
+    const key = ['--key-file', keyFile];
+    await chkpt('save', '--qemu', qemu.qmpPath, ...key, ...scrub, '--copy-memory', store);
+    const last = lastTickOf(qemu);
+    {
+      await using vm = await QemuVm.connect(qemu.qmpPath);
+      expect(Buffer.from(vm.memory.read(0, 4096)).some((byte) => byte !== 0)).toBe(true);
+    }
+    await qemu.kill();
+
+    const second = await start(folder, 'b', { incoming: 'defer' });
+    const refused = chkpt('load', store, '--qemu', second.qmpPath);
+    await expect(refused).rejects.toMatchObject({ stderr: expect.stringMatching(/^chkpt: CHKPT_KEY: /) });
+    const info = JSON.parse((await chkpt('info', store, '--json', ...key)).stdout);
+    expect(JSON.stringify(info)).toContain('"scrubbed":[{"base":0,"bytes":4096,"how":"zero"}]');
+    await chkpt('load', store, '--qemu', second.qmpPath, ...key);
+    await checkGoesOn(second, hash, last - 1);
+    await using vm = await QemuVm.connect(second.qmpPath);
+    expect(Buffer.from(vm.memory.read(0, 4096)).every((byte) => byte === 0)).toBe(true);
   });
 
   test('moves to another QEMU while it works', { timeout: 180_000 }, async () => {
