@@ -285,6 +285,39 @@ TEST(DeflateTest, EveryTruncationIsTruncation) {
   }
 }
 
+TEST(DeflateTest, TheCrcThatZlibPutsBehindAHeaderIsChecked) {
+  std::string extra(700, 'e');
+  std::string name = "name";
+  std::string comment = "comment";
+  gz_header header{};
+  header.hcrc = 1;
+  header.time = 0x12345678;
+  header.extra = reinterpret_cast<Bytef*>(extra.data());
+  header.extra_len = static_cast<uInt>(extra.size());
+  header.name = reinterpret_cast<Bytef*>(name.data());
+  header.comment = reinterpret_cast<Bytef*>(comment.data());
+  Bytes content(1000, 7);
+  Bytes encoded(4096);
+  z_stream stream{};
+  ASSERT_EQ(deflateInit2(&stream, 1, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  ASSERT_EQ(deflateSetHeader(&stream, &header), Z_OK);
+  stream.next_in = content.data();
+  stream.avail_in = static_cast<uInt>(content.size());
+  stream.next_out = encoded.data();
+  stream.avail_out = static_cast<uInt>(encoded.size());
+  ASSERT_EQ(::deflate(&stream, Z_FINISH), Z_STREAM_END);
+  encoded.resize(stream.total_out);
+  deflateEnd(&stream);
+  EXPECT_TRUE(DecodeByUs(encoded).bytes == content);
+  const std::size_t header_bytes = 10 + 2 + extra.size() + name.size() + 1 + comment.size() + 1 + 2;
+  for (std::size_t byte = 4; byte < header_bytes; ++byte) {
+    Bytes damaged = encoded;
+    damaged[byte] ^= 0x10;
+    EXPECT_FALSE(DecodeByUs(damaged).ok) << byte;
+    EXPECT_FALSE(DecodeByZlib(damaged).ok) << byte;
+  }
+}
+
 TEST(DeflateTest, HeadersWithNamesAreReadAndHeadersOfNothingAreNot) {
   std::mt19937_64 random(9);
   Encoder encoder;
@@ -300,7 +333,7 @@ TEST(DeflateTest, HeadersWithNamesAreReadAndHeadersOfNothingAreNot) {
   using std::string_literals::operator""s;
   EXPECT_TRUE(with_header(8, "name\0"s).ok);
   EXPECT_TRUE(with_header(4 | 8 | 16, "\3\0abcname\0comment\0"s).ok);
-  EXPECT_TRUE(with_header(2, "xx").ok);
+  EXPECT_EQ(with_header(2, "xx").code, ErrorCode::kDigest);
   EXPECT_EQ(with_header(0x20, "").code, ErrorCode::kFormat);
   EXPECT_EQ(with_header(8, std::string(100000, 'n')).code, ErrorCode::kLimit);
   Bytes other = encoded;

@@ -33,46 +33,69 @@ Error Cut(const BitReader& input) {
 }
 Error NotGzip(const char* what) { return {.code = ErrorCode::kFormat, .message = what}; }
 
-Status Skip(BitReader& input, std::size_t bytes) {
-  std::array<std::uint8_t, 256> skipped;
-  while (bytes != 0) {
-    const std::size_t part = std::min(bytes, skipped.size());
-    if (input.ReadBytes({skipped.data(), part}) != part) return Cut(input);
-    bytes -= part;
-  }
-  return Ok();
-}
+// Reads a header (RFC 1952, 2.3) and remembers what its CRC must be.
+class HeaderReader {
+ public:
+  explicit HeaderReader(BitReader& input) : input_(input) {}
 
-Status SkipText(BitReader& input) {
-  for (std::size_t bytes = 0; bytes < kTextBytesMax; ++bytes) {
-    std::uint8_t byte = 0;
-    if (input.ReadBytes({&byte, 1}) != 1) return Cut(input);
-    if (byte == 0) return Ok();
+  Status Read() {
+    std::array<std::uint8_t, kHeaderBytes> header;
+    const std::size_t bytes = input_.ReadBytes(header);
+    if (bytes >= 2 && (header[0] != kHeader[0] || header[1] != kHeader[1])) {
+      return NotGzip("no gzip member begins here");
+    }
+    if (bytes != header.size()) return Cut(input_);
+    if (header[2] != kMethodDeflate) return NotGzip("a gzip member is not compressed by DEFLATE");
+    const std::uint8_t flags = header[3];
+    if ((flags & kReserved) != 0) return NotGzip("a gzip header has flags that do not exist");
+    crc_ = Crc32(0, header);
+    Status status = Ok();
+    if ((flags & kExtra) != 0) status = SkipExtra();
+    if (status.ok() && (flags & kName) != 0) status = SkipText();
+    if (status.ok() && (flags & kComment) != 0) status = SkipText();
+    if (status.ok() && (flags & kHeaderCrc) != 0) status = CheckCrc();
+    return status;
   }
-  return Error{.code = ErrorCode::kLimit, .message = "a gzip header does not end"};
-}
 
-Status ReadHeader(BitReader& input) {
-  std::array<std::uint8_t, kHeaderBytes> header;
-  const std::size_t bytes = input.ReadBytes(header);
-  if (bytes >= 2 && (header[0] != kHeader[0] || header[1] != kHeader[1])) {
-    return NotGzip("no gzip member begins here");
+ private:
+  bool Take(std::span<std::uint8_t> bytes) {
+    if (input_.ReadBytes(bytes) != bytes.size()) return false;
+    crc_ = Crc32(crc_, bytes);
+    return true;
   }
-  if (bytes != header.size()) return Cut(input);
-  if (header[2] != kMethodDeflate) return NotGzip("a gzip member is not compressed by DEFLATE");
-  const std::uint8_t flags = header[3];
-  if ((flags & kReserved) != 0) return NotGzip("a gzip header has flags that do not exist");
-  Status status = Ok();
-  if ((flags & kExtra) != 0) {
+
+  Status SkipExtra() {
     std::uint8_t length[2];
-    if (input.ReadBytes(length) != sizeof length) return Cut(input);
-    status = Skip(input, Load<std::uint16_t>(length));
+    if (!Take(length)) return Cut(input_);
+    std::array<std::uint8_t, 256> skipped;
+    for (std::size_t bytes = Load<std::uint16_t>(length); bytes != 0;) {
+      const std::size_t part = std::min(bytes, skipped.size());
+      if (!Take({skipped.data(), part})) return Cut(input_);
+      bytes -= part;
+    }
+    return Ok();
   }
-  if (status.ok() && (flags & kName) != 0) status = SkipText(input);
-  if (status.ok() && (flags & kComment) != 0) status = SkipText(input);
-  if (status.ok() && (flags & kHeaderCrc) != 0) status = Skip(input, 2);
-  return status;
-}
+
+  Status SkipText() {
+    for (std::size_t bytes = 0; bytes < kTextBytesMax; ++bytes) {
+      std::uint8_t byte = 0;
+      if (!Take({&byte, 1})) return Cut(input_);
+      if (byte == 0) return Ok();
+    }
+    return Error{.code = ErrorCode::kLimit, .message = "a gzip header does not end"};
+  }
+
+  Status CheckCrc() {
+    std::uint8_t stored[2];
+    const std::uint32_t crc = crc_;
+    if (!Take(stored)) return Cut(input_);
+    if (Load<std::uint16_t>(stored) == static_cast<std::uint16_t>(crc)) return Ok();
+    return Error{.code = ErrorCode::kDigest, .message = "the CRC of a gzip header does not match"};
+  }
+
+  BitReader& input_;
+  std::uint32_t crc_ = 0;
+};
 
 }  // namespace
 
@@ -91,7 +114,7 @@ std::size_t EncodeMember(deflate::Encoder& encoder, std::span<const std::uint8_t
 }
 
 Result<std::uint64_t> Reader::ReadMember(BitReader& input, const deflate::ByteSink& sink) {
-  Status status = ReadHeader(input);
+  Status status = HeaderReader(input).Read();
   if (!status.ok()) return status.error();
   std::uint32_t crc = 0;
   std::uint64_t bytes = 0;

@@ -276,9 +276,17 @@ class ArrivedMemory implements ImageSource {
       const page = Math.floor(
         ((this.#bytes / 4096 - 1) * (at / 4096)) / Math.max(sample.length / 4096 - 1, 1),
       );
-      await this.#file?.read(sample, at, 4096, page * 4096);
+      await this.#read(sample.subarray(at, at + 4096), page * 4096);
     }
     return sample;
+  }
+
+  async #read(target: Uint8Array, position: number): Promise<void> {
+    try {
+      await this.#file?.read(target, 0, target.length, position);
+    } catch (error) {
+      throw fromSystemError(error, 'cannot read memory again');
+    }
   }
 
   async fill(image: GuestMemory, options: ForeignMemoryOptions & { readonly store: string }): Promise<void> {
