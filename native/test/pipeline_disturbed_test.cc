@@ -125,7 +125,7 @@ TEST(PipelineDisturbedTest, EveryWordSavedWhileItIsWrittenIsOneThatStoodThereDur
   const std::vector<RegionSpec> specs = {{0, 8 << 20}};
   auto memory = Allocate(specs);
   const Writer writer(*memory);
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; round < 20 / kThrift; ++round) {
     const BlockCodec codec = round % 2 == 0 ? BlockCodec::kLz4 : BlockCodec::kRaw;
     const std::uint64_t first = writer.pass() - 1;
     auto saved = Save(memory, {.encode = {.codec = codec, .dedup = round % 4 < 2}, .threads = 2});
