@@ -300,7 +300,7 @@ export const errorTable = {
     advice: 'save again to a healthy device; the previous checkpoint is untouched',
   },
   CHKPT_REPLACED: {
-    kind: 'io',
+    kind: 'damaged',
     when: 'An object of the checkpoint was replaced or removed while it was read.',
     advice: 'nothing of it can be used; load again what is there now',
   },

@@ -31,6 +31,9 @@ test('every command opens what save has encrypted, with a key of digits or of by
   expect(await chkptJson(['info', 'b', '--json', ...key], { cwd })).toMatchObject({
     integrity: 'authenticate',
   });
+  expect((await chkptOk(['verify', 'b', ...key], { cwd })).stdout.toString()).toMatch(
+    /^ok b: [^\n]*, integrity authenticate, /,
+  );
   const info = await chkptOk(['info', 'b', ...key], { cwd });
   expect(info.stdout.toString()).toMatch(/^integrity +authenticate \(accidental damage and forgery\)$/m);
   expect((await chkptOk(['ls', 'b', ...key], { cwd })).stdout.toString()).toContain('irr');

@@ -103,7 +103,7 @@ describe.each(['file:', 'dir:'])('%s', (scheme) => {
     ]);
     expect(untimed(portable.stdout)).toBe(untimed(native.stdout));
     expect(native.stdout.toString()).toMatch(
-      /^ok [^\n]*2\.00 MiB of memory, 4 contexts, 11 tags, 512 pages, [^\n]*\n$/,
+      /^ok [^\n]*2\.00 MiB of memory, 4 contexts, 11 tags, 512 pages, integrity detect, [^\n]*\n$/,
     );
   });
 });

@@ -40,7 +40,7 @@ test('an object that is replaced during a load is an error, and nothing is writt
   };
   const { code, stderr } = await runHere(['load', url, '--memory', 'out'], cwd);
   expect(stderr).toMatch(/CHKPT_REPLACED/);
-  expect(code).toBe(1);
+  expect(code).toBe(3);
   expect(readdirSync(cwd)).toEqual(['ram']);
 });
 

@@ -85,6 +85,7 @@ function textOf(report: Verified): string {
     countOf(counts.contexts, 'context'),
     countOf(counts.tags, 'tag'),
     `${countOf(counts.pages, 'page')}${header.parent === undefined ? '' : `, ${counts.pages - counts.parentPages} of its own`}`,
+    `integrity ${integrity}`,
     `uuid ${header.uuid}`,
     `root ${root}`,
     ...chainParts(report, parentBytes),

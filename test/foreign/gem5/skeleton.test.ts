@@ -237,6 +237,25 @@ describe('a guest in the machine of a skeleton', () => {
     expect(document.section('board.physmem')?.get('lal_addr')).toBe('');
   });
 
+  test('attributes of segments are packed as gem5 has them', async () => {
+    const folder = makeFolder();
+    const core = makeCore(1);
+    const flags = { s: 1, dpl: 0, present: 1, avl: 0, l: 0, db: 0, g: 1, unusable: 0 };
+    const segments = {
+      ...core.segments,
+      cs: { ...core.segments.cs, ...flags, type: 0xb, l: 1 },
+      ss: { ...core.segments.ss, ...flags, type: 0x3, dpl: 3, db: 1 },
+      gs: { ...core.segments.gs, ...flags, type: 0, s: 0, present: 0, g: 0, unusable: 1 },
+      fs: { ...core.segments.fs, ...flags, type: 0x1, avl: 1 },
+    };
+    await save(folder, contextsOfKvm({ ...core, segments }, 0));
+    const document = parseIni(readFileSync(`${folder}/cpt/m5.cpt`));
+    const values = String(document.section('board.cpu8.isa')?.get('regVal')).split(' ').map(BigInt);
+    // ES, CS, SS, DS, FS, GS. Type at 8, S at 15, DPL at 0, P at 7, AVL at 5, L at 4, D/B at 3, G at 6, unusable at 2.
+    expect(values.slice(179, 181)).toEqual([0x8bd0n, 0x83cbn]);
+    expect(values.slice(182, 184)).toEqual([0x81e0n, 0x4n]);
+  });
+
   test('64-bit code has flat segments but for FS and GS', async () => {
     const folder = makeFolder();
     const core = makeCore(1);

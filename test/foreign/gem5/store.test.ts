@@ -1,10 +1,10 @@
 /** `gem5:` as a store: what every foreign store promises, what gem5 itself reads of it, and what damage does. */
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
-import { versionTags } from '../../../src/foreign/gem5/version-tags.ts';
 import {
   GuestMemory,
   openCheckpoint,
@@ -17,6 +17,7 @@ import { describeForeignStore } from '../../conformance/foreign-store.suite.ts';
 import { listTree, makeFolder } from '../../store/support/folders.ts';
 import { noise } from '../../store/support/sample-stream.ts';
 import { readAsConfigParser, readAsGem5 } from './consumers.ts';
+import { readStoresAsGem5 } from './store-loop.ts';
 
 const regions = [
   { base: 0n, bytes: 1n << 20n },
@@ -68,17 +69,18 @@ async function load(url: string): Promise<GuestMemory> {
   }
 }
 
-/** As gem5's PhysicalMemory reads a store: memory that is zero, and the words of the stream that are not. */
-function readStoreAsGem5(path: string, rangeBytes: number): Buffer {
-  const stream = gunzipSync(readFileSync(path));
-  const memory = Buffer.alloc(rangeBytes);
-  for (let at = 0; at < rangeBytes; at += 16_384) {
-    const piece = stream.subarray(at, at + 16_384);
-    expect(piece.length % 8).toBe(0);
-    piece.copy(memory, at);
-  }
-  return memory;
+/** SHA-256 of what `memory` has there, hexadecimal. */
+function digestOf(memory: GuestMemory, base: bigint, bytes: number): string {
+  return createHash('sha256').update(memory.read(base, bytes)).digest('hex');
 }
+
+/** Those of gem5 24.0, as its upgrader has them. */
+const tagsOfGem5 =
+  'arm-ccregs arm-contextidr-el2 arm-gem5-gic-ext arm-gicv2-banked-regs arm-hdlcd-upgrade arm-miscreg-teehbr arm-sve ' +
+  'arm-sysreg-mapping-ns armv8 cpu-pid dvfs-perflevel etherswitch globals-to-root ide-dma-abort isa-is-simobject ' +
+  'memory-per-range mempool-sections mempool-to-seworkload multiple-event-queues process-fdmap-rename register-files ' +
+  'remove-arm-cpsr-mode-miscreg riscv-dyn-vlen riscv-pcstate riscv-vext ruby-block-size-bytes smt-interrupts ' +
+  'x86-add-tlb x86-add-xcr0';
 
 describe('what gem5 reads of it', () => {
   test('the mandatory keys, all version tags, and a store for each range, alike for both consumers', async () => {
@@ -91,7 +93,7 @@ describe('what gem5 reads of it', () => {
     expect(parsed).toEqual(reading);
     expect(reading).toMatchObject({
       root: { FullSystem: 'true' },
-      'root.globals': { curTick: '0', version_tags: versionTags.join(' ') },
+      'root.globals': { curTick: '0', version_tags: tagsOfGem5 },
       system: { quiesceEndTick_0: '0' },
       'system.physmem': { lal_addr: '', lal_cid: '', nbr_of_stores: '2' },
       'system.physmem.store0': {
@@ -106,8 +108,10 @@ describe('what gem5 reads of it', () => {
       },
     });
     for (const [index, { base, bytes }] of regions.entries()) {
-      const found = readStoreAsGem5(`${folder}/cpt.0/system.physmem.store${index}.pmem`, Number(bytes));
-      expect(found.equals(memory.read(base, Number(bytes)))).toBe(true);
+      const path = `${folder}/cpt.0/system.physmem.store${index}.pmem`;
+      expect(readStoresAsGem5([{ path, rangeBytes: Number(bytes) }])).toEqual([
+        { memory: digestOf(memory, base, Number(bytes)) },
+      ]);
     }
     await memory.close();
   });
@@ -143,7 +147,9 @@ describe('what gem5 reads of it', () => {
     await save(`${folder}/cpt`, memory);
     const reading = readAsGem5(readFileSync(`${folder}/cpt/m5.cpt`, 'latin1'));
     const file = String(reading?.['system.physmem.store0']?.['filename']);
-    expect(readStoreAsGem5(`${folder}/cpt/${file}`, 1 << 20).equals(memory.read(0, 1 << 20))).toBe(true);
+    expect(readStoresAsGem5([{ path: `${folder}/cpt/${file}`, rangeBytes: 1 << 20 }])).toEqual([
+      { memory: digestOf(memory, 0n, 1 << 20) },
+    ]);
     await save(`${folder}/cpt`);
     expect(existsSync(`${folder}/cpt/${file}`)).toBe(false);
     expect(readdirSync(`${folder}/cpt`)).toHaveLength(2);
@@ -224,8 +230,7 @@ describe('a checkpoint that gem5 wrote', () => {
 });
 
 describe('damage', () => {
-  /** Each byte of each file, or some of them. */
-  test('every flipped bit of every file is found', async () => {
+  test('a flipped bit anywhere in any file is found', async () => {
     const folder = makeFolder();
     const path = `${folder}/cpt`;
     const memory = GuestMemory.allocate([{ base: 0n, bytes: 8n * 4096n }]);
@@ -244,6 +249,39 @@ describe('damage', () => {
       writeFileSync(`${path}/${entry}`, sound);
     }
     expect((await verifyCheckpoint(openStore(`gem5:${path}`))).integrity).toBe('detect');
+    await memory.close();
+  });
+
+  test('what the read loop of gem5 itself takes for sound is found by the manifest', async () => {
+    const folder = makeFolder();
+    const rangeBytes = 1 << 20;
+    const memory = GuestMemory.allocate([{ base: 0n, bytes: BigInt(rangeBytes) }]);
+    memory.write(0, noise('store', rangeBytes));
+    await save(`${folder}/cpt`, memory);
+    const path = `${folder}/cpt/system.physmem.store0.pmem`;
+    const sound = readFileSync(path);
+    // Every member's first bytes, where a flip ends the stream for zlib, and a sample of the rest.
+    const magic = sound.subarray(0, 4);
+    const places = new Set<number>();
+    for (let at = 0; at >= 0; at = sound.indexOf(magic, at + 1)) {
+      for (const byte of [0, 1, 2, 3]) places.add(at + byte);
+    }
+    for (let at = 0; at < sound.length; at += 9973) places.add(at);
+    const flips = [...places].map((at) => ({ at, bit: at % 8 }));
+    const wanted = digestOf(memory, 0n, rangeBytes);
+    const outcomes = readStoresAsGem5(flips.map((flip) => ({ path, rangeBytes, flip })));
+    let silent = 0;
+    for (const [index, flip] of flips.entries()) {
+      const outcome = outcomes[index];
+      if (outcome !== undefined && 'memory' in outcome && outcome.memory !== wanted) silent += 1;
+      const damaged = Buffer.from(sound);
+      damaged[flip.at] = (damaged[flip.at] ?? 0) ^ (1 << flip.bit);
+      writeFileSync(path, damaged);
+      const verified = verifyCheckpoint(openStore(`gem5:${folder}/cpt`));
+      await expect(verified, `bit ${flip.bit} of byte ${flip.at}`).rejects.toMatchObject({ kind: 'damaged' });
+    }
+    expect(silent).toBeGreaterThan(5);
+    console.log(`gem5's loop takes ${silent} of ${flips.length} damaged stores for sound, verify none`);
     await memory.close();
   });
 

@@ -1,0 +1,30 @@
+/** `chkpt convert` between the formats of others and those of chkpt: memory comes back byte for byte whatever it went through. */
+import { createHash } from 'node:crypto';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { noise } from '../store/support/sample-stream.ts';
+import { makeFolder } from './support/folders.ts';
+import { chkptOk } from './support/run-cli.ts';
+
+const sha256 = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex');
+
+test.each(['gem5:other', 'palacios+file:other', 'palacios+textfile:other', 'palacios+dir:other'])(
+  'file: → %s → dir: → load',
+  async (other) => {
+    const cwd = makeFolder();
+    const ram = Buffer.alloc(2 * 1024 ** 2);
+    ram.set(noise('ram', 300_000), 500_000);
+    writeFileSync(join(cwd, 'ram'), ram);
+    writeFileSync(join(cwd, 'irr'), Buffer.of(7, 8, 9));
+    await chkptOk(['save', '--memory', 'ram', '--state', 'pic.irr=irr', 'a'], { cwd });
+    const { stderr } = await chkptOk(['convert', 'a', other], { cwd });
+    expect(stderr).toMatch(/^converted 2\.00 MiB of memory as .*, read back/m);
+    await chkptOk(['convert', other, 'dir:b'], { cwd });
+    await chkptOk(['load', 'dir:b', '--memory', 'back'], { cwd });
+    expect(sha256(join(cwd, 'back'))).toBe(sha256(join(cwd, 'ram')));
+    expect((await chkptOk(['cat', 'dir:b', 'pic', 'irr', '--raw'], { cwd })).stdout).toEqual(
+      Buffer.of(7, 8, 9),
+    );
+  },
+);
