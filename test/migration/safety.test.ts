@@ -1,16 +1,18 @@
 /** The checkpoint of a guest that goes over to post-copy: what is left when a host is lost in the middle. */
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { SyntheticVm } from '../../src/adapters/synthetic/index.ts';
 import { ChangeLog } from '../../src/checkpoint/change-log.ts';
 import { describeMember } from '../../src/checkpoint/parent.ts';
 import {
+  encrypted,
   GuestMemory,
   loadVm,
   MigrationInDoubtError,
   openStore,
   type SendVmOptions,
+  type Store,
   saveVm,
   sendVm,
   trackMemory,
@@ -41,7 +43,7 @@ function watchStops({ source }: Pair): { digest?: string } {
 }
 
 /** A third host: loads the checkpoint by force, and lets the guest run. */
-async function digestByForce(url: string): Promise<string> {
+async function digestByForce(url: string | Store): Promise<string> {
   await using vm = await SyntheticVm.create({ id: 'guest', memoryBytes });
   await expect(loadVm(vm, url, { as: 'continue' })).rejects.toMatchObject({
     code: 'CHKPT_CONTINUED',
@@ -114,6 +116,20 @@ run(
     expect(bytesOf('safety')).toBeLessThan(bytesOf('base') / 2);
   },
 );
+
+run('in an encrypted store, with an encrypted parent', async () => {
+  await using pair = await makePair({ memoryBytes, guestLike: true, pagesPerSecond: 500 });
+  const key = randomBytes(32);
+  const [base, safety] = ['base', 'safety'].map((name) =>
+    encrypted(`file:${pair.folder}/${name}.chkpt`, { key }),
+  ) as [Store, Store];
+  await pair.source.resume();
+  await saveVm(pair.source, base, { live: true });
+  const stops = watchStops(pair);
+  await loseDestination(pair, { store: safety, parent: base });
+  await expect(describeMember(safety.url)).rejects.toMatchObject({ code: 'CHKPT_KEY' });
+  expect(await digestByForce(safety)).toBe(stops.digest);
+});
 
 run('with a tracker that has watched since the parent nothing else is looked at', async () => {
   const writePages = { first: 0, count: 1500 };

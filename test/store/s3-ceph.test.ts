@@ -1,6 +1,6 @@
 /**
  * `s3:` with a real service: the gateway of Ceph, from Debian's packages. With one store in memory in every run; with three that
- * replicate, one of which is killed in mid-save, by `npm run test:s3`.
+ * replicate, one of which is killed in mid-save and one in mid-load, by `npm run test:s3`.
  */
 import { CreateBucketCommand, S3Client } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
