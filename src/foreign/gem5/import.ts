@@ -6,10 +6,10 @@ import type { MemoryRegion } from '../../context/memory-frames.ts';
 import type { ErrorDetails } from '../../errors/index.ts';
 import { pageBytes } from '../../limits.ts';
 import type { ForeignContext } from '../foreign-format.ts';
+import { contextsOfKvm } from '../x86/kvm-core.ts';
+import { TagList } from '../x86/tag-values.ts';
 import type { IniDocument } from './ini.ts';
 import { coreOfGem5, coresOf } from './x86/gem5-core.ts';
-import { contextsOfKvm } from './x86/kvm-core.ts';
-import { TagList } from './x86/tag-values.ts';
 
 /** Bits of `options.skip`, docs/format.md section 11. */
 const skipDevices = 2;

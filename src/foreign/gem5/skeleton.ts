@@ -5,15 +5,16 @@
 import type { MemoryRegion } from '../../context/memory-frames.ts';
 import { CheckpointError, type ErrorDetails } from '../../errors/index.ts';
 import type { ForeignContent, ForeignContext } from '../foreign-format.ts';
+import { machineOfQemu, type QemuMachine, qemuContext } from '../qemu/machine-contexts.ts';
+import type { CoreState } from '../x86/core-state.ts';
+import { coreOfKvm } from '../x86/kvm-core.ts';
 import type { Gem5Document } from './document.ts';
 import { type IniDocument, parseIni } from './ini.ts';
 import { basesOf, type MemoryStore, memorySection, readStores, storeSection } from './machine.ts';
 import { addOwnSections, isOwnSection } from './own-sections.ts';
-import type { CoreState } from './x86/core-state.ts';
 import { coresOf, setCore } from './x86/gem5-core.ts';
 import { setApic, setDevices } from './x86/gem5-devices.ts';
 import { virtual8086 } from './x86/gem5-registers.ts';
-import { coreOfKvm } from './x86/kvm-core.ts';
 
 /** What became of the guest and of the skeleton. */
 export interface SkeletonReport {
@@ -89,9 +90,11 @@ export class SkeletonDocument implements Gem5Document {
     const lost: string[] = [];
     this.#setMemory(document, files, set);
     const cleared = emptyTlbs(document);
-    this.#setCores(document, content.contexts, set, lost);
-    for (const name of setDevices(document, content.contexts, (what) => lost.push(what))) set.add(name);
-    lost.push(...leftOver(content.contexts));
+    const qemu = machineOfQemu(content.contexts);
+    const contexts = qemu?.contexts ?? content.contexts;
+    this.#setCores(document, contexts, set, lost);
+    for (const name of setDevices(document, contexts, (what) => lost.push(what))) set.add(name);
+    lost.push(...leftOver(content.contexts, qemu));
     const kept = [...document.sections]
       .map(({ name }) => name)
       .filter((name) => !set.has(name) && !cleared.includes(name));
@@ -180,6 +183,9 @@ function emptyTlbs(document: IniDocument): string[] {
 const mapped = /^(?:header|devices|memory|core[0-9]+(?:\.arch)?|pic[01]|ioapic|pit|serial0)$/;
 
 /** Contexts that no mapping knows. They are in sections of their own, for chkpt. */
-function leftOver(contexts: readonly ForeignContext[]): string[] {
-  return contexts.filter(({ name }) => !mapped.test(name)).map(({ name }) => `context ${name}`);
+function leftOver(contexts: readonly ForeignContext[], qemu: QemuMachine | undefined): string[] {
+  const isMapped = (name: string): boolean =>
+    mapped.test(name) || (qemu !== undefined && name === qemuContext);
+  const left = contexts.filter(({ name }) => !isMapped(name)).map(({ name }) => `context ${name}`);
+  return [...left, ...(qemu?.others ?? []).map((name) => `device ${name} of QEMU`)];
 }

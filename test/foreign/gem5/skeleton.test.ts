@@ -5,14 +5,9 @@ import type { ForeignContext } from '../../../src/foreign/foreign-format.ts';
 import { Gem5Format } from '../../../src/foreign/gem5/gem5-store.ts';
 import { parseIni } from '../../../src/foreign/gem5/ini.ts';
 import type { SkeletonReport } from '../../../src/foreign/gem5/skeleton.ts';
-import {
-  type CoreState,
-  efer,
-  registerNames,
-  segmentNames,
-} from '../../../src/foreign/gem5/x86/core-state.ts';
 import { fromDoubleBits } from '../../../src/foreign/gem5/x86/float80.ts';
-import { contextsOfKvm, coreOfKvm } from '../../../src/foreign/gem5/x86/kvm-core.ts';
+import { type CoreState, efer, registerNames, segmentNames } from '../../../src/foreign/x86/core-state.ts';
+import { contextsOfKvm, coreOfKvm } from '../../../src/foreign/x86/kvm-core.ts';
 import { encodeUnknown } from '../../../src/format/value.ts';
 import { GuestMemory } from '../../../src/index.ts';
 import { makeFolder } from '../../store/support/folders.ts';

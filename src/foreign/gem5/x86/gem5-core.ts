@@ -1,7 +1,5 @@
 /** A core of gem5's x86 model (sections of a thread context and of its ISA) ⇄ state of a core. */
 import type { ErrorDetails } from '../../../errors/index.ts';
-import type { IniDocument, IniSection } from '../ini.ts';
-import { joinList, SectionReader } from '../values.ts';
 import {
   type CoreState,
   isLongMode,
@@ -9,7 +7,9 @@ import {
   type Segment,
   type SegmentName,
   segmentNames,
-} from './core-state.ts';
+} from '../../x86/core-state.ts';
+import type { IniDocument, IniSection } from '../ini.ts';
+import { joinList, SectionReader } from '../values.ts';
 import { fromDoubleBits, toDoubleBits } from './float80.ts';
 import * as gem5 from './gem5-registers.ts';
 

@@ -4,11 +4,11 @@
  */
 import type { ErrorDetails } from '../../../errors/index.ts';
 import type { ForeignContext } from '../../foreign-format.ts';
+import type { CoreState } from '../../x86/core-state.ts';
+import { TagValues } from '../../x86/tag-values.ts';
 import type { IniDocument, IniSection } from '../ini.ts';
 import { joinList, SectionReader } from '../values.ts';
-import type { CoreState } from './core-state.ts';
 import { apicRegisterCount, apicRegisters } from './gem5-registers.ts';
-import { TagValues } from './tag-values.ts';
 
 const u32Max = 0xffff_ffffn;
 

@@ -1,5 +1,5 @@
 /** Where gem5's x86 model keeps registers: `regVal`, in src/arch/x86/regs/misc.hh; register files, in src/arch/x86/regs. */
-import { efer, type SegmentName } from './core-state.ts';
+import { efer, type SegmentName } from '../../x86/core-state.ts';
 
 export const regValCount = 205;
 export const integerCount = 38;

@@ -1,6 +1,6 @@
 /** Tags of contexts as numbers, by name: what a mapping reads, and what it makes. */
-import { decodeValue, encodeUnknown, faultOfValue, type ValueType } from '../../../format/value.ts';
-import type { ForeignContext, ForeignTag } from '../../foreign-format.ts';
+import { decodeValue, encodeUnknown, faultOfValue, type ValueType } from '../../format/value.ts';
+import type { ForeignContext, ForeignTag } from '../foreign-format.ts';
 
 export class TagValues {
   readonly #tags = new Map<string, ForeignTag>();

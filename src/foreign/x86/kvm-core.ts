@@ -2,7 +2,7 @@
  * Contexts of a KVM guest (`core0`, `core0.arch`) ⇄ state of a core. The tags are those of src/adapters/kvm/layouts.ts: the kernel's
  * names, which is why other VMMs that use them are read too.
  */
-import type { ForeignContext } from '../../foreign-format.ts';
+import type { ForeignContext } from '../foreign-format.ts';
 import {
   type CoreState,
   type DescriptorTable,
