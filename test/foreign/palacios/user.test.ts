@@ -138,7 +138,6 @@ describe('messages', () => {
 });
 
 describeForeignStore('user:', { types: true, integrity: 'detect', removes: false, regions }, () => {
-  const handler = new ReferenceHandler();
   // Dropped saves of the suite must not be seen: this handler takes what was committed, as a transaction of its own.
   const committed = new ReferenceHandler();
   const open = (): Store => {
@@ -159,7 +158,7 @@ describeForeignStore('user:', { types: true, integrity: 'detect', removes: false
     };
     return store;
   };
-  return { open, remains: () => [...handler.files.keys()] };
+  return { open, remains: () => [...committed.files.keys()] };
 });
 
 describe('a handler', () => {
