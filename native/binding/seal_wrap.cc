@@ -60,8 +60,8 @@ class RecordSource {
 }  // namespace
 
 struct SealWrap::Settings {
-  Settings(SealAlgorithm algorithm, std::span<const std::uint8_t> bytes, std::size_t record_bytes)
-      : algorithm(algorithm), record_bytes(record_bytes) {
+  Settings(SealAlgorithm chosen, std::span<const std::uint8_t> bytes, std::size_t size)
+      : algorithm(chosen), record_bytes(size) {
     std::copy(bytes.begin(), bytes.end(), key.begin());
   }
   ~Settings() { ::explicit_bzero(key.data(), key.size()); }
@@ -164,7 +164,7 @@ Napi::Value SealWrap::Seal(const Napi::CallbackInfo& info) {
         status = output->Write(offset, out);
         return status.ok() ? 0 : status.error().system_errno;
       },
-      [keep](Napi::Env env, const int& failure) { return Napi::Number::New(env, failure); });
+      [keep](Napi::Env where, const int& failure) { return Napi::Number::New(where, failure); });
 }
 
 }  // namespace chkpt::binding
