@@ -90,7 +90,10 @@ Result<std::unique_ptr<NodeCipher>> NodeCipher::OpenToSeal(SealAlgorithm algorit
     return Error{.code = ErrorCode::kNoMemory, .message = "no memory for a cipher"};
   }
   std::unique_ptr<NodeCipher> opened(new NodeCipher(context));
+  // What goes wrong is told here, not to whoever asks OpenSSL on this thread later.
+  evp.set_mark();
   const Status begun = Check(evp.encrypt_init(context, cipher, nullptr, key.data(), nullptr) == 1);
+  evp.pop_to_mark();
   if (!begun.ok()) return Status(begun).error();
   return opened;
 }

@@ -39,13 +39,11 @@ interface Description {
 /** Fields of one device. Numbers are unsigned and big-endian. */
 export class DeviceState {
   readonly name: string;
-  readonly instance: number;
   /** `field`, `field[3]` of an array, `field[3].inner` of a structure, `subsection/field`. */
   readonly #fields: ReadonlyMap<string, Uint8Array>;
 
-  constructor(name: string, instance: number, fields: ReadonlyMap<string, Uint8Array>) {
+  constructor(name: string, fields: ReadonlyMap<string, Uint8Array>) {
     this.name = name;
-    this.instance = instance;
     this.#fields = fields;
   }
 
@@ -138,7 +136,7 @@ function findDevice(
       end + 5 <= state.length &&
       view.getUint8(end) === footer &&
       view.getUint32(end + 1) === view.getUint32(at - 4);
-    if (isWhole) return { device: new DeviceState(name, instance, reader.fields), end: end + 5 };
+    if (isWhole) return { device: new DeviceState(name, reader.fields), end: end + 5 };
   }
   return undefined;
 }

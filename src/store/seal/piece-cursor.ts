@@ -18,7 +18,7 @@ export class PieceCursor {
       if (piece === undefined) throw new TypeError('the bytes to write have become fewer');
       const bytes = piece.subarray(this.#at, this.#at + byteCount);
       this.#at += bytes.length;
-      if (this.#at === piece.length) {
+      if (this.#at >= piece.length) {
         this.#index += 1;
         this.#at = 0;
       }
