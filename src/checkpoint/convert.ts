@@ -1,12 +1,14 @@
 /** A checkpoint from one store into another, verified on both sides. */
+import type { StreamSummary } from '../context/stream-reader.ts';
 import { CheckpointError } from '../errors/index.ts';
 import { pageBytes } from '../limits.ts';
 import type { Integrity, Store } from '../store/index.ts';
 import { parseStoreUrl } from '../store/url.ts';
+import { CheckpointContent } from './checkpoint-content.ts';
 import { type TwoKeyOptions, toStore, toTarget } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
-import { type ReceiveCheckpointReport, receiveCheckpoint } from './relay.ts';
-import { verifyCheckpoint } from './verify.ts';
+import { keepCheckpoint, type ReceiveCheckpointReport } from './relay.ts';
+import { readCheckpoint } from './verify.ts';
 
 export interface ConvertOptions extends TwoKeyOptions {
   /** Reads the new checkpoint back and compares. Default: true where what was written can be read. */
@@ -34,7 +36,7 @@ export interface ConvertReport {
   readonly integrity: Integrity;
   /**
    * The new one was read back without an error, which is worth this. Between native stores it has the same root digest; in a format of
-   * others as many contexts, tags and pages. Undefined: it was not read.
+   * others the same contexts, values and pages (without the native addon: as many pages). Undefined: it was not read.
    */
   readonly checked: Integrity | undefined;
   readonly elapsedMs: number;
@@ -61,8 +63,9 @@ export function convertCheckpoint(
     const { signal, threads } = options;
     const [from, to] = [toStore(source, options.key), toTarget(target, options)];
     const { check = !writeOnly.has(parseStoreUrl(to.url).scheme) } = options;
-    const kept = await receiveCheckpoint(from, to, { signal, threads, onProgress: report });
-    const checked = check ? await checkCopy(kept, to, { signal, threads, onProgress: report }) : undefined;
+    const content = check ? new CheckpointContent() : undefined;
+    const kept = await keepCheckpoint(from, to, { signal, threads, report, content });
+    const checked = content && (await checkCopy(kept, to, content, { signal, threads, report }));
     return {
       from: from.url,
       url: to.url,
@@ -81,15 +84,28 @@ export function convertCheckpoint(
 async function checkCopy(
   kept: ReceiveCheckpointReport,
   store: Store,
-  options: Pick<ConvertOptions, 'signal' | 'threads' | 'onProgress'>,
+  written: CheckpointContent,
+  options: Omit<Parameters<typeof readCheckpoint>[1], 'content'>,
 ): Promise<Integrity> {
-  const copy = await verifyCheckpoint(store, options);
-  const names = ['contexts', 'tags', 'pages'] as const;
-  const isSame = kept.translated
-    ? names.every((name) => copy.counts[name] === kept.counts[name])
-    : copy.root === kept.root;
-  if (isSame) return copy.integrity;
-  throw new CheckpointError('CHKPT_FORMAT', 'what was written reads back as another checkpoint', {
+  const content = kept.translated ? new CheckpointContent(written) : undefined;
+  const copy = await readCheckpoint(store, { ...options, content });
+  const difference =
+    content === undefined
+      ? rootDifference(kept, copy)
+      : (countDifference(kept, copy) ?? (await content.differenceTo(written)));
+  if (difference === undefined) return copy.integrity;
+  const what = `what was written reads back as another checkpoint: ${difference}`;
+  throw new CheckpointError('CHKPT_FORMAT', what, {
     details: { store: store.url, expected: kept.root, actual: copy.root },
   });
+}
+
+function rootDifference(kept: StreamSummary, copy: StreamSummary): string | undefined {
+  return copy.root === kept.root ? undefined : 'it has another root digest';
+}
+
+function countDifference(kept: StreamSummary, copy: StreamSummary): string | undefined {
+  const names = ['contexts', 'tags', 'pages'] as const;
+  const other = names.find((name) => copy.counts[name] !== kept.counts[name]);
+  return other && `${copy.counts[other]} ${other}, not ${kept.counts[other]}`;
 }

@@ -2,20 +2,17 @@
  * A checkpoint from one store into another as it is: the same bytes, verified while they pass, visible only when all of them are sound.
  * With a stream store at one end it is a remote backup.
  */
-import type { MemoryFrameSink } from '../context/memory-frames.ts';
 import { SegmentSplitter } from '../context/segment-splitter.ts';
 import { StreamReader, type StreamSummary } from '../context/stream-reader.ts';
 import { CheckpointError } from '../errors/index.ts';
 import type { Digest64 } from '../format/digest.ts';
 import type { StreamHeader } from '../format/stream-header.ts';
-import { pageBytes } from '../limits.ts';
 import { checkpointDigest } from '../memory/digest.ts';
-import { PageDecoder } from '../memory/index.ts';
-import { PortableVerifier } from '../memory/portable-verifier.ts';
-import { hasNativeAddon } from '../native/index.ts';
 import type { Integrity, Store, StoreReader, StoreWriter } from '../store/index.ts';
+import type { CheckpointContent } from './checkpoint-content.ts';
 import { type TwoKeyOptions, toStore, toTarget } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
+import { readWhole } from './read-whole.ts';
 import { abortedOr } from './save-vm.ts';
 
 /** Where a received checkpoint goes: a store, or a choice by what its first bytes say. */
@@ -57,30 +54,42 @@ export function receiveCheckpoint(
   target: ReceiveTarget,
   options: ReceiveOptions = {},
 ): Operation<ReceiveCheckpointReport> {
-  return new Operation<ReceiveCheckpointReport>(async (report) => {
-    const { signal, threads } = options;
-    signal?.throwIfAborted();
-    const from = toStore(source, options.key);
-    const digest = await checkpointDigest();
-    const reader = await from.openReader({ signal, purpose: 'keep' });
-    try {
-      const { key, toKey } = options;
-      return await relay(from, reader, target, { digest, signal, threads, report, key, toKey });
-    } catch (error) {
-      const failure = abortedOr(error, signal);
-      await reader.refuse?.(failure);
-      throw failure;
-    } finally {
-      await reader.close();
-    }
-  }, options.onProgress);
+  return new Operation<ReceiveCheckpointReport>(
+    async (report) => await keepCheckpoint(source, target, { ...options, report }),
+    options.onProgress,
+  );
 }
 
-interface Work extends TwoKeyOptions {
-  readonly digest: Digest64;
-  readonly signal: AbortSignal | undefined;
-  readonly threads: number | undefined;
+interface KeepOptions extends Omit<ReceiveOptions, 'onProgress'> {
   readonly report: (progress: Omit<Progress, 'elapsedMs'>) => void;
+  /** Takes note of what goes into a store that does not keep the stream as it is. */
+  readonly content?: CheckpointContent | undefined;
+}
+
+/** As `receiveCheckpoint`. */
+export async function keepCheckpoint(
+  source: string | Store,
+  target: ReceiveTarget,
+  options: KeepOptions,
+): Promise<ReceiveCheckpointReport> {
+  const { signal } = options;
+  signal?.throwIfAborted();
+  const from = toStore(source, options.key);
+  const digest = await checkpointDigest();
+  const reader = await from.openReader({ signal, purpose: 'keep' });
+  try {
+    return await relay(from, reader, target, { ...options, digest });
+  } catch (error) {
+    const failure = abortedOr(error, signal);
+    await reader.refuse?.(failure);
+    throw failure;
+  } finally {
+    await reader.close();
+  }
+}
+
+interface Work extends KeepOptions {
+  readonly digest: Digest64;
 }
 
 async function relay(
@@ -115,7 +124,16 @@ async function relay(
   };
   try {
     const stream = new StreamReader(passing, { digest, store: from.url, signal, answers: false });
-    const summary = await verify(stream, work);
+    let memoryBytes = 0;
+    const summary = await readWhole(stream, {
+      ...{ digest, threads: work.threads },
+      content: () => (to?.readsFrames === true ? work.content : undefined),
+      onMemory: (memoryBytesDone, total) => {
+        memoryBytes = total;
+        work.report({ phase: 'memory', memoryBytesDone, memoryBytes });
+      },
+    });
+    work.report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
     await splitter.commit(summary);
     const { header, root, bytes } = summary;
     const acknowledged = await tell(reader, { uuid: header.uuid, root, bytes });
@@ -145,23 +163,4 @@ async function tell(
     // It is kept all the same; the sender is in doubt and has to look.
     return false;
   }
-}
-
-async function verify(stream: StreamReader, { digest, threads, report }: Work): Promise<StreamSummary> {
-  let memoryBytes = 0;
-  for await (const item of stream) {
-    if (item.kind === 'end') {
-      report({ phase: 'commit', memoryBytesDone: memoryBytes, memoryBytes });
-      return item.summary;
-    }
-    if (item.kind !== 'context-open' || item.contextKind !== 'memory') continue;
-    memoryBytes = item.regions.reduce((sum, region) => sum + region.pageCount * pageBytes, 0);
-    const onPages = (pages: number): void =>
-      report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes });
-    const sink: MemoryFrameSink = hasNativeAddon()
-      ? new PageDecoder(undefined, { threads, onPages })
-      : new PortableVerifier({ digest });
-    await stream.readMemory(sink);
-  }
-  throw new TypeError('a stream ends with END');
 }

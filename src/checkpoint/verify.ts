@@ -1,15 +1,12 @@
 /** Reading a checkpoint without a machine: verify all of it, or look at what it says. */
 import { type Inspection, inspectStream } from '../context/inspect.ts';
-import type { MemoryFrameSink } from '../context/memory-frames.ts';
 import { StreamReader, type StreamSummary } from '../context/stream-reader.ts';
-import { pageBytes } from '../limits.ts';
 import { checkpointDigest } from '../memory/digest.ts';
-import { PageDecoder } from '../memory/index.ts';
-import { PortableVerifier } from '../memory/portable-verifier.ts';
-import { hasNativeAddon } from '../native/index.ts';
 import type { Integrity, Store } from '../store/index.ts';
+import type { CheckpointContent } from './checkpoint-content.ts';
 import { type KeyOptions, toStore } from './open.ts';
 import { Operation, type Progress } from './operation.ts';
+import { readWhole } from './read-whole.ts';
 import { abortedOr } from './save-vm.ts';
 
 export interface VerifyOptions extends KeyOptions {
@@ -37,40 +34,42 @@ export function verifyCheckpoint(
   source: string | Store,
   options: VerifyOptions = {},
 ): Operation<VerifyReport> {
-  return new Operation<VerifyReport>(async (report) => {
-    const begin = performance.now();
-    const { signal, threads } = options;
-    signal?.throwIfAborted();
-    const store = toStore(source, options.key);
-    const digest = await checkpointDigest();
-    const stored = await store.openReader({ signal });
-    const reader = new StreamReader(stored, { digest, store: store.url, signal });
-    try {
-      for await (const item of reader) {
-        if (item.kind === 'end') {
-          return {
-            ...item.summary,
-            url: store.url,
-            integrity: stored.integrity ?? 'detect',
-            elapsedMs: performance.now() - begin,
-          };
-        }
-        if (item.kind !== 'context-open' || item.contextKind !== 'memory') continue;
-        const memoryBytes = item.regions.reduce((sum, region) => sum + region.pageCount * pageBytes, 0);
-        const onPages = (pages: number): void =>
-          report({ phase: 'memory', memoryBytesDone: pages * pageBytes, memoryBytes });
-        const sink: MemoryFrameSink = hasNativeAddon()
-          ? new PageDecoder(undefined, { threads, onPages })
-          : new PortableVerifier({ digest });
-        await reader.readMemory(sink);
-      }
-      throw new TypeError('a stream ends with END');
-    } catch (error) {
-      throw abortedOr(error, signal);
-    } finally {
-      await reader.close();
-    }
-  }, options.onProgress);
+  return new Operation<VerifyReport>(
+    async (report) => await readCheckpoint(toStore(source, options.key), { ...options, report }),
+    options.onProgress,
+  );
+}
+
+interface ReadCheckpointOptions extends Pick<VerifyOptions, 'threads' | 'signal'> {
+  readonly report: (progress: Omit<Progress, 'elapsedMs'>) => void;
+  /** Takes note of what is read. */
+  readonly content?: CheckpointContent | undefined;
+}
+
+/** As `verifyCheckpoint`. */
+export async function readCheckpoint(store: Store, options: ReadCheckpointOptions): Promise<VerifyReport> {
+  const begin = performance.now();
+  const { signal, threads, content, report } = options;
+  signal?.throwIfAborted();
+  const digest = await checkpointDigest();
+  const stored = await store.openReader({ signal });
+  const reader = new StreamReader(stored, { digest, store: store.url, signal });
+  try {
+    const summary = await readWhole(reader, {
+      ...{ digest, threads, content: () => content },
+      onMemory: (memoryBytesDone, memoryBytes) => report({ phase: 'memory', memoryBytesDone, memoryBytes }),
+    });
+    return {
+      ...summary,
+      url: store.url,
+      integrity: stored.integrity ?? 'detect',
+      elapsedMs: performance.now() - begin,
+    };
+  } catch (error) {
+    throw abortedOr(error, signal);
+  } finally {
+    await reader.close();
+  }
 }
 
 /** An open inspection; close it. */
