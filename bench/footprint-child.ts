@@ -1,9 +1,10 @@
 /**
- * Saves or loads a guest and prints the peak memory of this process less the guest's, as JSON.
+ * Saves or loads a guest, or converts a checkpoint, and prints the peak memory of this process less the guest's, as JSON.
  *
- *     node footprint-child.js idle|save|load CHECKPOINT GUEST_BYTES RESIDENT_BYTES THREADS
+ *     node footprint-child.js idle|save|load|convert URL TARGET_URL GUEST_BYTES RESIDENT_BYTES THREADS
  */
 import { readFileSync, writeFileSync } from 'node:fs';
+import { convertCheckpoint } from '../src/checkpoint/convert.ts';
 import { loadVm } from '../src/checkpoint/load-vm.ts';
 import { saveVm } from '../src/checkpoint/save-vm.ts';
 import { pageBytes } from '../src/limits.ts';
@@ -43,13 +44,15 @@ function peakBytes(): number {
 }
 
 async function main(): Promise<void> {
-  const [work, path, guestBytes, residentBytes, threadCount] = process.argv.slice(2);
+  const [kind, url = '', target = '', guestBytes, residentBytes, threadCount] = process.argv.slice(2);
+  const work = kind as FootprintWork;
   const memory = untouchedGuest(Number(guestBytes));
   const threads = Number(threadCount);
-  if ((work as FootprintWork) !== 'load') touch(memory, Number(residentBytes));
+  if (work === 'idle' || work === 'save') touch(memory, Number(residentBytes));
   forgetPeak();
-  if (work === 'save') await saveVm(machineOf(memory), `file:${path}`, { threads });
-  if (work === 'load') await loadVm(machineOf(memory), `file:${path}`, { threads });
+  if (work === 'save') await saveVm(machineOf(memory), url, { threads });
+  if (work === 'load') await loadVm(machineOf(memory), url, { threads });
+  if (work === 'convert') await convertCheckpoint(url, target, { threads });
   const peak = peakBytes();
   const guestResidentBytes = (await memory.countPresent()) * pageBytes;
   const footprint: Footprint = { beyondBytes: peak - guestResidentBytes, guestResidentBytes };

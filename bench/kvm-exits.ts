@@ -10,10 +10,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { guestOptions, whyNoKvm } from './guests/kvm.ts';
 import { type Contender, interleave } from './interleave.ts';
-import { linkPackage } from './package-link.ts';
 import { median, type Summary, summarize } from './statistics.ts';
 
-linkPackage();
 const { KvmVm } = await import('../src/adapters/kvm/index.ts');
 
 const { values } = parseArgs({

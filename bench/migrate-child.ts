@@ -7,9 +7,7 @@
  */
 
 import type { Arrival } from './migrate.ts';
-import { linkPackage } from './package-link.ts';
 
-linkPackage();
 const { receiveVm } = await import('../src/index.ts');
 const { machineOf, untouchedGuest } = await import('./guest.ts');
 const { SyntheticVm } = await import('../src/adapters/synthetic/index.ts');

@@ -16,7 +16,6 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { SendReport, SendVmOptions, VirtualMachine } from '../src/index.ts';
 import { IdleQemu } from './guests/idle-qemu.ts';
-import { linkPackage } from './package-link.ts';
 import { summarize } from './statistics.ts';
 
 /** What the other end says when its guest is whole. */
@@ -45,7 +44,6 @@ const { values } = parseArgs({
 });
 const runs = Number(values.runs);
 
-linkPackage();
 const { sendVm } = await import('../src/index.ts');
 const { machineOf, readGuest } = await import('./guest.ts');
 const { SyntheticVm } = await import('../src/adapters/synthetic/index.ts');

@@ -13,12 +13,11 @@ import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
+import { packageRoot } from '../src/util/package-root.ts';
 import { LinuxQemu, whyNoQemuCorpus } from './guests/qemu.ts';
 import { type ContestResult, type Cost, interleave } from './interleave.ts';
-import { linkPackage, packageRoot } from './package-link.ts';
 import { summarize } from './statistics.ts';
 
-linkPackage();
 const { loadVm, saveVm } = await import('../src/index.ts');
 const { QemuVm, QmpClient } = await import('../src/adapters/qemu/index.ts');
 

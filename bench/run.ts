@@ -8,7 +8,6 @@ import { compareDocuments } from './compare.ts';
 import { type BenchDocument, DocumentError, parseDocument } from './document.ts';
 import { measure } from './measure.ts';
 import { type BenchOptions, parseOptions, UsageError, usage } from './options.ts';
-import { linkPackage } from './package-link.ts';
 import { formatCatalog, formatComparison, formatDocument } from './report.ts';
 
 /** Runs the command line; resolves to the exit code. */
@@ -53,7 +52,6 @@ async function run(
 }
 
 async function measureWithAddon(options: BenchOptions, tell: (line: string) => void): Promise<BenchDocument> {
-  linkPackage();
   if (!hasNativeAddon()) throw new UsageError('the addon is not built: npm run build:native');
   return await measure(options, tell);
 }

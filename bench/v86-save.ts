@@ -14,10 +14,8 @@ import { parseArgs } from 'node:util';
 import type { SerialLine } from './guests/serial-line.ts';
 import { createGuest, type Guest, serialLineOf, whyNoGuest } from './guests/v86.ts';
 import { interleave } from './interleave.ts';
-import { linkPackage } from './package-link.ts';
 import { summarize } from './statistics.ts';
 
-linkPackage();
 const { loadVm, saveVm } = await import('../src/index.ts');
 const { V86Vm } = await import('../src/adapters/v86/index.ts');
 const { measureIncrements } = await import('./v86-increments.ts');

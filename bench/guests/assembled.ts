@@ -1,6 +1,6 @@
 /** The guests of guests/*.S, assembled. */
 import { execFileSync } from 'node:child_process';
-import { packageRoot } from '../package-link.ts';
+import { packageRoot } from '../../src/util/package-root.ts';
 
 /** Where they are linked to. */
 export const guestAddress = 0x10_0000;

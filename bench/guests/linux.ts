@@ -1,6 +1,6 @@
 /** The small Linux that bench/corpus/make-linux-guest.sh makes of Debian packages. */
 import { execFileSync } from 'node:child_process';
-import { packageRoot } from '../package-link.ts';
+import { packageRoot } from '../../src/util/package-root.ts';
 import { unlessRequired } from './required.ts';
 
 export type GuestArchitecture = 'i386' | 'amd64';

@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import { GuestMemory } from '../../src/memory/index.ts';
 import { nativeAddon } from '../../src/native/index.ts';
+import { packageRoot } from '../../src/util/package-root.ts';
 import { type Bench, timed, withCpu } from '../bench.ts';
 import type { Baseline, FigureName } from '../catalog.ts';
 import { commandVersion, timeCommand } from '../commands.ts';
 import { type Guest, machineOf, writeImage } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
-import { packageRoot } from '../package-link.ts';
 import { fixedIdentity } from './encode.ts';
 
 const imageName = 'image.ram';

@@ -1,9 +1,14 @@
-import { createRequire } from 'node:module';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { packageRoot } from '../util/package-root.ts';
 
 let text: string | undefined;
 
 /** Program and version, as the header of a checkpoint tells it. */
 export function producer(): string {
-  text ??= `chkpt ${(createRequire(import.meta.url)('../../package.json') as { version: string }).version}`;
+  if (text === undefined) {
+    const manifest = JSON.parse(readFileSync(join(packageRoot(), 'package.json'), 'utf8'));
+    text = `chkpt ${(manifest as { version: string }).version}`;
+  }
   return text;
 }

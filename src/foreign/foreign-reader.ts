@@ -9,6 +9,9 @@ import { BytePipe } from './byte-pipe.ts';
 import type { ForeignFormat, ForeignMemory, ForeignReading } from './foreign-format.ts';
 import { openScratch } from './scratch.ts';
 
+/** Of the frames between image and stream: enough for the encoder not to wait, few because a load has buffers of its own. */
+const slabCount = 4;
+
 export class ForeignStoreReader implements StoreReader {
   readonly byteLength = undefined;
   readonly integrity: Integrity;
@@ -80,7 +83,7 @@ export class ForeignStoreReader implements StoreReader {
     const image = await openScratch(regions, this.#format.scratchFolder);
     try {
       await this.#reading.readMemory(image, { signal: this.#signal });
-      await stream.memory(name, new PageEncoder(image, { codec: this.#codec }), this.#signal);
+      await stream.memory(name, new PageEncoder(image, { codec: this.#codec, slabCount }), this.#signal);
     } finally {
       await image.close();
     }

@@ -4,8 +4,8 @@
  * `CHKPT_NO_NATIVE=1` in the environment makes it behave as where no binary fits.
  */
 import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import { CheckpointError } from '../errors/index.ts';
+import { packageRoot } from '../util/package-root.ts';
 import type { NativeAddon } from './addon.ts';
 
 type Loaded = { readonly addon: NativeAddon } | { readonly failure: unknown };
@@ -31,7 +31,7 @@ function load(): Loaded {
   try {
     const require = createRequire(import.meta.url);
     const build = require('node-gyp-build') as (folder: string) => NativeAddon;
-    return { addon: build(fileURLToPath(new URL('../..', import.meta.url))) };
+    return { addon: build(packageRoot()) };
   } catch (failure) {
     return { failure };
   }

@@ -105,19 +105,48 @@ it.each([4096, 300_000, 900_000])(
 describe('a link that breaks between COMMIT and its answer, and stays down,', () => {
   const messageBytes = 32;
 
+  interface Doubt extends AsyncDisposable {
+    readonly pair: Pair;
+    readonly watched: ReturnType<typeof watch>;
+    readonly error: unknown;
+    readonly proxy: LinkProxy;
+    readonly receive: Promise<unknown>;
+  }
+
   /** The last message of that direction is lost, and the `behind` before it. */
-  async function inDoubt(pair: Pair, direction: Cut['direction'], behind: number) {
+  async function inDoubt(direction: Cut['direction'], behind: number) {
+    // On a busy machine two migrations may have another number of messages: then it was a message before that one, or none.
+    for (let attempt = 1; ; attempt += 1) {
+      const doubt = await cutOnce(direction, behind);
+      const { error, pair } = doubt;
+      if (!(error instanceof MigrationInDoubtError) && attempt < 5) {
+        console.log(`another message was cut: ${error}`);
+        await doubt[Symbol.asyncDispose]();
+        continue;
+      }
+      expect(error).toBeInstanceOf(MigrationInDoubtError);
+      expect(error).toMatchObject({ code: 'CHKPT_IN_DOUBT', kind: 'doubt' });
+      expect(pair.source.running).toBe(false);
+      await expect(pair.source.resume()).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
+      return { ...doubt, error: error as MigrationInDoubtError };
+    }
+  }
+
+  async function cutOnce(direction: Cut['direction'], behind: number): Promise<Doubt> {
     const total = await (async () => {
       await using other = await makePair(small);
       const { proxy } = await migrateThrough(other, undefined);
       return proxy.control[direction];
     })();
     const afterBytes = total - messageBytes * (1 + behind);
+    const pair = await makePair(small);
+    const watched = watch(pair);
     await pair.source.resume();
+    const stop = new AbortController();
     let proxy: LinkProxy | undefined;
     const { send, receive } = await migrate(pair, {
       send: quick,
-      receive: { reconnectMs: 30_000 },
+      receive: { reconnectMs: 30_000, signal: stop.signal },
       through: async (address) => {
         const cut: Cut = { connection: 0, direction, afterBytes, how: 'reset', staysDown: true };
         proxy = await LinkProxy.open(join(pair.folder, 'proxy'), address, cut);
@@ -127,17 +156,18 @@ describe('a link that breaks between COMMIT and its answer, and stays down,', ()
     });
     receive.catch(() => undefined);
     const error = await send.catch((reason: unknown) => reason);
-    expect(error).toBeInstanceOf(MigrationInDoubtError);
-    expect(error).toMatchObject({ code: 'CHKPT_IN_DOUBT', kind: 'doubt' });
-    expect(pair.source.running).toBe(false);
-    await expect(pair.source.resume()).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
-    return { error: error as MigrationInDoubtError, proxy: proxy as unknown as LinkProxy, receive };
+    const end = async (): Promise<void> => {
+      stop.abort();
+      await receive.catch(() => undefined);
+      await pair[Symbol.asyncDispose]();
+    };
+    const link = proxy as unknown as LinkProxy;
+    return { pair, watched, error, proxy: link, receive, [Symbol.asyncDispose]: end };
   }
 
   it('COMMIT is lost: nobody runs the guest until the link heals, then the destination does', async () => {
-    await using pair = await makePair(small);
-    const watched = watch(pair);
-    const { error, proxy, receive } = await inDoubt(pair, 'toDestination', 1);
+    await using doubt = await inDoubt('toDestination', 1);
+    const { pair, watched, error, proxy, receive } = doubt;
     expect(pair.destination.running).toBe(false);
     proxy.heal();
     expect(await error.resolve()).toBe('moved');
@@ -147,8 +177,8 @@ describe('a link that breaks between COMMIT and its answer, and stays down,', ()
   });
 
   it('its answer is lost: the destination runs the guest, and the source comes to know', async () => {
-    await using pair = await makePair(small);
-    const { error, proxy, receive } = await inDoubt(pair, 'toSource', 0);
+    await using doubt = await inDoubt('toSource', 0);
+    const { pair, error, proxy, receive } = doubt;
     await receive;
     expect(pair.destination.running).toBe(true);
     proxy.heal();
@@ -157,8 +187,8 @@ describe('a link that breaks between COMMIT and its answer, and stays down,', ()
   });
 
   it('an operator who has fenced the destination takes the guest back', async () => {
-    await using pair = await makePair(small);
-    const { error } = await inDoubt(pair, 'toDestination', 1);
+    await using doubt = await inDoubt('toDestination', 1);
+    const { pair, error } = doubt;
     expect(() => error.forceLocal({ fenced: false } as never)).toThrow(TypeError);
     expect(await error.forceLocal({ fenced: true })).toBe('stayed');
     expect([pair.source.running, pair.destination.running]).toEqual([true, false]);

@@ -1,19 +1,10 @@
 /**
- * The command line as it is shipped: compiled to JavaScript, laid out as in the package. One build per content of src/, under
- * out/cli/, so that parallel runs and a `dist/` in the making do not disturb each other.
+ * The command line as it is shipped: compiled and laid out as in the package. One build per content of src/, under out/cli/, so that
+ * parallel runs and a `dist/` in the making do not disturb each other.
  */
 import { execFileSync } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  symlinkSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url)).replace(/\/$/, '');
@@ -30,34 +21,14 @@ export function buildCommandLine(): string {
 
 function build(folder: string): void {
   mkdirSync(base, { recursive: true });
-  // Where the code looks for them: two folders above src/native/ and src/checkpoint/.
-  for (const name of ['package.json', 'build', 'prebuilds']) link(name);
   removeOlder();
   const unfinished = `${base}/new-${randomUUID()}`;
-  const tsc = `${root}/node_modules/typescript/bin/tsc`;
-  const options = [
-    '-p',
-    `${root}/tsconfig.build.json`,
-    '--noCheck',
-    '--declaration',
-    'false',
-    '--outDir',
-    unfinished,
-  ];
-  execFileSync(process.execPath, [tsc, ...options], { stdio: 'pipe' });
+  execFileSync(process.execPath, [`${root}/scripts/build-ts.mjs`, unfinished], { stdio: 'pipe' });
   try {
     renameSync(unfinished, `${base}/${folder}`);
   } catch {
     // Another worker was faster.
     rmSync(unfinished, { recursive: true, force: true });
-  }
-}
-
-function link(name: string): void {
-  try {
-    symlinkSync(`../../${name}`, `${base}/${name}`);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
   }
 }
 
