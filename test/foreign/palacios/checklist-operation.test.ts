@@ -183,7 +183,7 @@ describeSection('liveness', (line) => {
     });
     let sent = 0;
     const before = process.memoryUsage().arrayBuffers;
-    const saving = saveVm(vm, openPalaciosStore(url, { blockBytes: 16 << 20 }), {
+    const saving = saveVm(vm, openPalaciosStore(url, { blockBytes: 64 << 20 }), {
       onProgress: ({ memoryBytesDone }) => {
         sent = memoryBytesDone;
       },
@@ -279,8 +279,17 @@ describeSection('liveness', (line) => {
     async () => {
       const [vm, other] = [await machine(), await machine()];
       await vm.resume();
-      const gone = await originalListens(async (socket) => void socket.resetAndDestroy());
-      await codeOf(sendPalacios(vm, gone.url));
+      const stop = new AbortController();
+      const contexts = (): [] => {
+        expect(vm.running).toBe(false);
+        stop.abort();
+        return [];
+      };
+      const cancelled = sendPalacios(vm, (await originalListens(drain)).url, {
+        contexts,
+        signal: stop.signal,
+      });
+      expect(await codeOf(cancelled)).toBe('CHKPT_ABORTED');
       expect(vm.running).toBe(true);
       const silent = await originalListens(drainAndReset);
       await codeOf(sendPalacios(vm, silent.url));
