@@ -90,7 +90,13 @@ export function regionsOf(header: VmHeader): { base: bigint; bytes: bigint }[] {
 function checkSkip(header: VmHeader, skip: readonly SkipPart[]): void {
   const covered = (part: SkipPart): boolean =>
     skip.includes(part) || (part === 'archdep' && skip.includes('cores'));
-  const missing = decodeSkip(header.options.skip).find((part) => !covered(part));
+  const known = decodeSkip(header.options.skip);
+  if (encodeSkip(known) !== header.options.skip) {
+    throw new CheckpointError('CHKPT_VERSION', 'a part that this version does not know was skipped', {
+      details: { context: headerContext, tag: 'options.skip', actual: header.options.skip },
+    });
+  }
+  const missing = known.find((part) => !covered(part));
   if (missing !== undefined) {
     throw new CheckpointError('CHKPT_SKIPPED', `${missing} was skipped when this checkpoint was saved`, {
       details: { context: headerContext, tag: 'options.skip' },

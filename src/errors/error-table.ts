@@ -81,7 +81,7 @@ export const errorTable = {
   },
   CHKPT_VERSION: {
     kind: 'unsupported',
-    when: 'The checkpoint has a format version or a critical frame type that this version cannot read.',
+    when: 'The checkpoint has a format version or a critical frame type that this version cannot read, or skips a part that it does not know.',
     advice: 'use a newer chkpt',
   },
 

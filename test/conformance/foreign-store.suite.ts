@@ -5,6 +5,7 @@
 import { describe, expect, test } from 'vitest';
 import {
   GuestMemory,
+  inspectCheckpoint,
   type MemoryFrameSource,
   type MemoryRegion,
   openCheckpoint,
@@ -33,6 +34,12 @@ export interface ForeignTraits {
   readonly regions: readonly MemoryRegion[];
   /** The store has `remove`. */
   readonly removes: boolean;
+  /**
+   * False: a connection, which keeps nothing. `open()` gives a `JoinedStream` then, and the last section of this suite says what is asked of
+   * the ends by themselves. Not asked: a place without checkpoint (nobody comes, or one waits: `describeForeignStream`), what a reader
+   * keeps when the checkpoint is replaced, `remove`, random access. Default true.
+   */
+  readonly keeps?: boolean;
 }
 
 type MakeSubject = () => ForeignSubject | Promise<ForeignSubject>;
@@ -131,6 +138,7 @@ export function describeForeignStore(name: string, traits: ForeignTraits, makeSu
   describe(`foreign store ${name}`, () => {
     describeContent(traits, makeSubject);
     describeVisibility(traits, makeSubject);
+    describeRules(makeSubject);
     describeWays(traits, makeSubject);
   });
 }
@@ -191,8 +199,8 @@ function describeContent({ regions, types, integrity }: ForeignTraits, makeSubje
   });
 }
 
-function describeVisibility({ regions, removes }: ForeignTraits, makeSubject: MakeSubject): void {
-  test('a place without checkpoint rejects with CHKPT_NOT_FOUND', async () => {
+function describeVisibility({ regions, removes, keeps }: ForeignTraits, makeSubject: MakeSubject): void {
+  test.runIf(keeps ?? true)('a place without checkpoint rejects with CHKPT_NOT_FOUND', async () => {
     const subject = await makeSubject();
     await expect(openCheckpoint(subject.open(), { mode: 'load' })).rejects.toMatchObject({
       code: 'CHKPT_NOT_FOUND',
@@ -255,6 +263,83 @@ function describeVisibility({ regions, removes }: ForeignTraits, makeSubject: Ma
     })();
     await expect(attempt).rejects.toMatchObject({ code: 'CHKPT_UNSUPPORTED' });
     expect((await verifyCheckpoint(subject.open())).root).toBe(root);
+  });
+}
+
+function describeRules(makeSubject: MakeSubject): void {
+  const begin = async (store: Store, id: string, signal?: AbortSignal) =>
+    await openCheckpoint(store, { mode: 'save', uuid: id, signal });
+
+  test('hundreds of contexts keep their order', async () => {
+    const subject = await makeSubject();
+    const names = Array.from({ length: 300 }, (_, index) => `device ${(index * 7) % 300}`);
+    const checkpoint = await begin(subject.open(), uuid);
+    for (const [index, one] of names.entries()) {
+      const context = await checkpoint.openContext(one);
+      await context.saveAll(index % 5 === 0 ? {} : { index });
+      await context.close();
+    }
+    await checkpoint.commit();
+    const inspection = await inspectCheckpoint(subject.open());
+    expect(inspection.contexts.map((context) => context.name)).toEqual(names);
+    await inspection.close();
+  });
+
+  test('a checkpoint without contexts is one', async () => {
+    const subject = await makeSubject();
+    await (await begin(subject.open(), other)).commit();
+    const report = await verifyCheckpoint(subject.open());
+    expect([report.header.uuid, report.counts.pages, report.counts.tags]).toEqual([other, 0, 0]);
+  });
+
+  test('of two saves beside each other the last commit counts', async () => {
+    const subject = await makeSubject();
+    const [first, second] = [await begin(subject.open(), uuid), await begin(subject.open(), other)];
+    await second.commit();
+    expect((await verifyCheckpoint(subject.open())).header.uuid).toBe(other);
+    await first.commit();
+    expect((await verifyCheckpoint(subject.open())).header.uuid).toBe(uuid);
+  });
+
+  test.each(['before it begins', 'between its contexts', 'at its commit'])(
+    'a save that is cancelled is CHKPT_ABORTED and leaves the older checkpoint: %s',
+    async (when) => {
+      const subject = await makeSubject();
+      await save(subject.open(), {});
+      const before = subject.remains?.();
+      const stop = new AbortController();
+      const attempt = (async () => {
+        if (when === 'before it begins') stop.abort();
+        const checkpoint = await begin(subject.open(), other, stop.signal);
+        try {
+          const context = await checkpoint.openContext('c');
+          await context.save('t', noise('cancelled', 300_000));
+          if (when === 'between its contexts') stop.abort();
+          await context.close();
+          stop.abort();
+          await checkpoint.commit();
+        } finally {
+          await checkpoint.abort();
+        }
+      })();
+      await expect(attempt).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
+      expect(subject.remains?.()).toEqual(before);
+      expect((await verifyCheckpoint(subject.open())).header.uuid).toBe(uuid);
+    },
+  );
+
+  test('who calls after the end is told CHKPT_CLOSED, and ends may come twice', async () => {
+    const subject = await makeSubject();
+    const closed = { code: 'CHKPT_CLOSED' };
+    await save(subject.open(), {});
+    const writer = await subject.open().openWriter({ uuid: other });
+    await Promise.all([writer.abort(), writer.abort()]);
+    await expect(writer.write(Uint8Array.of(1))).rejects.toMatchObject(closed);
+    const reader = await subject.open().openReader();
+    await expect(reader.read(new Uint8Array(0))).rejects.toThrow(RangeError);
+    expect(await reader.read(new Uint8Array(8))).toBeGreaterThan(0);
+    await Promise.all([reader.close(), reader.close()]);
+    await expect(reader.read(new Uint8Array(8))).rejects.toMatchObject(closed);
   });
 }
 

@@ -34,9 +34,26 @@ export interface PalaciosLinkOptions {
 export class PalaciosLink extends Link {
   readonly #channel: SocketChannel;
 
+  #hasEnded = false;
+
   constructor(channel: SocketChannel, peer: Peer, idleMs: number | undefined) {
     super(channel, { kind: 'checkpoint' }, peer, idleMs);
     this.#channel = channel;
+  }
+
+  /**
+   * Rejects with `CHKPT_LINK_LOST` after a reset, always: libuv tells of one that comes right behind bytes as of an end in good order.
+   * The kernel knows no peer of such a socket any more. (Of one that both have ended neither: then there is nothing left to lose.)
+   */
+  override async read(target: Uint8Array): Promise<number> {
+    const byteCount = await super.read(target);
+    if (byteCount > 0 || this.#hasEnded || this.#channel.socket.remoteAddress !== undefined) return byteCount;
+    throw new CheckpointError('CHKPT_LINK_LOST', 'the connection was lost: it was reset');
+  }
+
+  override async end(): Promise<void> {
+    this.#hasEnded = true;
+    await super.end();
   }
 
   /** Ends it as no end in good order does: what was received is not taken. The protocol has no other word for it. */

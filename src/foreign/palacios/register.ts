@@ -2,6 +2,7 @@
  * The stores of Palacios by URL. `palacios+file:PATH`, `palacios+textfile:PATH`, `palacios+dir:PATH`: everything behind the colon is a
  * path. `palacios+net:a:IP:PORT` listens, `palacios+net:c:IP:PORT` connects.
  */
+import { guardStore } from '../../store/guard.ts';
 import { defaultStoreRegistry, type Store } from '../../store/index.ts';
 import { directoryPath, parseStoreUrl, urlError } from '../../store/url.ts';
 import type { ForeignFormat } from '../foreign-format.ts';
@@ -24,7 +25,7 @@ export interface PalaciosStoreOptions
  * is opened.
  */
 export function openPalaciosStore(url: string, options: PalaciosStoreOptions = {}): Store {
-  return new ForeignStore(url, formatOf(url, options));
+  return guardStore(new ForeignStore(url, formatOf(url, options)), url);
 }
 
 function formatOf(url: string, options: PalaciosStoreOptions): ForeignFormat {

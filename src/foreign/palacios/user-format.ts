@@ -8,6 +8,7 @@ import { formatError } from '../../format/bytes.ts';
 import { valueBytesMax } from '../../limits.ts';
 import type { GuestMemory } from '../../memory/index.ts';
 import { throwIfAborted } from '../../store/failure.ts';
+import { guardStore } from '../../store/guard.ts';
 import type { Store } from '../../store/index.ts';
 import type {
   ForeignContent,
@@ -71,7 +72,7 @@ function checkBlockBytes(blockBytes: number): void {
 export function palaciosUserStore(handler: PalaciosUserHandler, options: PalaciosUserOptions = {}): Store {
   if (typeof handler !== 'function') throw new TypeError('the handler is not a function');
   const { url = 'user:' } = options;
-  return new ForeignStore(url, new UserFormat(new UserStream(handler, url), url, options));
+  return guardStore(new ForeignStore(url, new UserFormat(new UserStream(handler, url), url, options)), url);
 }
 
 class UserFormat implements ForeignFormat {

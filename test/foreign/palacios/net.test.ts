@@ -1,6 +1,6 @@
 /** `palacios+net:`: checkpoints to and from an original in either role, and peers that mean no good. */
 import { once } from 'node:events';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { describe, expect, test } from 'vitest';
 import { parsePalaciosAddress } from '../../../src/foreign/palacios/net-link.ts';
 import {
@@ -322,6 +322,28 @@ describe('a sender that means no good', () => {
     expect(await receiving).toBeOneOf(_what.includes('16 TiB') ? [code, 'CHKPT_NO_SPACE'] : [code]);
     expect(await codeOf(verifyCheckpoint(kept))).toBe('CHKPT_NOT_FOUND');
   });
+
+  // What has come by then would do for a whole checkpoint.
+  test.each(['it connects', 'it listens'])(
+    'and resets right behind a context is CHKPT_LINK_LOST: %s',
+    async (role) => {
+      const serve = async (socket: Socket): Promise<void> => {
+        socket.write(header);
+        socket.resetAndDestroy();
+      };
+      for (let count = 0; count < 20; count += 1) {
+        if (role === 'it connects') {
+          const { store, url } = listener();
+          const receiving = codeOf(verifyCheckpoint(store));
+          await originalConnects(await url, serve);
+          expect(await receiving).toBe('CHKPT_LINK_LOST');
+        } else {
+          const { url } = await originalListens(serve);
+          expect(await codeOf(verifyCheckpoint(openStore(url)))).toBe('CHKPT_LINK_LOST');
+        }
+      }
+    },
+  );
 
   test('and says nothing is CHKPT_TIMEOUT', async () => {
     const { store, url } = listener({ idleMs: 50 });

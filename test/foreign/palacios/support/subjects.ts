@@ -1,7 +1,20 @@
 /** What the tests of the checklist work with. */
+import { readdirSync, readlinkSync } from 'node:fs';
 import { afterEach } from 'vitest';
 import { SyntheticVm } from '../../../../src/adapters/synthetic/index.ts';
-import { openCheckpoint, openPalaciosStore, openStore, type Store } from '../../../../src/index.ts';
+import {
+  type DirtyTracker,
+  defineState,
+  openCheckpoint,
+  openPalaciosStore,
+  openStore,
+  type ReceivePalaciosOptions,
+  receivePalacios,
+  type Store,
+  statePart,
+  u8,
+  type VirtualMachine,
+} from '../../../../src/index.ts';
 import { useFolder, writeOriginal } from './folders.ts';
 import type { Group } from './original.ts';
 
@@ -58,4 +71,56 @@ export async function saveContexts(
     await context.close();
   }
   await checkpoint.commit();
+}
+
+/** Files below `path` that this process has open. */
+export function openBelow(path: string): string[] {
+  return readdirSync('/proc/self/fd').flatMap((descriptor) => {
+    try {
+      const target = readlinkSync(`/proc/self/fd/${descriptor}`);
+      return target.startsWith(path) ? [target] : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** Begins to receive a guest, and tells where. */
+export function receiving(
+  vm: VirtualMachine,
+  options: ReceivePalaciosOptions = {},
+): { readonly url: Promise<string>; readonly done: ReturnType<typeof receivePalacios> } {
+  let told: (url: string) => void = () => undefined;
+  const url = new Promise<string>((resolve) => {
+    told = resolve;
+  });
+  const done = receivePalacios(vm, 'palacios+net:a:127.0.0.1:0', { ...options, onListening: told });
+  done.catch(() => undefined);
+  return { url, done };
+}
+
+/** Gives a machine one more device; `asked` is called whenever its state is taken or set. */
+export function addProbe(vm: SyntheticVm, asked: () => void): void {
+  const part = statePart({
+    state: defineState({ value: u8 }),
+    get: () => {
+      asked();
+      return { value: 1 };
+    },
+    set: asked,
+  });
+  const probe = { id: 'probe', deviceClass: 'probe', contexts: [{ name: 'probe', parts: [part] }] };
+  Object.defineProperty(vm, 'devices', { value: [...vm.devices, probe] });
+}
+
+export function setTracker(vm: SyntheticVm, tracker: Partial<DirtyTracker> | undefined): void {
+  const nothing = async (): Promise<void> => undefined;
+  const value = tracker && {
+    kind: 'reported',
+    reason: 'of this test',
+    arm: nothing,
+    close: nothing,
+    ...tracker,
+  };
+  Object.defineProperty(vm, 'dirtyTracker', { value });
 }
