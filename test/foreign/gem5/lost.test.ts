@@ -243,6 +243,22 @@ describe('what is told', () => {
     ]);
   });
 
+  test.each([
+    [0, '0', 'true', []],
+    [1, '1', 'false', []],
+    [2, '1', 'false', ['core0/mp_state: 2, taken for 1']],
+    [3, '1', 'true', []],
+  ])(
+    'a core in state %i of KVM runs in gem5, or waits for what starts it',
+    (state, status, started, told) => {
+      const contexts = kvmGuest(1);
+      setNumber(contexts, 'core0', 'mp_state', 'u32', state);
+      const { text, report } = fill(contexts);
+      expect([/_status=(.)/.exec(text)?.[1], /startedUp=(.+)/.exec(text)?.[1]]).toEqual([status, started]);
+      expect(report.lost.filter((line) => line.includes('mp_state'))).toEqual(told);
+    },
+  );
+
   test('what stays of the skeleton is told by key, where its section is set', () => {
     const { report } = fill(kvmGuest(1));
     expect(report.kept).toEqual(
