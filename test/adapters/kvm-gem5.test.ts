@@ -4,9 +4,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
 import { whyNoKvm } from '../../bench/guests/kvm.ts';
 import { KvmVm } from '../../src/adapters/kvm/index.ts';
+import type { ForeignContext } from '../../src/foreign/foreign-format.ts';
+import { Gem5Format } from '../../src/foreign/gem5/gem5-store.ts';
 import { parseIni, serializeIni } from '../../src/foreign/gem5/ini.ts';
 import { isOwnSection } from '../../src/foreign/gem5/own-sections.ts';
 import { loadVm, openStore, saveVm } from '../../src/index.ts';
+import { checkLost, fieldsOfContexts, type GuestField } from '../foreign/gem5/lost-oracle.ts';
 import { skeletonText } from '../foreign/gem5/skeleton-text.ts';
 import { makeFolder } from '../store/support/folders.ts';
 
@@ -49,6 +52,28 @@ function withoutOwn(path: string): void {
   for (const name of ['chkpt.manifest.json', 'chkpt.report.json']) rmSync(`${path}/${name}`, { force: true });
 }
 
+/** Every tag that KVM gives is read, or told as lost. */
+function checkReport(contexts: readonly ForeignContext[]): void {
+  const copies = contexts.map(({ name, tags }) => ({
+    name,
+    tags: tags.map((tag) => ({ ...tag, data: Uint8Array.from(tag.data) })),
+  }));
+  // The first bit of each, and of long ones some that are set; bit 1 of RFLAGS always is.
+  const bits = ({ data }: GuestField): number[] => {
+    const some = [...data.keys()].filter((at) => data[at] !== 0 && at % 5 === 0).slice(0, 40);
+    return [0, ...some.map((at) => 8 * at + Math.floor(Math.log2(data[at] as number)))];
+  };
+  const means = (name: string, bit: number): boolean =>
+    !/\/xcrs\.nr_xcrs$/.test(name) &&
+    // 65536 of a counter is 0.
+    !(/channels\[[0-2]\]\.count$/.test(name) && bit === 16) &&
+    // Parts of XSAVE that were never used.
+    !name.endsWith('/xsave.region');
+  const { set, lost } = checkLost(copies, fieldsOfContexts(copies), { bits, means });
+  expect(set).toBeGreaterThan(150);
+  expect(lost).toBeGreaterThan(100);
+}
+
 describe.skipIf(missing !== undefined)('a KVM guest', () => {
   test('goes into the machine of a skeleton, and from what gem5 has of it into KVM', async () => {
     const folder = makeFolder();
@@ -64,6 +89,9 @@ describe.skipIf(missing !== undefined)('a KVM guest', () => {
     const count = Number(new DataView(integers.buffer).getBigUint64(8 * 5, true));
     // Between two instructions the register may be one ahead.
     expect([0, 1]).toContain(count - counterOf(source));
+    const reading = await new Gem5Format({}, `${folder}/cpt`, 'gem5:cpt').openReading({});
+    await reading.close();
+    checkReport(reading.contexts);
     withoutOwn(`${folder}/cpt`);
 
     const target = await guest();

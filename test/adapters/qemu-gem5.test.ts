@@ -5,12 +5,20 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, describe, expect, test } from 'vitest';
 import { LinuxQemu, whyNoQemuLinux } from '../../bench/guests/qemu.ts';
 import { QemuVm } from '../../src/adapters/qemu/index.ts';
+import type { ForeignContext } from '../../src/foreign/foreign-format.ts';
 import { parseIni } from '../../src/foreign/gem5/ini.ts';
-import { machineOfQemu } from '../../src/foreign/qemu/machine-contexts.ts';
-import { type CoreState, efer } from '../../src/foreign/x86/core-state.ts';
-import { coreOfKvm } from '../../src/foreign/x86/kvm-core.ts';
+import { guestOfQemu } from '../../src/foreign/qemu/guest.ts';
+import { type CoreSource, type CoreState, efer } from '../../src/foreign/x86/core-state.ts';
 import { inspectCheckpoint, openStore, saveVm } from '../../src/index.ts';
+import {
+  checkLost,
+  fieldsOfContexts,
+  fieldsOfQemu,
+  fill,
+  type GuestField,
+} from '../foreign/gem5/lost-oracle.ts';
 import { skeletonText } from '../foreign/gem5/skeleton-text.ts';
+import { snapshotOf } from '../foreign/x86/core-snapshot.ts';
 import { makeFolder } from '../store/support/folders.ts';
 
 const missing = whyNoQemuLinux();
@@ -97,6 +105,38 @@ function checkCore(core: CoreState, text: string): void {
   }
 }
 
+const mappedDevices = ['cpu', 'cpu_common', 'apic', 'i8259', 'ioapic', 'i8254', 'serial'];
+
+/** Bits of a descriptor's upper word that are parts of base and limit. */
+const repeated = 0xff0f_00ff;
+
+function means(name: string, bit: number): boolean {
+  // Bytes are big-endian.
+  if (name.endsWith('.flags')) return ((repeated >>> ((3 - (bit >> 3)) * 8 + (bit & 7))) & 1) === 0;
+  // 65536 of a counter is 0.
+  if (/channels\[[0-2]\]\.count$/.test(name) && bit === 8) return false;
+  // Said by the tags of the context, and by the order of x87 registers, which are all zero here.
+  return !['qemu/state', 'qemu/accelerator'].includes(name);
+}
+
+/** Every field of the devices that are mapped is read, or told as lost. */
+function checkReport(contexts: readonly ForeignContext[]): void {
+  const fields = [...fieldsOfContexts(contexts), ...fieldsOfQemu(contexts, mappedDevices)];
+  const bits = ({ name, data }: GuestField): number[] => {
+    if (name === 'qemu/state' || data.length === 0) return [];
+    // The lowest bit of a number, and the highest one that is set.
+    const first = data.findIndex((byte) => byte !== 0);
+    const set = first < 0 ? [] : [8 * first + Math.floor(Math.log2(data[first] as number))];
+    return [...new Set([8 * (data.length - 1), ...set])];
+  };
+  const others = /^device .+ of QEMU$/;
+  const { set, lost } = checkLost(contexts, fields, { bits, means, others });
+  expect(set).toBeGreaterThan(150);
+  expect(lost).toBeGreaterThan(150);
+  const { report } = fill(contexts);
+  expect(report.lost).toEqual(expect.arrayContaining(['device mc146818rtc of QEMU', 'device hpet of QEMU']));
+}
+
 describe.skipIf(missing !== undefined)('a Linux guest in QEMU', () => {
   test('has the registers in gem5 that it has in QEMU', { timeout: 120_000 }, async () => {
     const folder = makeFolder();
@@ -111,7 +151,7 @@ describe.skipIf(missing !== undefined)('a Linux guest in QEMU', () => {
     await using inspection = await inspectCheckpoint('mem:registers');
     const state = await inspection.readBytes('qemu', 'state');
     const accelerator = await inspection.readBytes('qemu', 'accelerator');
-    const machine = machineOfQemu([
+    const contexts: ForeignContext[] = [
       {
         name: 'qemu',
         tags: [
@@ -119,9 +159,10 @@ describe.skipIf(missing !== undefined)('a Linux guest in QEMU', () => {
           { name: 'accelerator', type: 'string', data: accelerator },
         ],
       },
-    ]);
-    checkCore(coreOfKvm(machine?.contexts ?? [], 0) as CoreState, text);
-    expect(machine?.others).toEqual(expect.arrayContaining(['mc146818rtc', 'hpet']));
+    ];
+    const core = guestOfQemu(contexts)?.cores[0] as CoreSource;
+    checkCore(snapshotOf(core, [efer]), text);
+    checkReport(contexts);
 
     mkdirSync(`${folder}/skeleton`);
     writeFileSync(`${folder}/skeleton/m5.cpt`, skeletonText({ cores: 1, storeBytes: [memoryBytes] }));

@@ -7,7 +7,7 @@ import type { ErrorDetails } from '../../errors/index.ts';
 import { pageBytes } from '../../limits.ts';
 import type { ForeignContext } from '../foreign-format.ts';
 import { contextsOfKvm } from '../x86/kvm-core.ts';
-import { TagList } from '../x86/tag-values.ts';
+import { TagList } from '../x86/tag-list.ts';
 import type { IniDocument } from './ini.ts';
 import { coreOfGem5, coresOf } from './x86/gem5-core.ts';
 

@@ -27,6 +27,7 @@ const blankEndPattern = /^[ \t]|[ \t]$/;
 export class IniSection {
   readonly name: string;
   readonly #entries = new Map<string, Entry>();
+  readonly #set = new Set<string>();
 
   constructor(name: string) {
     this.name = name;
@@ -34,6 +35,11 @@ export class IniSection {
 
   get keys(): IterableIterator<string> {
     return this.#entries.keys();
+  }
+
+  /** Keys that nobody has set since they were read. */
+  get kept(): string[] {
+    return [...this.#entries.keys()].filter((key) => !this.#set.has(key));
   }
 
   get(key: string): string | undefined {
@@ -46,6 +52,7 @@ export class IniSection {
     const fault = faultOfValue(value) ?? (value.includes('%') ? 'has a %' : undefined);
     if (fault !== undefined) throw new RangeError(`the value of ${key} ${fault}`);
     if (this.get(key) !== value) this.#entries.set(key, { value, line: undefined });
+    this.#set.add(key);
   }
 
   delete(key: string): void {

@@ -4,12 +4,11 @@
  */
 import type { MemoryRegion } from '../../context/memory-frames.ts';
 import { CheckpointError, type ErrorDetails } from '../../errors/index.ts';
-import type { ForeignContent, ForeignContext } from '../foreign-format.ts';
-import { machineOfQemu, type QemuMachine, qemuContext } from '../qemu/machine-contexts.ts';
-import type { CoreState } from '../x86/core-state.ts';
-import { coreOfKvm } from '../x86/kvm-core.ts';
+import type { ForeignContent } from '../foreign-format.ts';
+import { guestOfQemu } from '../qemu/guest.ts';
+import { guestOfKvm, type X86Guest } from '../x86/guest.ts';
 import type { Gem5Document } from './document.ts';
-import { type IniDocument, parseIni } from './ini.ts';
+import { type IniDocument, type IniSection, parseIni } from './ini.ts';
 import { basesOf, type MemoryStore, memorySection, readStores, storeSection } from './machine.ts';
 import { addOwnSections, isOwnSection } from './own-sections.ts';
 import { coresOf, setCore } from './x86/gem5-core.ts';
@@ -20,11 +19,14 @@ import { virtual8086 } from './x86/gem5-registers.ts';
 export interface SkeletonReport {
   /** Sections in which something of the guest stands now. */
   readonly set: readonly string[];
-  /** Sections of the skeleton that are as they were. */
+  /** Sections of the skeleton that are as they were; and of those in `set` the keys, as `section/key`, and numbers of `regVal`. */
   readonly kept: readonly string[];
   /** State of the skeleton's guest that was taken out. */
   readonly cleared: readonly string[];
-  /** State of the guest that gem5 has no place for, in words. */
+  /**
+   * State of the guest that gem5 has no place for: `context NAME` for all of one, `NAME/TAG` for a tag, `NAME/TAG[RANGE]` for elements of it,
+   * `NAME/TAG: WORDS` for what else is lost of one that has a place. docs/gem5.md has the rules.
+   */
   readonly lost: readonly string[];
 }
 
@@ -86,79 +88,64 @@ export class SkeletonDocument implements Gem5Document {
         details: this.#details,
       });
     }
-    const set = new Set<string>();
-    const lost: string[] = [];
+    const set = new Set<IniSection>();
     this.#setMemory(document, files, set);
     const cleared = emptyTlbs(document);
-    const qemu = machineOfQemu(content.contexts);
-    const contexts = qemu?.contexts ?? content.contexts;
-    this.#setCores(document, contexts, set, lost);
-    for (const name of setDevices(document, contexts, (what) => lost.push(what))) set.add(name);
-    lost.push(...leftOver(content.contexts, qemu));
+    const guest = guestOfQemu(content.contexts) ?? guestOfKvm(content.contexts);
+    const registers = this.#setCores(document, guest, set);
+    for (const section of setDevices(document, guest)) set.add(section);
+    const noCores = 'cores: no context holds the state of an x86 core in a form that is known';
     const kept = [...document.sections]
-      .map(({ name }) => name)
-      .filter((name) => !set.has(name) && !cleared.includes(name));
-    this.#report = { set: [...set], kept, cleared, lost };
+      .filter(({ name }) => !cleared.includes(name))
+      .flatMap((section) => (set.has(section) ? keptKeys(section) : [section.name]));
+    this.#report = {
+      set: Array.from(set, ({ name }) => name),
+      kept: [...kept, ...registers],
+      cleared,
+      lost: [...(guest.cores.length === 0 ? [noCores] : []), ...guest.lost],
+    };
     addOwnSections(document, content);
     return document;
   }
 
-  #setMemory(document: IniDocument, files: readonly string[], set: Set<string>): void {
+  #setMemory(document: IniDocument, files: readonly string[], set: Set<IniSection>): void {
     for (let at = 0; at < files.length; at += 1) {
       const section = document.section(storeSection(this.#memoryName, at));
       const id = Number(section?.get('store_id') ?? at);
       section?.set('filename', files[id] as string);
-      if (section !== undefined) set.add(section.name);
+      if (section !== undefined) set.add(section);
     }
     const memory = document.section(this.#memoryName);
     // Locks of the skeleton's guest.
     for (const key of ['lal_addr', 'lal_cid']) if (memory?.get(key) !== undefined) memory.set(key, '');
-    set.add(this.#memoryName);
+    if (memory !== undefined) set.add(memory);
   }
 
-  #setCores(
-    document: IniDocument,
-    contexts: readonly ForeignContext[],
-    set: Set<string>,
-    lost: string[],
-  ): void {
-    const cores = coresOfContexts(contexts);
+  /** Returns what of the cores' registers stays as it was. */
+  #setCores(document: IniDocument, { cores }: X86Guest, set: Set<IniSection>): string[] {
     const places = coresOf(document, this.#system);
     if (cores.length > places.length) {
       const what = `the guest has ${cores.length} x86 cores, the machine in the skeleton ${places.length}`;
       throw new CheckpointError('CHKPT_UNSUPPORTED', what, { details: this.#details });
     }
-    for (const [index, core] of cores.entries()) {
+    return cores.flatMap((core, index) => {
       const place = places[index];
-      if (place === undefined) continue;
+      if (place === undefined) return [];
       if ((core.rflags & virtual8086) !== 0n) {
-        throw new CheckpointError(
-          'CHKPT_UNSUPPORTED',
-          'gem5 has no virtual-8086 mode, which a core of the guest is in',
-          {
-            details: this.#details,
-          },
-        );
+        const what = 'gem5 has no virtual-8086 mode, which a core of the guest is in';
+        throw new CheckpointError('CHKPT_UNSUPPORTED', what, { details: this.#details });
       }
-      const lose = (what: string): void => void lost.push(`core ${index}: ${what}`);
-      setCore(place, core, this.#details, lose);
-      if (!setApic(place.thread, core, this.#details)) lose('local APIC');
-      lose('time stamp counter, and the deadline of the APIC timer');
-      set.add(place.thread.name).add(place.isa.name);
-    }
-    if (cores.length === 0)
-      lost.push('cores: no context holds the state of an x86 core in a form that is known');
+      const kept = setCore(place, core, this.#details);
+      setApic(place.thread, core, this.#details);
+      set.add(place.thread).add(place.isa);
+      return kept.map((name) => `${place.isa.name}/${name}`);
+    });
   }
 }
 
-/** The cores of a guest, as far as contexts hold them one behind the other. */
-export function coresOfContexts(contexts: readonly ForeignContext[]): CoreState[] {
-  const cores: CoreState[] = [];
-  for (;;) {
-    const core = coreOfKvm(contexts, cores.length);
-    if (core === undefined) return cores;
-    cores.push(core);
-  }
+/** What of a section stays as the skeleton has it. */
+function keptKeys(section: IniSection): string[] {
+  return section.kept.map((key) => `${section.name}/${key}`);
 }
 
 /** Translations of the skeleton's guest would be used for the other one. Returns what was emptied or removed. */
@@ -178,14 +165,4 @@ function emptyTlbs(document: IniDocument): string[] {
     cleared.push(name);
   }
   return cleared;
-}
-
-const mapped = /^(?:header|devices|memory|core[0-9]+(?:\.arch)?|pic[01]|ioapic|pit|serial0)$/;
-
-/** Contexts that no mapping knows. They are in sections of their own, for chkpt. */
-function leftOver(contexts: readonly ForeignContext[], qemu: QemuMachine | undefined): string[] {
-  const isMapped = (name: string): boolean =>
-    mapped.test(name) || (qemu !== undefined && name === qemuContext);
-  const left = contexts.filter(({ name }) => !isMapped(name)).map(({ name }) => `context ${name}`);
-  return [...left, ...(qemu?.others ?? []).map((name) => `device ${name} of QEMU`)];
 }

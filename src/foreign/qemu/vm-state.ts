@@ -47,6 +47,10 @@ export class DeviceState {
     this.#fields = fields;
   }
 
+  get names(): IterableIterator<string> {
+    return this.#fields.keys();
+  }
+
   bytes(field: string): Uint8Array | undefined {
     return this.#fields.get(field);
   }

@@ -47,9 +47,10 @@ export interface DescriptorTable {
 export interface FloatState {
   /** 512 bytes, the form of 64-bit mode. */
   readonly fxsave: Uint8Array;
-  /** The upper halves of vector registers, or other state of XSAVE, is not as after a reset. */
-  readonly hasMore: boolean;
 }
+
+/** Executes, waits for an interrupt, or has not been started. */
+export type Activity = 'running' | 'halted' | 'waiting';
 
 export interface CoreState {
   /** In the order of `registerNames`. */
@@ -70,14 +71,60 @@ export interface CoreState {
   /** Registers by offset in the APIC's page, 16 bytes each: number n is at 16 n. */
   readonly apic: Uint32Array | undefined;
   readonly floats: FloatState | undefined;
-  /** Executes, waits for an interrupt, or has not been started. */
-  readonly activity: 'running' | 'halted' | 'waiting';
+  readonly activity: Activity;
+}
+
+/** x87 and SSE of a core that is read value by value. */
+export interface FloatSource {
+  readonly controlWord: number;
+  readonly statusWord: number;
+  /** One bit for each physical register that is in use. */
+  readonly usedTags: number;
+  readonly opcode: number;
+  readonly instructionPointer: bigint;
+  readonly dataPointer: bigint;
+  readonly mxcsr: number;
+  /** ST(i): 80 bits in 10 bytes, little-endian. */
+  stack(at: number): Uint8Array;
+  /** What was kept of ST(i) is another number. */
+  rounded(at: number): void;
+  /** 64 bits: the low half of XMM register n is number 2 n, the high half 2 n + 1. */
+  xmmHalf(at: number): bigint;
+}
+
+/**
+ * A core of which a mapping reads what it has a place for. Reading takes the fields of the guest's state behind a value, and what nobody
+ * takes is reported as lost (taken-fields.ts): read a value where it is put, and nowhere else.
+ */
+export interface CoreSource {
+  /** In the order of `registerNames`. */
+  register(at: number): bigint;
+  readonly rip: bigint;
+  readonly rflags: bigint;
+  segment(name: SegmentName): Segment;
+  table(name: 'gdt' | 'idt'): DescriptorTable;
+  /** Numbers as in `CoreState`. Undefined: the state does not say. */
+  control(cr: number): bigint | undefined;
+  debug(dr: number): bigint | undefined;
+  msr(index: number): bigint | undefined;
+  readonly xcr0: bigint | undefined;
+  readonly apicBase: bigint | undefined;
+  readonly apic: ApicSource | undefined;
+  readonly floats: FloatSource | undefined;
+  readonly activity: Activity;
+}
+
+export interface ApicSource {
+  /** By offset in the APIC's page, 16 bytes each. */
+  register(at: number): number;
+  /** The registers say that a timer runs, and not when it fires was kept. */
+  timerLost(): void;
 }
 
 export const efer = 0xc000_0080;
 const eferLongModeActive = 1n << 10n;
 
-/** The core executes 64-bit code. */
-export function isLongMode({ msrs, segments }: Pick<CoreState, 'msrs' | 'segments'>): boolean {
-  return ((msrs.get(efer) ?? 0n) & eferLongModeActive) !== 0n && segments.cs.l === 1;
+/** A core whose code segment has the flag L executes 64-bit code. `eferValue`: the MSR EFER. */
+export function isLongMode(eferValue: bigint, { l }: Pick<Segment, 'l'>): boolean {
+  return (eferValue & eferLongModeActive) !== 0n && l === 1;
 }

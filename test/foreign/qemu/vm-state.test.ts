@@ -1,9 +1,9 @@
 /** Device state of QEMU: what is described is read, and what is forged is refused or left out, soon and without an exception. */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { machineOfQemu } from '../../../src/foreign/qemu/machine-contexts.ts';
+import { guestOfQemu } from '../../../src/foreign/qemu/guest.ts';
 import { parseVmState } from '../../../src/foreign/qemu/vm-state.ts';
-import { coreOfKvm } from '../../../src/foreign/x86/kvm-core.ts';
+import { snapshotOf } from '../x86/core-snapshot.ts';
 import { encodeVmState, type MadeDevice, type MadeField } from './state-writer.ts';
 
 const be = (bytes: number, value: bigint): Buffer =>
@@ -143,15 +143,15 @@ test.each([
     { name: 'accelerator', type: 'string' as const, data: Buffer.from(accelerator) },
     { name: 'state', type: 'bytes' as const, data: encodeVmState([processor(3n << 11n)]) },
   ];
-  const machine = machineOfQemu([{ name: 'qemu', tags }]);
-  const fxsave = Buffer.from(coreOfKvm(machine?.contexts ?? [], 0)?.floats?.fxsave ?? []);
+  const [core] = guestOfQemu([{ name: 'qemu', tags }])?.cores ?? [];
+  const fxsave = Buffer.from((core && snapshotOf(core).floats?.fxsave) ?? []);
   const found = order.map((_, at) => Number(fxsave.readBigUInt64LE(32 + 16 * at)) - 0x100);
   expect(found).toEqual(order);
   expect(fxsave.readUInt16LE(40)).toBe(0x3fff);
 });
 
 test('what is no x86 guest of QEMU is none', () => {
-  expect(machineOfQemu([])).toBeUndefined();
+  expect(guestOfQemu([])).toBeUndefined();
   const data = encodeVmState([{ name: 'cpu', instance: 0, fields: [one('env.regs', 8, 0n)] }]);
-  expect(machineOfQemu([{ name: 'qemu', tags: [{ name: 'state', type: 'bytes', data }] }])).toBeUndefined();
+  expect(guestOfQemu([{ name: 'qemu', tags: [{ name: 'state', type: 'bytes', data }] }])).toBeUndefined();
 });

@@ -1,13 +1,17 @@
-/** A core of gem5's x86 model (sections of a thread context and of its ISA) ⇄ state of a core. */
+/** A core of gem5's x86 model: sections of a thread context and of its ISA. */
 import type { ErrorDetails } from '../../../errors/index.ts';
 import {
+  type CoreSource,
   type CoreState,
+  efer,
+  type FloatSource,
   isLongMode,
   registerNames,
   type Segment,
   type SegmentName,
   segmentNames,
 } from '../../x86/core-state.ts';
+import { joinIndices } from '../../x86/taken-fields.ts';
 import type { IniDocument, IniSection } from '../ini.ts';
 import { joinList, SectionReader } from '../values.ts';
 import { fromDoubleBits, toDoubleBits } from './float80.ts';
@@ -35,41 +39,55 @@ export function coresOf(document: IniDocument, system: string | undefined): Core
   return found.sort((left, right) => order.compare(left.thread.name, right.thread.name));
 }
 
-/** Puts the core into its sections. What gem5 cannot hold is told to `lose`. */
-export function setCore(
-  { thread, isa }: CoreSections,
-  core: CoreState,
-  details: ErrorDetails,
-  lose: (what: string) => void,
-): void {
-  const values = new SectionReader(isa, details).unsignedList('regVal', gem5.regValCount, u64Max);
+/** Puts into its sections what gem5 has a place for. Returns what of `regVal` stays as it was, by name. */
+export function setCore({ thread, isa }: CoreSections, core: CoreSource, details: ErrorDetails): string[] {
+  const values = new RegVal(new SectionReader(isa, details).unsignedList('regVal', gem5.regValCount, u64Max));
   const floats = registerBytes(thread, 'regs.floating_point', gem5.floatCount, details);
   const integers = registerBytes(thread, 'regs.integer', gem5.integerCount, details);
-  for (const [at, value] of core.registers.entries()) integers.setBigUint64(8 * at, value, true);
-  for (const [cr, value] of core.control) values[cr] = value;
-  for (const [dr, value] of core.debug) values[gem5.debugBase + dr] = value;
-  const codes = gem5.zapsMask | gem5.cfofMask | gem5.dfMask;
-  values[gem5.rflagsIndex] = core.rflags & ~codes;
-  for (const [msr, value] of core.msrs) {
-    const index = gem5.regValOfMsr.get(msr);
-    if (index === undefined) lose(`MSR 0x${msr.toString(16)}`);
-    else values[index] = value;
-  }
-  setSegments(values, core);
-  if (core.xcr0 !== undefined) values[gem5.xcr0Index] = core.xcr0;
-  if (core.apicBase !== undefined) values[gem5.apicBaseIndex] = core.apicBase;
-  if (core.floats !== undefined) setFloats(values, floats, core.floats.fxsave);
-  if (core.floats?.hasMore === true) lose('state of XSAVE beyond x87 and SSE');
-  isa.set('regVal', joinList(values));
+  for (const at of registerNames.keys()) integers.setBigUint64(8 * at, core.register(at), true);
+  for (const cr of [0, 2, 3, 4, 8]) values.set(cr, core.control(cr));
+  for (const dr of [0, 1, 2, 3, 6, 7]) values.set(gem5.debugBase + dr, core.debug(dr));
+  const { rflags } = core;
+  values.set(gem5.rflagsIndex, rflags & ~(gem5.zapsMask | gem5.cfofMask | gem5.dfMask));
+  for (const [msr, index] of gem5.regValOfMsr) values.set(index, core.msr(msr));
+  const cs = setSegments(values, core);
+  values.set(gem5.xcr0Index, core.xcr0);
+  values.set(gem5.apicBaseIndex, core.apicBase);
+  const { floats: source } = core;
+  if (source !== undefined) setFloats(values, floats, source);
+  isa.set('regVal', joinList(values.numbers));
   setBytes(thread, 'regs.integer', integers);
   setBytes(thread, 'regs.floating_point', floats);
   const flags = new DataView(new ArrayBuffer(8 * gem5.conditionCodeCount));
   for (const [at, mask] of [gem5.zapsMask, gem5.cfofMask, gem5.dfMask].entries()) {
-    flags.setBigUint64(8 * at, core.rflags & mask, true);
+    flags.setBigUint64(8 * at, rflags & mask, true);
   }
   setBytes(thread, 'regs.condition_code', flags);
-  setCounter(thread, core);
+  setCounter(thread, BigInt.asUintN(64, core.rip + cs.base));
   thread.set('_status', core.activity === 'running' ? '0' : '1');
+  return values.kept;
+}
+
+/** The numbers of `regVal`, and which of them were set. */
+class RegVal {
+  readonly numbers: bigint[];
+  readonly #set = new Set<number>();
+
+  constructor(numbers: bigint[]) {
+    this.numbers = numbers;
+  }
+
+  /** Undefined: it stays as it is. */
+  set(index: number, value: bigint | undefined): void {
+    if (value === undefined) return;
+    this.numbers[index] = value;
+    this.#set.add(index);
+  }
+
+  get kept(): string[] {
+    const kept = [...this.numbers.keys()].filter((index) => !this.#set.has(index));
+    return joinIndices(kept.map((index) => `regVal[${index}]`));
+  }
 }
 
 /** The state of a core of gem5. Throws `CHKPT_FORMAT`. */
@@ -105,13 +123,12 @@ export function coreOfGem5({ thread, isa }: CoreSections, details: ErrorDetails)
     xcr0: value(gem5.xcr0Index),
     apicBase: value(gem5.apicBaseIndex),
     apic: thread.get('regs') === undefined ? undefined : apicOf(reader),
-    floats: { fxsave: fxsaveOf(values, floats), hasMore: false },
+    floats: { fxsave: fxsaveOf(values, floats) },
     activity: status === 0 ? 'running' : 'halted',
   };
 }
 
-function setCounter(thread: IniSection, core: CoreState): void {
-  const pc = BigInt.asUintN(64, core.rip + core.segments.cs.base);
+function setCounter(thread: IniSection, pc: bigint): void {
   thread.set('_pc', `${pc}`);
   thread.set('_upc', '0');
   thread.set('_npc', `${BigInt.asUintN(64, pc + 8n)}`);
@@ -119,23 +136,27 @@ function setCounter(thread: IniSection, core: CoreState): void {
   thread.set('_size', '0');
 }
 
-function setSegments(values: bigint[], core: CoreState): void {
-  const long = isLongMode(core);
+/** Returns CS. */
+function setSegments(values: RegVal, core: CoreSource): Segment {
+  const cs = core.segment('cs');
+  const long = isLongMode(core.msr(efer) ?? 0n, cs);
   for (const name of segmentNames) {
-    const segment = core.segments[name];
+    const segment = core.segment(name);
     const at = gem5.segmentNumber[name];
-    values[gem5.selectorBase + at] = segment.selector;
-    values[gem5.baseBase + at] = segment.base;
-    values[gem5.effectiveBaseBase + at] = long && gem5.flatSegments.has(name) ? 0n : segment.base;
-    values[gem5.limitBase + at] = segment.limit;
-    values[gem5.attributeBase + at] = attributesOf(segment);
+    values.set(gem5.selectorBase + at, segment.selector);
+    values.set(gem5.baseBase + at, segment.base);
+    values.set(gem5.effectiveBaseBase + at, long && gem5.flatSegments.has(name) ? 0n : segment.base);
+    values.set(gem5.limitBase + at, segment.limit);
+    values.set(gem5.attributeBase + at, attributesOf(segment));
   }
-  for (const [name, { base, limit }] of [['gdt', core.gdt] as const, ['idt', core.idt] as const]) {
+  for (const name of ['gdt', 'idt'] as const) {
+    const { base, limit } = core.table(name);
     const at = gem5.segmentNumber[name];
-    values[gem5.baseBase + at] = base;
-    values[gem5.effectiveBaseBase + at] = base;
-    values[gem5.limitBase + at] = limit;
+    values.set(gem5.baseBase + at, base);
+    values.set(gem5.effectiveBaseBase + at, base);
+    values.set(gem5.limitBase + at, limit);
   }
+  return cs;
 }
 
 /** Bits 12 to 14, which repeat what the type says, stay zero, as gem5's own import from KVM leaves them. */
@@ -175,29 +196,30 @@ function segmentOf(values: readonly bigint[], name: SegmentName): Segment {
 }
 
 /** x87 registers are doubles there, at their physical number; SSE registers two numbers each. */
-function setFloats(values: bigint[], floats: DataView, fxsave: Uint8Array): void {
-  const area = new DataView(fxsave.buffer, fxsave.byteOffset, fxsave.byteLength);
-  const status = area.getUint16(2, true);
-  const top = (status >> 11) & 7;
+function setFloats(values: RegVal, floats: DataView, source: FloatSource): void {
+  const { statusWord, usedTags } = source;
+  const top = (statusWord >> 11) & 7;
   let tags = 0;
   for (let at = 0; at < 8; at += 1) {
-    const bits = toDoubleBits(fxsave.subarray(32 + 16 * at, 42 + 16 * at));
+    const bytes = source.stack(at);
+    const bits = toDoubleBits(bytes);
+    if (Buffer.compare(fromDoubleBits(bits), bytes) !== 0) source.rounded(at);
     floats.setBigUint64(8 * ((at + top) & 7), bits, true);
     // One bit for each physical register: it is in use, or empty.
-    if (((area.getUint8(4) >> at) & 1) === 0) tags |= 3 << (2 * at);
+    if (((usedTags >> at) & 1) === 0) tags |= 3 << (2 * at);
   }
   for (let at = 0; at < 32; at += 1) {
-    floats.setBigUint64(8 * (gem5.firstXmm + at), area.getBigUint64(160 + 8 * at, true), true);
+    floats.setBigUint64(8 * (gem5.firstXmm + at), source.xmmHalf(at), true);
   }
-  values[gem5.x87Top] = BigInt(top);
-  values[gem5.mxcsr] = BigInt(area.getUint32(24, true));
-  values[gem5.fcw] = BigInt(area.getUint16(0, true));
-  values[gem5.fsw] = BigInt(status);
-  values[gem5.ftw] = BigInt(tags);
-  values[gem5.ftag] = BigInt(tags);
-  values[gem5.fioff] = area.getBigUint64(8, true);
-  values[gem5.fooff] = area.getBigUint64(16, true);
-  values[gem5.fop] = BigInt(area.getUint16(6, true));
+  values.set(gem5.x87Top, BigInt(top));
+  values.set(gem5.mxcsr, BigInt(source.mxcsr));
+  values.set(gem5.fcw, BigInt(source.controlWord));
+  values.set(gem5.fsw, BigInt(statusWord));
+  values.set(gem5.ftw, BigInt(tags));
+  values.set(gem5.ftag, BigInt(tags));
+  values.set(gem5.fioff, source.instructionPointer);
+  values.set(gem5.fooff, source.dataPointer);
+  values.set(gem5.fop, BigInt(source.opcode));
 }
 
 function fxsaveOf(values: readonly bigint[], floats: DataView): Uint8Array {

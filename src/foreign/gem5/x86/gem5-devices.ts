@@ -1,41 +1,41 @@
 /**
- * Interrupt controllers, timer and serial port of a PC: contexts of KVM into sections of gem5. What depends on time stays as the skeleton
+ * Interrupt controllers, timer and serial port of a PC: devices of a guest into sections of gem5. What depends on time stays as the skeleton
  * has it: the clocks of the two machines have nothing to do with each other.
  */
 import type { ErrorDetails } from '../../../errors/index.ts';
-import type { ForeignContext } from '../../foreign-format.ts';
-import type { CoreState } from '../../x86/core-state.ts';
-import { TagValues } from '../../x86/tag-values.ts';
+import type { CoreSource } from '../../x86/core-state.ts';
+import type { X86Guest } from '../../x86/guest.ts';
+import type { Fields } from '../../x86/taken-fields.ts';
 import type { IniDocument, IniSection } from '../ini.ts';
 import { joinList, SectionReader } from '../values.ts';
 import { apicRegisterCount, apicRegisters } from './gem5-registers.ts';
 
 const u32Max = 0xffff_ffffn;
+/** A register of the local APIC. */
+const initialCount = 0x38;
 
 /** The local APIC of a core, in the section of its thread context. Nothing is pending afterwards but what its registers say. */
-export function setApic(thread: IniSection, core: CoreState, details: ErrorDetails): boolean {
-  if (core.apic === undefined || thread.get('regs') === undefined) return false;
+export function setApic(thread: IniSection, core: CoreSource, details: ErrorDetails): void {
+  const { apic } = core;
+  if (apic === undefined || thread.get('regs') === undefined) return;
   const values = new SectionReader(thread, details).unsignedList('regs', apicRegisterCount, u32Max);
-  for (const [index, register] of apicRegisters) values[index] = BigInt(core.apic[register] ?? 0);
+  for (const [index, register] of apicRegisters) values[index] = BigInt(apic.register(register));
   thread.set('regs', joinList(values));
   for (const name of ['Smi', 'Nmi', 'ExtInt', 'Init', 'Startup', 'UnmaskableInt']) {
     if (thread.get(`pending${name}`) !== undefined) thread.set(`pending${name}`, 'false');
   }
   if (thread.get('pendingIPIs') !== undefined) thread.set('pendingIPIs', '0');
   if (thread.get('apicTimerEventScheduled') !== undefined) thread.set('apicTimerEventScheduled', 'false');
-  if (thread.get('startedUp') !== undefined && core.activity !== 'waiting') thread.set('startedUp', 'true');
+  // When the event is due depends on clocks that are not known here.
+  if (apic.register(initialCount) !== 0) apic.timerLost();
+  if (thread.get('startedUp') !== undefined) thread.set('startedUp', `${core.activity !== 'waiting'}`);
   thread.set('IRRV', `${highestBit(values.slice(41, 49))}`);
   thread.set('ISRV', `${highestBit(values.slice(9, 17))}`);
-  return true;
 }
 
-/** Sets what is there of both. Returns the sections that were set; `lose` hears of contexts that no section takes. */
-export function setDevices(
-  document: IniDocument,
-  contexts: readonly ForeignContext[],
-  lose: (what: string) => void,
-): string[] {
-  const set: string[] = [];
+/** Sets what is there of both. Returns the sections that were set. */
+export function setDevices(document: IniDocument, guest: X86Guest): IniSection[] {
+  const set: IniSection[] = [];
   for (const { kind, names, apply } of devices) {
     const sections = [...document.sections].filter((section) =>
       kind.every((key) => section.get(key) !== undefined),
@@ -43,15 +43,15 @@ export function setDevices(
     const order = new Intl.Collator('en', { numeric: true });
     sections.sort((left, right) => order.compare(left.name, right.name));
     for (const [index, name] of names.entries()) {
-      const context = contexts.find((one) => one.name === name);
+      const device = guest.device(name);
       const section = sections[index];
-      if (context === undefined) continue;
+      if (device === undefined) continue;
       if (section === undefined) {
-        lose(`context ${name}: the machine has no such device`);
+        device.refuse('the machine has no such device');
         continue;
       }
-      apply(section, new TagValues(context));
-      set.push(section.name);
+      apply(section, device);
+      set.push(section);
     }
   }
   return set;
@@ -60,72 +60,76 @@ export function setDevices(
 interface DeviceMapping {
   /** Keys by which a section is known. */
   readonly kind: readonly string[];
-  /** Contexts, in the order of the sections' names. */
+  /** Names of devices (`X86Guest.device`), in the order of the sections' names. */
   readonly names: readonly string[];
-  apply(section: IniSection, tags: TagValues): void;
+  apply(section: IniSection, fields: Fields): void;
 }
 
 const devices: readonly DeviceMapping[] = [
   {
     kind: ['IRR', 'ISR', 'IMR', 'vectorOffset'],
     names: ['pic0', 'pic1'],
-    apply: (section, tags) => {
-      copy(section, tags, { IRR: 'irr', ISR: 'isr', IMR: 'imr', vectorOffset: 'irq_base' });
-      copyFlag(section, tags, { autoEOI: 'auto_eoi', expectICW4: 'init4' });
-      if (tags.has('read_reg_select')) section.set('readIRR', `${tags.number('read_reg_select') === 0n}`);
+    apply: (section, fields) => {
+      copy(section, fields, { IRR: 'irr', ISR: 'isr', IMR: 'imr', vectorOffset: 'irq_base' });
+      setFlag(section, 'autoEOI', () => fields.flag('auto_eoi'));
+      setFlag(section, 'expectICW4', () => fields.flag('init4'));
+      setFlag(section, 'readIRR', () => {
+        const readsIsr = fields.flag('read_reg_select');
+        return readsIsr === undefined ? undefined : !readsIsr;
+      });
     },
   },
   {
     kind: ['redirTableArray', 'regSel', 'arbId'],
     names: ['ioapic'],
-    apply: (section, tags) => {
-      copy(section, tags, { regSel: 'ioregsel', id: 'id' });
-      const table = tags.bytes('redirtbl');
-      if (table?.length !== 24 * 8) return;
-      const view = new DataView(table.buffer, table.byteOffset, table.byteLength);
-      section.set(
-        'redirTableArray',
-        joinList(Array.from({ length: 24 }, (_, at) => view.getBigUint64(8 * at, true))),
-      );
+    apply: (section, fields) => {
+      copy(section, fields, { regSel: 'ioregsel', id: 'id' });
+      const table = fields.list('redirtbl', 24);
+      if (table !== undefined) section.set('redirTableArray', joinList(table));
     },
   },
   {
     kind: ['pit.counter0.initial_count', 'pit.counter0.mode'],
     names: ['pit'],
-    apply: (section, tags) => {
+    apply: (section, fields) => {
       for (let at = 0; at < 3; at += 1) {
         const own = `pit.counter${at}.`;
         const theirs = `channels[${at}].`;
-        copy(section, tags, {
-          [`${own}initial_count`]: `${theirs}count`,
-          [`${own}latched_count`]: `${theirs}latched_count`,
-          [`${own}mode`]: `${theirs}mode`,
-        });
-        copyFlag(section, tags, { [`${own}latch_on`]: `${theirs}count_latched` });
+        // A counter has 16 bits. What KVM and QEMU have as 65536 was written as 0.
+        copy(section, fields, { [`${own}initial_count`]: `${theirs}count` }, 0x1_ffffn, 0xffffn);
+        copy(section, fields, { [`${own}latched_count`]: `${theirs}latched_count` }, 0xffffn);
+        copy(section, fields, { [`${own}mode`]: `${theirs}mode` });
+        setFlag(section, `${own}latch_on`, () => fields.flag(`${theirs}count_latched`));
       }
     },
   },
   {
     kind: ['IER', 'LCR', 'MCR', 'status'],
     names: ['serial0'],
-    apply: (section, tags) => {
-      copy(section, tags, { IER: 'interrupt_enable', LCR: 'line_control', MCR: 'modem_control' });
+    apply: (section, fields) => {
+      copy(section, fields, { IER: 'interrupt_enable', LCR: 'line_control', MCR: 'modem_control' });
     },
   },
 ];
 
-function copy(section: IniSection, tags: TagValues, names: Readonly<Record<string, string>>): void {
-  for (const [key, tag] of Object.entries(names)) {
-    const value = tags.number(tag);
-    if (value !== undefined && section.get(key) !== undefined) section.set(key, `${value}`);
+/** Fields by the keys that take them, where there are both. `mask`: the bits that are taken, `placed`: those of them that are written. */
+function copy(
+  section: IniSection,
+  fields: Fields,
+  names: Readonly<Record<string, string>>,
+  mask = 0xffn,
+  placed = mask,
+): void {
+  for (const [key, field] of Object.entries(names)) {
+    const value = section.get(key) === undefined ? undefined : fields.number(field, mask);
+    if (value !== undefined) section.set(key, `${value & placed}`);
   }
 }
 
-function copyFlag(section: IniSection, tags: TagValues, names: Readonly<Record<string, string>>): void {
-  for (const [key, tag] of Object.entries(names)) {
-    const value = tags.number(tag);
-    if (value !== undefined && section.get(key) !== undefined) section.set(key, `${value !== 0n}`);
-  }
+/** `value` is asked where there is such a key. */
+function setFlag(section: IniSection, key: string, value: () => boolean | undefined): void {
+  const flag = section.get(key) === undefined ? undefined : value();
+  if (flag !== undefined) section.set(key, `${flag}`);
 }
 
 /** The highest vector of a map of 256 bits; 0 when there is none. */
