@@ -259,12 +259,35 @@ describe('what is told', () => {
     },
   );
 
+  test.each([
+    // mode, count as KVM has it, count in gem5, period, whether the deadline is a whole one
+    [2, 65_536, 0, 65_535],
+    [3, 4772, 4772, 4771],
+    [0, 1193, 1193, 1193],
+    [0, 0, 0, 0],
+    [5, 77, 77, undefined],
+    [255, 0, 0, undefined],
+  ])('a timer in mode %i with count %i goes on in gem5', (mode, count, there, period) => {
+    const contexts = kvmGuest(1);
+    setNumber(contexts, 'pit', 'channels[0].mode', 'u8', mode);
+    setNumber(contexts, 'pit', 'channels[0].count', 'u32', count);
+    const { text, report } = fill(contexts);
+    const value = (key: string): string | undefined =>
+      new RegExp(`pit\\.counter0\\.${key}=(.*)`).exec(text)?.[1];
+    expect(value('initial_count')).toBe(`${there}`);
+    expect(value('mode')).toBe(`${mode}`);
+    expect(value('period')).toBe(`${period ?? 55}`);
+    expect(value('event_tick_offset')).toBe(`${(period ?? 0) * 838_096}`);
+    const kept = report.kept.includes('board.pc.south_bridge.pit/pit.counter0.period');
+    expect(kept).toBe(period === undefined);
+  });
+
   test('what stays of the skeleton is told by key, where its section is set', () => {
     const { report } = fill(kvmGuest(1));
     expect(report.kept).toEqual(
       expect.arrayContaining([
         'board.disk',
-        'board.pc.south_bridge.pit/pit.counter0.period',
+        'board.pc.south_bridge.pit/pit.counter0.output_high',
         'board.pc.south_bridge.pic1/pinStates',
         'board.pc.com_1/status',
         'board.cpu8.isa/regVal[25-27]',

@@ -1,6 +1,6 @@
 /**
- * Interrupt controllers, timer and serial port of a PC: devices of a guest into sections of gem5. What depends on time stays as the skeleton
- * has it: the clocks of the two machines have nothing to do with each other.
+ * Interrupt controllers, timer and serial port of a PC: devices of a guest into sections of gem5. The clocks of the two machines have nothing
+ * to do with each other: what depends on them stays as the skeleton has it, but that a timer which runs goes on with a whole period.
  */
 import type { ErrorDetails } from '../../../errors/index.ts';
 import type { CoreSource } from '../../x86/core-state.ts';
@@ -100,6 +100,7 @@ const devices: readonly DeviceMapping[] = [
         copy(section, fields, { [`${own}latched_count`]: `${theirs}latched_count` }, 0xffffn);
         copy(section, fields, { [`${own}mode`]: `${theirs}mode` });
         setFlag(section, `${own}latch_on`, () => fields.flag(`${theirs}count_latched`));
+        setPeriod(section, own);
       }
     },
   },
@@ -111,6 +112,19 @@ const devices: readonly DeviceMapping[] = [
     },
   },
 ];
+
+/** Ticks of gem5, picoseconds, for each count of the 8254: 10^12 / 1,193,180, as its model rounds. */
+const ticksPerCount = 838_096n;
+
+/** What gem5's model makes of a count when it is written: it fires at 1 where it starts anew. It has no other modes. */
+function setPeriod(section: IniSection, counter: string): void {
+  const [count, mode] = ['initial_count', 'mode'].map((key) => BigInt(section.get(counter + key) ?? 0));
+  if (count === undefined || ![0n, 2n, 3n].includes(mode ?? -1n)) return;
+  const period = mode === 0n ? count : (count - 1n) & 0xffffn;
+  if (section.get(`${counter}period`) !== undefined) section.set(`${counter}period`, `${period}`);
+  const deadline = `${counter}event_tick_offset`;
+  if (section.get(deadline) !== undefined) section.set(deadline, `${period * ticksPerCount}`);
+}
 
 /** Fields by the keys that take them, where there are both. `mask`: the bits that are taken, `placed`: those of them that are written. */
 function copy(
