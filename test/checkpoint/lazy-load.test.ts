@@ -11,7 +11,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { SyntheticVm, type SyntheticVmOptions } from '../../src/adapters/synthetic/index.ts';
@@ -25,7 +25,7 @@ import {
   loadVm,
   saveVm,
 } from '../../src/index.ts';
-import { buildCommandLine } from '../cli/support/dist.ts';
+import { buildModules } from '../cli/support/dist.ts';
 
 const mebibyte = 1024 ** 2;
 const regions = [
@@ -276,7 +276,7 @@ test('without the right to use userfaultfd everything is loaded at once, and the
   skip,
 }) => {
   if (process.getuid?.() !== 0) skip('only root can give rights away');
-  const dist = dirname(dirname(buildCommandLine()));
+  const dist = buildModules();
   chmodSync(folder, 0o755);
   chmodSync(join(folder, 'lz4.chkpt'), 0o644);
   const nobody = ['--reuid', '65534', '--regid', '65534', '--clear-groups', process.execPath, script, dist];
@@ -294,7 +294,7 @@ test('without the right to use userfaultfd everything is loaded at once, and the
 
 test('a process ends at once while its guest runs and is being loaded', ({ skip }) => {
   if (refusal !== undefined) skip(refusal);
-  const dist = dirname(dirname(buildCommandLine()));
+  const dist = buildModules();
   const options = JSON.stringify({ regions, threads: 2, pagesPerSecond: 0 });
   const run = spawnSync(process.execPath, [script, dist, urls['file: LZ4'], options, 'exit'], {
     encoding: 'utf8',

@@ -1,6 +1,5 @@
 /** Lazy loads from a store that only JavaScript can read: the same promises, and nobody waits for a thread that waits for him. */
 import { spawnSync } from 'node:child_process';
-import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { SyntheticVm, type SyntheticVmOptions } from '../../src/adapters/synthetic/index.ts';
@@ -14,7 +13,7 @@ import {
   openSharedImage,
   saveVm,
 } from '../../src/index.ts';
-import { buildCommandLine } from '../cli/support/dist.ts';
+import { buildModules } from '../cli/support/dist.ts';
 import { readAll } from '../support/altered-store.ts';
 import { RemoteStore } from '../support/remote-store.ts';
 import { ScribbledVm } from './support/scribbled-vm.ts';
@@ -274,7 +273,7 @@ test.each([
 ])('a thread of JavaScript ends at once while %s', (_, mode) => {
   if (refusal !== undefined) return void console.log(`skipped: ${refusal}`);
   const script = fileURLToPath(new URL('../native/support/lazy-process.mjs', import.meta.url));
-  const dist = dirname(dirname(buildCommandLine()));
+  const dist = buildModules();
   const options = JSON.stringify({ regions, threads: 2, pagesPerSecond: 0 });
   const run = spawnSync(process.execPath, [script, dist, 'mem:silent', options, mode], {
     encoding: 'utf8',

@@ -7,19 +7,19 @@
 import { randomUUID } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { SyntheticVm } from '../../src/adapters/synthetic/index.ts';
 import { MigrationInDoubtError, receiveVm, resumeMigration } from '../../src/index.ts';
 import { journalPath, readJournal } from '../../src/migration/journal.ts';
 import type { JournalRole } from '../../src/migration/journal-text.ts';
-import { buildCommandLine } from '../cli/support/dist.ts';
+import { buildModules } from '../cli/support/dist.ts';
 import { HostProcess } from './host-process.ts';
 import { leasesOf, runUnderLease } from './lease.mjs';
 
 const asked = process.env['CHKPT_KILLS'];
 const times = asked === undefined || asked === 'all' ? 1 : Number(asked);
-const build = dirname(dirname(buildCommandLine()));
+const build = buildModules();
 const script = new URL('./killed-host.mjs', import.meta.url).pathname;
 
 type End = 'moved' | 'stayed' | 'lost' | 'inDoubt';

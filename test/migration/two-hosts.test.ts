@@ -6,13 +6,13 @@ import { randomBytes, X509Certificate } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { SyntheticVm, type SyntheticVmOptions } from '../../src/adapters/synthetic/index.ts';
 import { loadVm, type SendReport, type SendVmOptions } from '../../src/index.ts';
 import { pageBytes } from '../../src/limits.ts';
-import { buildCommandLine } from '../cli/support/dist.ts';
+import { buildModules } from '../cli/support/dist.ts';
 import { Authority, hasOpenssl } from '../transport/support/pki.ts';
 import type { HostProcess } from './host-process.ts';
 import { leasesOf } from './lease.mjs';
@@ -67,7 +67,7 @@ const machineOf = ({ memoryBytes = 64 * mebibyte, ...others }: SyntheticVmOption
 
 /** A migration that is under way. */
 async function begin(plan: Plan = {}): Promise<Scene> {
-  const build = dirname(dirname(buildCommandLine()));
+  const build = buildModules();
   const folder = await mkdtemp(join(tmpdir(), 'chkpt-bed-'));
   const bed = NetworkBed.create(plan.megabits ?? 200);
   const hosts: HostProcess[] = [];

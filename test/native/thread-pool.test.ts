@@ -1,9 +1,8 @@
 /** libuv's pool belongs to `fs` and `zlib` of the embedder: the addon has threads of its own. */
 import { execFile, execFileSync } from 'node:child_process';
-import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
-import { buildCommandLine } from '../cli/support/dist.ts';
+import { buildModules } from '../cli/support/dist.ts';
 import { makeFolder } from '../store/support/folders.ts';
 
 const script = fileURLToPath(new URL('support/one-pool-thread.mjs', import.meta.url));
@@ -12,7 +11,7 @@ const script = fileURLToPath(new URL('support/one-pool-thread.mjs', import.meta.
 async function toldWithOnePoolThread(mode: 'taken' | 'shared'): Promise<string[]> {
   const fifo = `${makeFolder()}/fifo`;
   execFileSync('mkfifo', [fifo]);
-  const dist = dirname(dirname(buildCommandLine()));
+  const dist = buildModules();
   const env = { ...process.env, UV_THREADPOOL_SIZE: '1' };
   const options = { env, timeout: 60_000, killSignal: 'SIGKILL' } as const;
   return new Promise((settle) => {

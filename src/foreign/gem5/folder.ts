@@ -6,10 +6,11 @@
  *     chkpt.manifest.json                      the same: it belongs to the m5.cpt whose digest it holds
  *     chkpt.report.json                        what became of a skeleton
  *     .tmp-UUID-PID/                           what a save is writing; its files get a second name here before m5.cpt is replaced
- *     .m5.cpt.UUID.PID.old                     the m5.cpt that is being replaced
+ *     .m5.cpt.UUID.PID.old                     the m5.cpt that is being replaced; it goes last, after what it names
  *
  * What an m5.cpt names belongs to it. A file of a save that is over, which no m5.cpt names, is found by its second name in the work
- * folder. Nothing else is ever removed. Best effort: what remains is tried again by the next save.
+ * folder, and one of a checkpoint that was replaced by the m5.cpt that was. Nothing else is ever removed. Best effort: what remains is
+ * tried again by the next save.
  */
 import { type ErrorDetails, fromSystemError } from '../../errors/index.ts';
 import { gem5TextBytesMax } from '../../limits.ts';
@@ -87,10 +88,10 @@ export class Gem5Folder {
     }
   }
 
-  /** Files in the folder that the m5.cpt here names, its manifests included; `undefined` when that cannot be told. */
-  async named(): Promise<Set<string> | undefined> {
+  /** Files in the folder that an m5.cpt here names, its manifests included; `undefined` when that cannot be told. */
+  async named(text = textName): Promise<Set<string> | undefined> {
     try {
-      const bytes = await this.read(textName, gem5TextBytesMax, () => new RangeError('too long'));
+      const bytes = await this.read(text, gem5TextBytesMax, () => new RangeError('too long'));
       const files = new Set<string>();
       for (const section of parseIni(bytes).sections) {
         const file = section.get('filename');
@@ -107,7 +108,11 @@ export class Gem5Folder {
 
   /** Removes what saves left behind that are over. Resolves to what was in the folder before. */
   async collect(): Promise<readonly string[]> {
-    const entries = await this.temporaries.collect();
+    const entries = await this.temporaries.entries();
+    for (const { entry, role } of await this.temporaries.leftBehind(entries)) {
+      if (role === 'old') await this.removeReplaced(entry);
+      else await this.temporaries.remove(entry);
+    }
     for (const entry of entries) {
       const pid = workPattern.exec(entry)?.[1];
       if (pid === undefined) continue;
@@ -117,6 +122,19 @@ export class Gem5Folder {
         await this.removeWork(entry);
     }
     return entries;
+  }
+
+  /** Removes what a replaced m5.cpt names and the one that is here does not, then itself: while it is there it says what is left. */
+  async removeReplaced(older: string): Promise<void> {
+    if ((await this.#inodeOf(textName).catch(() => undefined)) === undefined) return;
+    const [files, named] = [await this.named(older), await this.named()];
+    if (named === undefined) return;
+    try {
+      for (const entry of files ?? []) if (!named.has(entry)) await this.removeFile(entry);
+    } catch {
+      return this.temporaries.postpone(older);
+    }
+    await this.temporaries.remove(older);
   }
 
   /** Removes a folder of files. Resolves to the error when something remains. */
@@ -151,6 +169,16 @@ export class Gem5Folder {
     }
   }
 
+  /** `undefined`: it is gone, maybe as the second name of another file. */
+  async #inodeOf(entry: string): Promise<bigint | undefined> {
+    try {
+      return (await this.environment.fileSystem.status(this.pathOf(entry))).inode;
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+
   /** Files of the checkpoint's folder that are also in a work folder, but for those that are named. False when some remain. */
   async #removeSecondNames(
     work: string,
@@ -163,7 +191,7 @@ export class Gem5Folder {
         const { inode } = await fileSystem.status(this.pathOf(`${work}/${file}`));
         for (const entry of entries) {
           if (named.has(entry) || !/(?:\.pmem|^chkpt.*\.json)$/.test(entry)) continue;
-          if ((await fileSystem.status(this.pathOf(entry))).inode === inode) await this.removeFile(entry);
+          if ((await this.#inodeOf(entry)) === inode) await this.removeFile(entry);
         }
       }
       return true;

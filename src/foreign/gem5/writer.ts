@@ -174,10 +174,11 @@ class Gem5Writer implements ForeignWriter {
       older: folder.pathOf(older),
     };
     if (replaced?.size === 0) await this.#flushParent();
-    await publish(folder.environment.fileSystem, files, folder.store);
+    const outcome = await publish(folder.environment.fileSystem, files, folder.store);
     this.#isPublished = true;
     // From here on everything is best effort: the next save removes what stays.
-    for (const entry of [older, ...(replaced ?? [])]) await folder.removeFile(entry).catch(() => undefined);
+    if (outcome === 'kept') await folder.removeReplaced(older);
+    else for (const entry of replaced ?? []) await folder.removeFile(entry).catch(() => undefined);
     await folder.removeWork(this.#work);
   }
 

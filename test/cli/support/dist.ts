@@ -13,28 +13,36 @@ const keptMs = 3_600_000;
 
 /** Path of `main.js`, built when src/ has changed. */
 export function buildCommandLine(): string {
-  const folder = `dist-${hashOf(`${root}/src`)}`;
-  const main = `${base}/${folder}/cli/main.js`;
-  if (!existsSync(main)) build(folder);
-  return main;
+  return `${build('dist', (folder) => [`${root}/scripts/build-ts.mjs`, folder])}/cli/main.js`;
 }
 
-function build(folder: string): void {
+/** Folder of src/ as JavaScript, module by module: for processes of tests that use more than the package exports. */
+export function buildModules(): string {
+  const tsc = `${root}/node_modules/typescript/bin/tsc`;
+  const options = ['-p', `${root}/tsconfig.build.json`, '--noCheck', '--declaration', 'false'];
+  return build('modules', (folder) => [tsc, ...options, '--outDir', folder]);
+}
+
+/** `command`: arguments of Node that fill a folder. */
+function build(kind: 'dist' | 'modules', command: (folder: string) => string[]): string {
+  const folder = `${base}/${kind}-${hashOf(`${root}/src`)}`;
+  if (existsSync(folder)) return folder;
   mkdirSync(base, { recursive: true });
   removeOlder();
   const unfinished = `${base}/new-${randomUUID()}`;
-  execFileSync(process.execPath, [`${root}/scripts/build-ts.mjs`, unfinished], { stdio: 'pipe' });
+  execFileSync(process.execPath, command(unfinished), { stdio: 'pipe' });
   try {
-    renameSync(unfinished, `${base}/${folder}`);
+    renameSync(unfinished, folder);
   } catch {
     // Another worker was faster.
     rmSync(unfinished, { recursive: true, force: true });
   }
+  return folder;
 }
 
 function removeOlder(): void {
   for (const name of readdirSync(base)) {
-    if (!/^(dist|new)-/.test(name)) continue;
+    if (!/^(dist|modules|new)-/.test(name)) continue;
     const path = `${base}/${name}`;
     const status = statSync(path, { throwIfNoEntry: false });
     if (status !== undefined && Date.now() - status.mtimeMs > keptMs)
