@@ -254,6 +254,7 @@ export class GuestMemory implements AsyncDisposable {
     if (this.#lazy?.want === undefined) this.#lazy?.checkTouch?.();
     this.#lazy?.want?.(place, byteCount);
     await this.hold(awaitNative(this.native.touch(place, byteCount)));
+    await this.hold(this.#lazy?.settle?.(place, byteCount) ?? Promise.resolve());
   }
 
   /** Classifies every page. For memory nobody writes to. Threads: 1 to 64. */

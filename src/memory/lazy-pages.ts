@@ -4,6 +4,7 @@
  * Native threads serve the pages; JavaScript only hears of the stages. It may touch missing pages too: its thread then waits a
  * moment, as a guest does. Not where the bytes are `requests` that it has to answer itself: there it may touch what is here.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { CheckpointError } from '../errors/index.ts';
 import {
   awaitNative,
@@ -47,6 +48,8 @@ export interface LazyCounts {
 
 /** Threads that serve faults: a fault of a second core does not wait for the first one's block. */
 const handlerThreads = 2;
+/** Between a page and the mark that its block is here there are microseconds, unless the thread loses the processor. */
+const settleMs = 1;
 
 export class LazyPages implements MissingPages {
   readonly #memory: GuestMemory;
@@ -138,6 +141,13 @@ export class LazyPages implements MissingPages {
 
   want(address: bigint, bytes: number): void {
     if (this.#isLoading) this.#native.want(address, bytes);
+  }
+
+  async settle(address: bigint, bytes: number): Promise<void> {
+    if (this.#requests.length === 0) return;
+    while (this.#isLoading && this.#failure === undefined && !this.#native.isHere(address, bytes)) {
+      await sleep(settleMs);
+    }
   }
 
   counts(): LazyCounts {

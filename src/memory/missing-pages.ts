@@ -12,6 +12,8 @@ export interface MissingPages {
   checkTouch?(address?: bigint, bytes?: number): void;
   /** The range is fetched, without waiting. */
   want?(address: bigint, bytes: number): void;
+  /** The range was touched: resolves when it counts as here, or nothing comes any more. */
+  settle?(address: bigint, bytes: number): Promise<void>;
   /** What is still missing becomes zeros: the guest must not run any more. */
   close(): Promise<void>;
 }

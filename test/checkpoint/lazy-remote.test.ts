@@ -162,6 +162,18 @@ test('a page that JavaScript would have to fetch itself is refused, and read whe
   expect(vm.memory.read(place, 300_000)).toEqual(content);
 });
 
+test('what was brought may be read at once, block after block', async ({ skip }) => {
+  if (refusal !== undefined) skip(refusal);
+  await using vm = await SyntheticVm.create(machine);
+  await loadVm(vm, remote(), { lazy: slow });
+  // The thread that touches a page goes on before the block of the page counts as here.
+  for (let place = mebibyte; place < 17 * mebibyte; place += 65_536) {
+    await vm.memory.bring(place, 65_536);
+    vm.memory.read(place + 61_440, 4096);
+  }
+  expect(await vm.digest()).toBe(digest);
+});
+
 test('when this thread touches a missing page all the same it goes on, and the load has failed', async ({
   skip,
 }) => {
