@@ -39,7 +39,7 @@ export interface DecodeOptions {
   readonly pageDigests?: PageDigests | undefined;
   /** Pages of the memory are still missing while its guest runs: where they go. */
   readonly arriving?: ArrivingPages | undefined;
-  /** Told how many pages of the memory were read, about once per 14 MiB of the stream. */
+  /** Told how many pages of the memory were read, about once per 4 MiB of the stream. */
   readonly onPages?: ((pageCount: number) => void) | undefined;
 }
 
