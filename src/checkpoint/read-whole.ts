@@ -31,7 +31,7 @@ export async function readWhole(stream: StreamReader, options: ReadWholeOptions)
     const pageCount = item.regions.reduce((sum, region) => sum + region.pageCount, 0);
     const onPages = (pages: number): void => onMemory?.(pages * pageBytes, pageCount * pageBytes);
     const sink: MemoryFrameSink = hasNativeAddon()
-      ? new PageDecoder(undefined, { threads, onPages, pageDigests: content?.pagesOf(pageCount) })
+      ? new PageDecoder(undefined, { threads, onPages })
       : new PortableVerifier({ digest });
     await stream.readMemory(sink);
   }

@@ -109,7 +109,7 @@ async function relay(
         details: { store: to.url },
       });
     }
-    writer = await to.openWriter({ uuid: header.uuid, signal });
+    writer = await to.openWriter({ uuid: header.uuid, signal, onMemoryDigest: work.content?.takeMemory });
     return writer;
   });
   // The bytes are in the target before the reader sees them, and count for nothing there until it has found them good.

@@ -52,7 +52,7 @@ export async function readCheckpoint(store: Store, options: ReadCheckpointOption
   const { signal, threads, content, report } = options;
   signal?.throwIfAborted();
   const digest = await checkpointDigest();
-  const stored = await store.openReader({ signal });
+  const stored = await store.openReader({ signal, onMemoryDigest: content?.takeMemory });
   const reader = new StreamReader(stored, { digest, store: store.url, signal });
   try {
     const summary = await readWhole(reader, {

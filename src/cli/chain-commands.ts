@@ -35,7 +35,7 @@ export const chainCommands: readonly CommandSpec[] = [
     usages: ['FROM TO [--no-check]'],
     operands: ['FROM', 'TO'],
     options: [{ name: 'no-check', summary: 'do not read TO back' }, keyOption, ...targetKeyOptions],
-    common: ['threads', 'json', 'quiet'],
+    common: ['threads', 'json', 'quiet', 'insecure'],
     notes: [
       'Between native stores the bytes stay what they are, and an increment stays an increment. Other formats hold no increments: chkpt flatten first.',
     ],
@@ -43,6 +43,7 @@ export const chainCommands: readonly CommandSpec[] = [
       ['chkpt convert monday.chkpt dir:monday', 'one file into a folder'],
       ['chkpt convert dir:monday monday.chkpt', 'and back: the same bytes'],
       ['chkpt convert monday.chkpt secret.chkpt --to-key-file vm.key', 'encrypted from now on'],
+      ['chkpt convert palacios+net:a:127.0.0.1:7000 vm.chkpt', 'what a Palacios sends'],
     ],
     isInterruptible: true,
     load: () => import('./commands/convert.ts'),

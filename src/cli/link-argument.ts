@@ -39,9 +39,17 @@ export function linkedStoreOf(url: string, invocation: Invocation, role: 'connec
   }
   const given = linkOptions.find(({ name }) => invocation.line.has(name));
   if (given !== undefined) throw usageError(`--${given.name} goes with tcp:, tls: and unix:`);
-  if (parseStoreUrl(url).scheme !== palaciosNetScheme) return storeOf(url, key);
+  return palaciosNetOf(url, invocation, key) ?? storeOf(url, key);
+}
+
+/** The store of a connection to a Palacios; `undefined` for other URLs. Throws as `linkedStoreOf`. */
+export function palaciosNetOf(
+  url: string,
+  { line, common, output }: Pick<Invocation, 'line' | 'common' | 'output'>,
+  key: ReturnType<typeof keysOf>,
+): Store | undefined {
+  if (parseStoreUrl(url).scheme !== palaciosNetScheme) return undefined;
   if (key !== undefined) throw usageError('a Palacios reads no encrypted checkpoints');
-  const { line, common, output } = invocation;
   return openPalaciosStore(url, {
     insecure: line.has('insecure'),
     onListening: (address) => {

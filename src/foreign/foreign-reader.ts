@@ -20,6 +20,7 @@ export class ForeignStoreReader implements StoreReader {
   readonly #reading: ForeignReading;
   readonly #codec: 'raw' | 'lz4';
   readonly #signal: AbortSignal;
+  readonly #onMemoryDigest: StoreReadOptions['onMemoryDigest'];
   readonly #pipe = new BytePipe();
   readonly #stop = new AbortController();
   readonly #translation: Promise<void>;
@@ -29,8 +30,9 @@ export class ForeignStoreReader implements StoreReader {
     format: ForeignFormat,
     reading: ForeignReading,
     digest: Digest64,
-    { signal, purpose }: StoreReadOptions,
+    { signal, purpose, onMemoryDigest }: StoreReadOptions,
   ) {
+    this.#onMemoryDigest = onMemoryDigest;
     this.#url = url;
     this.#format = format;
     this.#reading = reading;
@@ -83,6 +85,7 @@ export class ForeignStoreReader implements StoreReader {
     const image = await openScratch(regions, this.#format.scratchFolder);
     try {
       await this.#reading.readMemory(image, { signal: this.#signal });
+      if (this.#onMemoryDigest !== undefined) this.#onMemoryDigest(await image.digest());
       await stream.memory(name, new PageEncoder(image, { codec: this.#codec, slabCount }), this.#signal);
     } finally {
       await image.close();

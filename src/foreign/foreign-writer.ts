@@ -35,6 +35,7 @@ export class ForeignStoreWriter implements StoreWriter {
   readonly #format: ForeignFormat;
   readonly #writer: ForeignWriter;
   readonly #signal: AbortSignal | undefined;
+  readonly #onMemoryDigest: StoreWriteOptions['onMemoryDigest'];
   readonly #pipe = new BytePipe();
   readonly #stop = new AbortController();
   readonly #translation: Promise<Translated>;
@@ -47,8 +48,9 @@ export class ForeignStoreWriter implements StoreWriter {
     format: ForeignFormat,
     writer: ForeignWriter,
     digest: Digest64,
-    signal: AbortSignal | undefined,
+    { signal, onMemoryDigest }: StoreWriteOptions,
   ) {
+    this.#onMemoryDigest = onMemoryDigest;
     this.#url = url;
     this.#format = format;
     this.#writer = writer;
@@ -61,11 +63,12 @@ export class ForeignStoreWriter implements StoreWriter {
   static async open(
     url: string,
     format: ForeignFormat,
-    { uuid, signal }: StoreWriteOptions,
+    options: StoreWriteOptions,
   ): Promise<ForeignStoreWriter> {
     const digest = await checkpointDigest();
+    const { uuid, signal } = options;
     const writer = await format.createWriter({ uuid, signal });
-    return new ForeignStoreWriter(url, format, writer, digest, signal);
+    return new ForeignStoreWriter(url, format, writer, digest, options);
   }
 
   async beginSegment({ kind }: Segment): Promise<void> {
@@ -132,6 +135,7 @@ export class ForeignStoreWriter implements StoreWriter {
     const image = await openScratch(specs, this.#format.scratchFolder);
     try {
       await stream.readMemory(new PageDecoder(image));
+      if (this.#onMemoryDigest !== undefined) this.#onMemoryDigest(await image.digest());
       await this.#writer.memory(name, image, { signal: this.#signal, before });
       return image.regions;
     } finally {

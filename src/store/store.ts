@@ -14,12 +14,19 @@ export interface StoreWriteOptions {
   /** UUID of the checkpoint, text form. Unique names for temporary files derive from it. */
   readonly uuid: string;
   readonly signal?: AbortSignal | undefined;
+  /**
+   * For stores that do not keep the stream as it is: told the digest of guest memory (`GuestMemory.digest`) that came as frames, before it
+   * is translated. With that of the reader it says whether the same memory comes back.
+   */
+  readonly onMemoryDigest?: ((digest: bigint) => void) | undefined;
 }
 
 export interface StoreReadOptions {
   readonly signal?: AbortSignal | undefined;
   /** `keep`: the stream goes into another store as it is. For stores that make it while it is read. Default `load`. */
   readonly purpose?: 'load' | 'keep' | undefined;
+  /** For stores that do not keep the stream as it is: told the digest of guest memory, as soon as it was read. */
+  readonly onMemoryDigest?: ((digest: bigint) => void) | undefined;
 }
 
 /**

@@ -1,11 +1,13 @@
 /** `chkpt convert` between the formats of others and those of chkpt: memory comes back byte for byte whatever it went through. */
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { noise } from '../store/support/sample-stream.ts';
 import { makeFolder } from './support/folders.ts';
-import { chkptOk } from './support/run-cli.ts';
+import { chkptOk, mainPath } from './support/run-cli.ts';
 
 const sha256 = (path: string): string => createHash('sha256').update(readFileSync(path)).digest('hex');
 
@@ -28,3 +30,31 @@ test.each(['gem5:other', 'palacios+file:other', 'palacios+textfile:other', 'pala
     );
   },
 );
+
+test('file: → palacios+net: → file: over a connection, which is not read back', async () => {
+  const cwd = makeFolder();
+  const ram = Buffer.alloc(2 * 1024 ** 2);
+  ram.set(noise('ram', 300_000), 500_000);
+  writeFileSync(join(cwd, 'ram'), ram);
+  writeFileSync(join(cwd, 'irr'), Buffer.of(7, 8, 9));
+  await chkptOk(['save', '--memory', 'ram', '--state', 'pic.irr=irr', 'a'], { cwd });
+  const arguments_ = [mainPath, 'convert', 'palacios+net:a:127.0.0.1:0', 'b'];
+  const receiver = spawn(process.execPath, arguments_, { cwd, stdio: ['ignore', 'ignore', 'pipe'] });
+  let told = '';
+  const address = await new Promise<string>((resolve, reject) => {
+    receiver.stderr.on('data', (bytes: Buffer) => {
+      told += bytes.toString();
+      const found = /listening at (\S+)/.exec(told)?.[1];
+      if (found !== undefined) resolve(found);
+    });
+    receiver.once('exit', () => reject(new Error(told)));
+  });
+  const ended = once(receiver, 'exit');
+  const port = /(\d+)$/.exec(address)?.[1];
+  const { stderr } = await chkptOk(['convert', 'a', `palacios+net:c:127.0.0.1:${port}`], { cwd });
+  expect(stderr).toMatch(/^converted 2\.00 MiB of memory as .*, not read back/m);
+  expect(await ended).toEqual([0, null]);
+  expect(told).toMatch(/^converted 2\.00 MiB of memory as .*, read back and verified: b$/m);
+  await chkptOk(['load', 'b', '--memory', 'back'], { cwd });
+  expect(sha256(join(cwd, 'back'))).toBe(sha256(join(cwd, 'ram')));
+});

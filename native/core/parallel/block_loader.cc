@@ -250,8 +250,6 @@ void BlockLoader::LoadDigests(const PageBlockView& view, PageRun pages, PageBits
 Status BlockLoader::Zero(const Region& region, bool fresh, PageRun pages) {
   if (digests_ != nullptr) {
     for (std::uint64_t i = 0; i < pages.count; ++i) {
-      // What is unknown counts as zero: no memory is touched for it.
-      if (digests_->Of(pages.first + i) == PageDigest{}) continue;
       digests_->Note(pages.first + i, digests_->zero());
     }
     return Ok();

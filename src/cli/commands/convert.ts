@@ -1,20 +1,23 @@
 /** `chkpt convert`: a checkpoint from one store into another. */
-import { convertCheckpoint } from '../../index.ts';
+import { convertCheckpoint, type Store } from '../../index.ts';
 import type { Invocation } from '../invocation.ts';
 import { keysOf, targetKeysOf } from '../key-argument.ts';
-import { isLink } from '../link-argument.ts';
+import { isLink, palaciosNetOf } from '../link-argument.ts';
 import { printable } from '../printable.ts';
 import { createProgress } from '../progress.ts';
 import { refuseSharedOutput, storeOf } from '../store-argument.ts';
 import { formatBytes, formatDuration, formatRate } from '../units.ts';
 import { usageError } from '../usage-error.ts';
 
-export async function run({ line, common, output, signal }: Invocation): Promise<void> {
+export async function run(invocation: Invocation): Promise<void> {
+  const { line, common, output, signal } = invocation;
   const [from, to] = [line.operand(0), line.operand(1)];
   const link = [from, to].find(isLink);
   if (link !== undefined)
     throw usageError(`${link}: chkpt receive takes from a connection, chkpt save sends into one`);
-  const [source, target] = [storeOf(from, keysOf(line)), storeOf(to, targetKeysOf(line))];
+  const open = (url: string, key: ReturnType<typeof keysOf>): Store =>
+    palaciosNetOf(url, invocation, key) ?? storeOf(url, key);
+  const [source, target] = [open(from, keysOf(line)), open(to, targetKeysOf(line))];
   refuseSharedOutput(target, common);
   const progress = createProgress('converting', common);
   try {
