@@ -9,6 +9,8 @@ import { createHash } from 'node:crypto';
 export class CheckpointContent {
   readonly #tags = new Map<string, string>();
   readonly #memory: bigint[] = [];
+  /** Somebody has taken note of a whole checkpoint: of some stores nobody does. */
+  isTaken = false;
 
   /** Keeps a digest of a value. Types are left out: some formats have none. */
   takeTag(context: string, tag: string, data: Uint8Array): void {

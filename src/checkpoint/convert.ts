@@ -89,19 +89,16 @@ async function checkCopy(
 ): Promise<Integrity> {
   const content = kept.translated ? new CheckpointContent() : undefined;
   const copy = await readCheckpoint(store, { ...options, content });
+  if (copy.root === kept.root) return copy.integrity;
   const difference =
     content === undefined
-      ? rootDifference(kept, copy)
-      : (countDifference(kept, copy) ?? written.differenceTo(content));
+      ? 'it has another root digest'
+      : (countDifference(kept, copy) ?? (written.isTaken ? written.differenceTo(content) : undefined));
   if (difference === undefined) return copy.integrity;
   const what = `what was written reads back as another checkpoint: ${difference}`;
   throw new CheckpointError('CHKPT_FORMAT', what, {
     details: { store: store.url, expected: kept.root, actual: copy.root },
   });
-}
-
-function rootDifference(kept: StreamSummary, copy: StreamSummary): string | undefined {
-  return copy.root === kept.root ? undefined : 'it has another root digest';
 }
 
 function countDifference(kept: StreamSummary, copy: StreamSummary): string | undefined {

@@ -22,13 +22,17 @@ export async function readWhole(stream: StreamReader, options: ReadWholeOptions)
   let content: CheckpointContent | undefined;
   let context = '';
   for await (const item of stream) {
-    if (item.kind === 'end') return item.summary;
+    if (item.kind === 'end') {
+      if (content !== undefined) content.isTaken = true;
+      return item.summary;
+    }
     if (item.kind === 'header') content = options.content?.();
     if (item.kind === 'tag') content?.takeTag(context, item.name, item.data);
     if (item.kind !== 'context-open') continue;
     context = item.name;
     if (item.contextKind !== 'memory') continue;
     const pageCount = item.regions.reduce((sum, region) => sum + region.pageCount, 0);
+    onMemory?.(0, pageCount * pageBytes);
     const onPages = (pages: number): void => onMemory?.(pages * pageBytes, pageCount * pageBytes);
     const sink: MemoryFrameSink = hasNativeAddon()
       ? new PageDecoder(undefined, { threads, onPages })

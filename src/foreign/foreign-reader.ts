@@ -9,7 +9,7 @@ import { BytePipe } from './byte-pipe.ts';
 import type { ForeignFormat, ForeignMemory, ForeignReading } from './foreign-format.ts';
 import { openScratch } from './scratch.ts';
 
-/** Of the frames between image and stream: enough for the encoder not to wait, few because a load has buffers of its own. */
+/** Of the frames between image and stream, or one for each thread and one: few, because a load has buffers of its own. */
 const slabCount = 4;
 
 export class ForeignStoreReader implements StoreReader {

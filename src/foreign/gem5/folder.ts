@@ -19,13 +19,26 @@ import { errnoOf } from '../../store/file-system.ts';
 import { FileTemporaries } from '../../store/file-temporaries.ts';
 import { closeReadable, openForReading, readAtPosition } from '../../store/readable-file.ts';
 import { pidText, uuidText } from '../../store/temporary-names.ts';
-import { parseIni } from './ini.ts';
+import { type IniDocument, parseIni } from './ini.ts';
 import { isStoreFileName } from './machine.ts';
 import { parseManifest, sha256 } from './manifest.ts';
+import { isOwnSection } from './own-sections.ts';
 
 export const textName = 'm5.cpt';
 const workPattern = new RegExp(`^\\.tmp-${uuidText}-(${pidText})$`);
 const manifestPattern = new RegExp(`^chkpt(?:\\.${uuidText}(?:\\.[1-9][0-9]{0,2})?)?\\.manifest\\.json$`);
+
+const storePattern = /\.store[0-9]+$/;
+
+/** Not cut where gem5 has got to: it says how many stores it has, and has them, or is one of chkpt without memory. */
+function isWhole(document: IniDocument): boolean {
+  const sections = [...document.sections];
+  const said = sections.reduce((sum, section) => sum + Number(section.get('nbr_of_stores') ?? 0), 0);
+  const there = sections.filter(
+    (section) => storePattern.test(section.name) && section.get('filename') !== undefined,
+  );
+  return there.length >= said && (said > 0 || sections.some(({ name }) => isOwnSection(name)));
+}
 
 export function isManifestName(entry: string): boolean {
   return manifestPattern.test(entry);
@@ -88,22 +101,49 @@ export class Gem5Folder {
     }
   }
 
-  /** Files in the folder that an m5.cpt here names, its manifests included; `undefined` when that cannot be told. */
+  /**
+   * Files in the folder that surely belong to an m5.cpt here: memory that it names, and the manifests that hold its digest. `undefined`
+   * when that cannot be told, as of an m5.cpt that gem5 is writing.
+   */
   async named(text = textName): Promise<Set<string> | undefined> {
     try {
       const bytes = await this.read(text, gem5TextBytesMax, () => new RangeError('too long'));
+      const document = parseIni(bytes);
+      if (!isWhole(document)) return undefined;
       const files = new Set<string>();
-      for (const section of parseIni(bytes).sections) {
+      for (const section of document.sections) {
         const file = section.get('filename');
-        if (/\.store[0-9]+$/.test(section.name) && isStoreFileName(file)) files.add(file);
+        if (storePattern.test(section.name) && isStoreFileName(file) && file.endsWith('.pmem'))
+          files.add(file);
       }
       for (const entry of (await this.entries()).filter(isManifestName)) {
-        if (await this.#belongs(entry, sha256(bytes))) files.add(entry).add(reportNameOf(entry));
+        if ((await this.#manifestDigest(entry)) === sha256(bytes)) files.add(entry).add(reportNameOf(entry));
       }
       return files;
     } catch (error) {
       return errnoOf(error) === 'CHKPT_NOT_FOUND' ? new Set() : undefined;
     }
+  }
+
+  /**
+   * What nobody may remove: files of the m5.cpt here, of those that saves which still run may put back, and manifests that cannot be read.
+   * `undefined` when that cannot be told.
+   */
+  async #kept(): Promise<Set<string> | undefined> {
+    const kept = await this.named();
+    if (kept === undefined) return undefined;
+    const entries = await this.temporaries.entries();
+    const dead = new Set((await this.temporaries.leftBehind(entries)).map(({ entry }) => entry));
+    for (const entry of entries) {
+      if (this.temporaries.names.parse(entry)?.role === 'old' && !dead.has(entry)) {
+        const files = await this.named(entry);
+        if (files === undefined) return undefined;
+        for (const file of files) kept.add(file);
+      } else if (isManifestName(entry) && (await this.#manifestDigest(entry)) === 'unreadable') {
+        kept.add(entry).add(reportNameOf(entry));
+      }
+    }
+    return kept;
   }
 
   /** Removes what saves left behind that are over. Resolves to what was in the folder before. */
@@ -117,24 +157,32 @@ export class Gem5Folder {
       const pid = workPattern.exec(entry)?.[1];
       if (pid === undefined) continue;
       if (!(await isLeftBehind(this.environment, this.pathOf(entry), Number(pid)))) continue;
-      const named = await this.named();
-      if (named !== undefined && (await this.#removeSecondNames(entry, entries, named)))
+      const kept = await this.#kept().catch(() => undefined);
+      if (kept !== undefined && (await this.#removeSecondNames(entry, entries, kept)))
         await this.removeWork(entry);
     }
     return entries;
   }
 
-  /** Removes what a replaced m5.cpt names and the one that is here does not, then itself: while it is there it says what is left. */
-  async removeReplaced(older: string): Promise<void> {
-    if ((await this.#inodeOf(textName).catch(() => undefined)) === undefined) return;
-    const [files, named] = [await this.named(older), await this.named()];
-    if (named === undefined) return;
+  /**
+   * Removes what a replaced m5.cpt names, or was seen to name, and nobody else does; then itself: while it is there it says what is left.
+   * REQUIRES: the save that replaced it is over.
+   */
+  async removeReplaced(older: string, seen: ReadonlySet<string> = new Set()): Promise<void> {
+    // From here on it protects nothing.
+    this.temporaries.postpone(older);
     try {
-      for (const entry of files ?? []) if (!named.has(entry)) await this.removeFile(entry);
+      if ((await this.#inodeOf(textName)) === undefined) return;
+      const [files, kept] = [await this.named(older), await this.#kept()];
+      if (files === undefined || kept === undefined) return;
+      let failed = false;
+      for (const entry of new Set([...files, ...seen])) {
+        if (!kept.has(entry)) await this.removeFile(entry).catch(() => (failed = true));
+      }
+      if (!failed) await this.temporaries.remove(older);
     } catch {
-      return this.temporaries.postpone(older);
+      // The next save tries again.
     }
-    await this.temporaries.remove(older);
   }
 
   /** Removes a folder of files. Resolves to the error when something remains. */
@@ -160,12 +208,16 @@ export class Gem5Folder {
     }
   }
 
-  async #belongs(manifest: string, digest: string): Promise<boolean> {
+  /** Digest of the m5.cpt that a manifest belongs to; `undefined` when it is gone. Throws when it cannot be read now. */
+  async #manifestDigest(manifest: string): Promise<string | 'unreadable' | undefined> {
     try {
       const bytes = await this.read(manifest, gem5TextBytesMax, () => new RangeError('too long'));
-      return parseManifest(bytes, {}).text.digest === digest;
-    } catch {
-      return false;
+      return parseManifest(bytes, {}).text.digest;
+    } catch (error) {
+      const code = errnoOf(error);
+      if (code === 'CHKPT_NOT_FOUND') return undefined;
+      if (code === 'CHKPT_MANIFEST' || code === 'CHKPT_VERSION') return 'unreadable';
+      throw error;
     }
   }
 
@@ -179,18 +231,18 @@ export class Gem5Folder {
     }
   }
 
-  /** Files of the checkpoint's folder that are also in a work folder, but for those that are named. False when some remain. */
+  /** Files of the checkpoint's folder that are also in a work folder, but for those that are kept. False when some remain. */
   async #removeSecondNames(
     work: string,
     entries: readonly string[],
-    named: ReadonlySet<string>,
+    kept: ReadonlySet<string>,
   ): Promise<boolean> {
     const { fileSystem } = this.environment;
     try {
       for (const file of await fileSystem.readdir(this.pathOf(work))) {
         const { inode } = await fileSystem.status(this.pathOf(`${work}/${file}`));
         for (const entry of entries) {
-          if (named.has(entry) || !/(?:\.pmem|^chkpt.*\.json)$/.test(entry)) continue;
+          if (kept.has(entry) || !/(?:\.pmem|^chkpt.*\.json)$/.test(entry)) continue;
           if ((await this.#inodeOf(entry)) === inode) await this.removeFile(entry);
         }
       }

@@ -177,8 +177,9 @@ class Gem5Writer implements ForeignWriter {
     const outcome = await publish(folder.environment.fileSystem, files, folder.store);
     this.#isPublished = true;
     // From here on everything is best effort: the next save removes what stays.
-    if (outcome === 'kept') await folder.removeReplaced(older);
-    else for (const entry of replaced ?? []) await folder.removeFile(entry).catch(() => undefined);
+    if (outcome === 'kept' && replaced !== undefined) await folder.removeReplaced(older, replaced);
+    else
+      for (const entry of [...(replaced ?? []), older]) await folder.removeFile(entry).catch(() => undefined);
     await folder.removeWork(this.#work);
   }
 

@@ -129,6 +129,7 @@ function renamed(fields: TakenFields, rename: (field: string) => string): PcDevi
     has: (name) => fields.has(rename(name)),
     number: (name, mask) => fields.number(rename(name), mask),
     flag: (name) => fields.flag(rename(name)),
+    partly: (name, what) => fields.partly(rename(name), what),
     list: (name, count) => {
       const elements = Array.from({ length: count }, (_, at) => `${rename(name)}[${at}]`);
       return elements.every((element) => fields.peek(element) !== undefined)

@@ -15,6 +15,8 @@ export interface Fields {
   number(name: string, mask?: bigint): bigint | undefined;
   /** Where the mapping keeps no more than whether it is 0. */
   flag(name: string): boolean | undefined;
+  /** Something of it is lost all the same: what, in words. */
+  partly(name: string, what: string): void;
   /** Exactly so many 64-bit numbers. */
   list(name: string, count: number): bigint[] | undefined;
 }
@@ -237,7 +239,7 @@ function rangeOf(first: number, last: number): string {
  */
 export function joinIndices(names: readonly string[]): string[] {
   const split = names.map((name) => name.split(/\[([0-9]+)\]/));
-  const most = Math.max(0, ...split.map(({ length }) => length));
+  const most = split.reduce((longest, { length }) => Math.max(longest, length), 0);
   let joined = split;
   for (let place = most - 1; place > 0; place -= 1) if (place % 2 === 1) joined = joinAt(joined, place);
   return joined.map((parts) => parts.map((part, at) => (at % 2 === 1 ? `[${part}]` : part)).join(''));

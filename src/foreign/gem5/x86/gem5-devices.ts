@@ -100,7 +100,9 @@ const devices: readonly DeviceMapping[] = [
         copy(section, fields, { [`${own}latched_count`]: `${theirs}latched_count` }, 0xffffn);
         copy(section, fields, { [`${own}mode`]: `${theirs}mode` });
         setFlag(section, `${own}latch_on`, () => fields.flag(`${theirs}count_latched`));
-        setPeriod(section, own);
+        const runs = setPeriod(section, own);
+        const mode = `${theirs}mode`;
+        if (!runs && fields.has(mode)) fields.partly(mode, 'in which gem5 lets no timer run');
       }
     },
   },
@@ -116,14 +118,16 @@ const devices: readonly DeviceMapping[] = [
 /** Ticks of gem5, picoseconds, for each count of the 8254: 10^12 / 1,193,180, as its model rounds. */
 const ticksPerCount = 838_096n;
 
-/** What gem5's model makes of a count when it is written: it fires at 1 where it starts anew. It has no other modes. */
-function setPeriod(section: IniSection, counter: string): void {
-  const [count, mode] = ['initial_count', 'mode'].map((key) => BigInt(section.get(counter + key) ?? 0));
-  if (count === undefined || ![0n, 2n, 3n].includes(mode ?? -1n)) return;
-  const period = mode === 0n ? count : (count - 1n) & 0xffffn;
+/** What gem5's model makes of a count when it is written: it fires at 1 where it starts anew. False: the mode is one that it ends of. */
+function setPeriod(section: IniSection, counter: string): boolean {
+  const count = BigInt(section.get(`${counter}initial_count`) ?? 0);
+  const mode = Number(section.get(`${counter}mode`) ?? 0);
+  const runs = [0, 2, 3].includes(mode);
+  const period = !runs ? 0n : mode === 0 ? count : (count - 1n) & 0xffffn;
   if (section.get(`${counter}period`) !== undefined) section.set(`${counter}period`, `${period}`);
   const deadline = `${counter}event_tick_offset`;
   if (section.get(deadline) !== undefined) section.set(deadline, `${period * ticksPerCount}`);
+  return runs;
 }
 
 /** Fields by the keys that take them, where there are both. `mask`: the bits that are taken, `placed`: those of them that are written. */
