@@ -1,5 +1,4 @@
 /** Lazy loads from `s3:`: every range is of the object that was opened, and a page is what was saved or an error, whoever has the bucket. */
-import { accessSync, constants } from 'node:fs';
 import { beforeAll, describe, expect, test } from 'vitest';
 import '../support/s3/credentials.ts';
 import { SyntheticVm, type SyntheticVmOptions } from '../../src/adapters/synthetic/index.ts';
@@ -14,6 +13,7 @@ import {
 } from '../../src/index.ts';
 import { type Fault, S3TestServer } from '../support/s3/server.ts';
 import type { Asked } from '../support/s3/state.ts';
+import { hasUserfaultfd } from '../support/userfaultfd.ts';
 
 const mebibyte = 1024 ** 2;
 const blockBytes = 65_536;
@@ -40,21 +40,12 @@ beforeAll(async () => {
   await saveVm(vm, local);
   digest = await vm.digest();
   // Who may use it is lazy; nothing is skipped there, whatever the report says.
-  if (mayOpen('/dev/userfaultfd')) return;
+  if (hasUserfaultfd) return;
   await using probe = await SyntheticVm.create(machine);
   const { lazy } = await loadVm(probe, local, { lazy: true });
   refusal = lazy.active ? undefined : lazy.reason;
   if (refusal !== undefined) console.log(`lazy loads from s3: are skipped here: ${refusal}`);
 });
-
-function mayOpen(path: string): boolean {
-  try {
-    accessSync(path, constants.R_OK | constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 interface Saved {
   readonly server: S3TestServer;
