@@ -1,4 +1,4 @@
-/** Whole machines in `s3:`: chains over several stores, lazy loads, damage, and machines that go on once. */
+/** Whole machines in `s3:`: chains over several stores, damage, and machines that go on once. */
 import { describe, expect, it } from 'vitest';
 import '../support/s3/credentials.ts';
 import {
@@ -77,33 +77,6 @@ it('a checkpoint goes from a file into s3: and back, byte for byte', async () =>
     [`file:${folder}/a`, server.url('vm'), `file:${folder}/b`].map((url) => verifyCheckpoint(url)),
   );
   expect(new Set(reports.map(({ root }) => root)).size).toBe(1);
-});
-
-it('a lazy load asks for ranges of the object that was opened, and has everything in the end', async () => {
-  const server = await S3TestServer.start();
-  const vm = await machine(4);
-  await saveVm(vm, server.url('vm'));
-  const target = new ScribbledVm(0, false);
-  const { lazy } = await loadVm(target, server.url('vm'), { lazy: true });
-  if (lazy?.active === true) await lazy.load.resident;
-  expect(await target.memory.digest()).toBe(await vm.memory.digest());
-});
-
-it('a lazy load goes on when its checkpoint is replaced here, and what it had open goes when it is done', async () => {
-  const server = await S3TestServer.start();
-  const vm = await machine(8);
-  await saveVm(vm, server.url('vm'));
-  const digest = await vm.memory.digest();
-  const target = new ScribbledVm(0, false);
-  const { lazy } = await loadVm(target, server.url('vm'), { lazy: { fillDelayMs: 500 } });
-  vm.scribble(100);
-  await saveVm(vm, server.url('vm'));
-  if (lazy?.active !== true) return console.warn('no lazy load on this machine');
-  expect(server.remains()).toHaveLength(3);
-  await lazy.load.resident;
-  expect(await target.memory.digest()).toBe(digest);
-  await expect.poll(() => server.remains(), { timeout: 10_000 }).toHaveLength(2);
-  expect(await digestAt(server.url('vm'))).toBe(await vm.memory.digest());
 });
 
 it('a machine goes on once', async () => {

@@ -1,5 +1,5 @@
 /** Commands over `s3:`, and what they leave when it fails. */
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import '../support/s3/credentials.ts';
 import { noise } from '../store/support/sample-stream.ts';
@@ -26,6 +26,32 @@ test('save, info, ls, verify, convert and load go through s3:', async () => {
   expect(await runHere(['convert', url, 'copy'], cwd)).toMatchObject({ code: 0 });
   expect(await runHere(['load', url, '--memory', 'out'], cwd)).toMatchObject({ code: 0 });
   expect(readFileSync(`${cwd}/out`).equals(Buffer.from(image))).toBe(true);
+});
+
+test('with --key-file what is in the bucket is encrypted, and only who has the key loads it', async () => {
+  const server = await S3TestServer.start();
+  const cwd = makeFolder();
+  writeFileSync(`${cwd}/ram`, Buffer.alloc(image.length, 'what memory holds '));
+  writeFileSync(`${cwd}/key`, Buffer.alloc(32, 0x5a));
+  writeFileSync(`${cwd}/other`, Buffer.alloc(32, 0xa5));
+  const [url, child] = [server.url('vm'), server.url('child')];
+  const key = ['--key-file', 'key'];
+  const save = ['save', '--memory', 'ram', '--quiet'];
+  expect(await runHere([...save, ...key, url], cwd)).toMatchObject({ code: 0 });
+  expect(await runHere([...save, ...key, '--parent', url, child], cwd)).toMatchObject({ code: 0 });
+  for (const { bytes } of server.state.objects.values()) expect(bytes.includes('what memory')).toBe(false);
+  for (const place of [url, child]) {
+    expect((await runHere(['verify', place, ...key], cwd)).stdout).toMatch(/, integrity authenticate, /);
+    for (const wrong of [[], ['--key-file', 'other']]) {
+      const { code, stderr } = await runHere(['load', place, '--memory', 'out', ...wrong], cwd);
+      expect(stderr).toMatch(/CHKPT_KEY/);
+      expect(code).toBe(1);
+    }
+    expect(readdirSync(cwd).sort()).toEqual(['key', 'other', 'ram']);
+    expect(await runHere(['load', place, '--memory', 'out', ...key], cwd)).toMatchObject({ code: 0 });
+    expect(readFileSync(`${cwd}/out`).equals(readFileSync(`${cwd}/ram`))).toBe(true);
+    rmSync(`${cwd}/out`);
+  }
 });
 
 test('an object that is replaced during a load is an error, and nothing is written', async () => {

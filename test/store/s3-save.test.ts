@@ -1,5 +1,5 @@
 /** Saves into `s3:` when a service, the network or somebody beside us does what it should not. The promises of all stores are in the conformance suite. */
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import '../support/s3/credentials.ts';
 import { openStore, type Store } from '../../src/store/index.ts';
 import { S3Host } from '../../src/store/s3/host.ts';
@@ -27,6 +27,11 @@ function atFirst(isMeant: (asked: Asked) => boolean, fault: Fault, count = 1) {
     left -= 1;
     return fault;
   };
+}
+
+/** Waits for it, but not longer. */
+async function until(isSo: () => boolean, timeout: number): Promise<void> {
+  await vi.waitFor(() => expect(isSo()).toBe(true), { timeout, interval: 10 }).catch(() => undefined);
 }
 
 async function place(): Promise<{ server: S3TestServer; open: () => Store }> {
@@ -165,7 +170,13 @@ describe('the data', () => {
     const { server } = await place();
     const stream = longStream('wide', 31 * mebibyte);
     const open = (): Store => openStore(server.url('vm', '&part-mib=5&concurrency=2'));
+    server.fault = async ({ query }) => {
+      // The first part stays until there is another one; who sends one at a time is not waited for for ever.
+      if (query.get('partNumber') === '1') await until(() => server.bodiesUnderWay >= 2, 5000);
+      return undefined;
+    };
     await save(open(), stream);
+    expect(server.bodiesUnderWayMax).toBeGreaterThanOrEqual(2);
     expect(server.bodiesUnderWayMax).toBeLessThanOrEqual(3);
     expect(server.log.filter((line) => line.endsWith('partNumber,uploadId'))).toHaveLength(7);
     await expectOnly(server, open, stream.bytes);

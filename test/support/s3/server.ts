@@ -29,11 +29,13 @@ export class S3TestServer {
   readonly state = new S3State();
   /** Method and key, in order, of requests that were signed right. */
   readonly log: string[] = [];
-  /** Most requests with a body that were under way at a time. */
+  /** Requests with a body that are under way: not answered yet. */
+  bodiesUnderWay = 0;
   bodiesUnderWayMax = 0;
   /** Asked at each request; may change the state. */
   fault: ((asked: Asked) => Fault | undefined | Promise<Fault | undefined>) | undefined;
-  #bodiesUnderWay = 0;
+  /** What arrives of a body, in front of every check. */
+  onTheWay: ((asked: Asked) => Buffer) | undefined;
   readonly #server: Server;
 
   private constructor() {
@@ -75,11 +77,23 @@ export class S3TestServer {
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const asked = await this.#read(request);
+    const isBody = request.method === 'PUT';
+    if (isBody) this.bodiesUnderWay += 1;
+    this.bodiesUnderWayMax = Math.max(this.bodiesUnderWayMax, this.bodiesUnderWay);
+    try {
+      await this.#answer(request, response);
+    } finally {
+      if (isBody) this.bodiesUnderWay -= 1;
+    }
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const sent = await this.#read(request);
+    const asked = this.onTheWay === undefined ? sent : { ...sent, body: this.onTheWay(sent) };
     const isBodyWhole =
       request.method !== 'PUT' || request.headers['content-length'] === `${asked.body.length}`;
     const code = isBodyWhole ? refusalOf(request, sha256(asked.body)) : 'MissingContentLength';
-    if (code !== undefined) return send(response, asked, refusal(isBodyWhole ? 403 : 411, code));
+    if (code !== undefined) return send(response, asked, refusal(statusOf(code), code));
     this.log.push(
       `${asked.method} ${asked.key}${asked.query.size === 0 ? '' : ` ${[...asked.query.keys()]}`}`,
     );
@@ -104,14 +118,7 @@ export class S3TestServer {
     // The SDK names the operation; that is no query of S3.
     url.searchParams.delete('x-id');
     const pieces: Buffer[] = [];
-    const isBody = request.method === 'PUT';
-    if (isBody) this.#bodiesUnderWay += 1;
-    this.bodiesUnderWayMax = Math.max(this.bodiesUnderWayMax, this.#bodiesUnderWay);
-    try {
-      for await (const chunk of request) pieces.push(chunk as Buffer);
-    } finally {
-      if (isBody) this.#bodiesUnderWay -= 1;
-    }
+    for await (const chunk of request) pieces.push(chunk as Buffer);
     return {
       method: request.method ?? '',
       bucket,
@@ -121,6 +128,11 @@ export class S3TestServer {
       body: Buffer.concat(pieces),
     };
   }
+}
+
+function statusOf(code: string): number {
+  if (code === 'MissingContentLength') return 411;
+  return code === 'XAmzContentSHA256Mismatch' ? 400 : 403;
 }
 
 function send(

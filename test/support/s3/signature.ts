@@ -1,4 +1,7 @@
-/** Signature version 4, the side of the service: is this request signed by who has the secret, and are its headers those that were signed? */
+/**
+ * Signature version 4, the side of the service: is this request signed by who has the secret, and are its headers and its body those that
+ * were signed? A body without digest is refused, which services allow: none of ours may go without.
+ */
 import { createHash, createHmac } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 
@@ -15,7 +18,7 @@ export function refusalOf(request: IncomingMessage, bodyDigest: string): string 
   const [, key, day = '', region = '', signedHeaders = '', signature] = found;
   if (key !== accessKey) return 'InvalidAccessKeyId';
   const claimed = String(request.headers['x-amz-content-sha256']);
-  if (claimed !== 'UNSIGNED-PAYLOAD' && claimed !== bodyDigest) return 'XAmzContentSHA256Mismatch';
+  if (claimed !== bodyDigest) return 'XAmzContentSHA256Mismatch';
   const names = signedHeaders.split(';');
   if (!names.includes('host') || !names.includes('x-amz-content-sha256')) return 'AccessDenied';
   const url = new URL(request.url ?? '/', 'http://host');
