@@ -5,9 +5,10 @@
  */
 import { CheckpointError, fromSystemError } from '../errors/index.ts';
 import { Gem5Folder } from '../foreign/gem5/folder.ts';
-import { FolderPlace } from '../foreign/palacios/publish-folder.ts';
+import { FolderPlace, removeFolder } from '../foreign/palacios/publish-folder.ts';
+import { scratchPidIn } from '../foreign/scratch.ts';
 import { DirectoryCollector } from '../store/directory-collector.ts';
-import { hostEnvironment, type StoreEnvironment } from '../store/environment.ts';
+import { hostEnvironment, isLeftBehind, type StoreEnvironment } from '../store/environment.ts';
 import type { FileStatus, FileSystem } from '../store/file-system.ts';
 import { FileTemporaries } from '../store/file-temporaries.ts';
 import { isPool, sweepPool } from '../store/pool.ts';
@@ -45,7 +46,7 @@ export interface CollectReport {
 
 /**
  * Looks into `folder`, and into the checkpoints that are folders in it, for temporaries of `file:`, `dir:`, gem5 and Palacios checkpoints
- * and of output files, for generations of `dir:` checkpoints that were replaced, and for packs of pools that no checkpoint uses.
+ * and of output files, for scratch folders of such loads and saves, for generations of `dir:` checkpoints that were replaced, and for packs of pools that no checkpoint uses.
  * With `s3://bucket/prefix`: at every key that begins so, for unfinished uploads, data that no manifest names, and claims on nothing.
  *
  * Throws `CHKPT_NOT_FOUND`, `CHKPT_PERMISSION` for the folder itself. What cannot be removed stays, and is not among the leftovers.
@@ -107,6 +108,12 @@ async function collectIn(
   else if (entries.some(isDirectoryStore))
     await new DirectoryCollector(environment, folder, folder).collect();
   if (!isPlain) return;
+  for (const entry of entries) {
+    const pid = scratchPidIn(entry);
+    const path = `${folder}/${entry}`;
+    if (pid === undefined || !(await isLeftBehind(environment, path, pid))) continue;
+    await removeFolder(environment.fileSystem, path).catch(() => undefined);
+  }
   const stems = new Set(entries.flatMap((entry) => stemIn(entry) ?? []));
   for (const stem of ['MANIFEST.json', 'm5.cpt']) stems.delete(stem);
   for (const stem of stems) {

@@ -2,9 +2,11 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { expect, test } from 'vitest';
+import { skeletonText } from '../foreign/gem5/skeleton-text.ts';
 import { noise } from '../store/support/sample-stream.ts';
 import { makeFolder } from './support/folders.ts';
 import { chkptOk, mainPath } from './support/run-cli.ts';
@@ -57,4 +59,22 @@ test('file: → palacios+net: → file: over a connection, which is not read bac
   expect(told).toMatch(/^converted 2\.00 MiB of memory as .*, read back and verified: b$/m);
   await chkptOk(['load', 'b', '--memory', 'back'], { cwd });
   expect(sha256(join(cwd, 'back'))).toBe(sha256(join(cwd, 'ram')));
+});
+
+test('a checkpoint as gem5 writes it, with nothing of chkpt → file: → load', async () => {
+  const cwd = makeFolder();
+  const images = [Buffer.alloc(2 * 1024 ** 2), Buffer.alloc(65_536)] as const;
+  images[0].set(noise('low', 300_000), 500_000);
+  images[1].set(noise('high', 65_536));
+  const text = skeletonText({ cores: 1, storeBytes: images.map(({ length }) => length) });
+  mkdirSync(join(cwd, 'cpt.1'));
+  writeFileSync(join(cwd, 'cpt.1/m5.cpt'), text);
+  for (const [at, image] of images.entries())
+    writeFileSync(join(cwd, `cpt.1/board.physmem.store${at}.pmem`), gzipSync(image));
+  await chkptOk(['convert', 'gem5:cpt.1', 'file:b'], { cwd });
+  await chkptOk(['load', 'file:b', '--memory', 'low@0', '--memory', 'high@4g'], { cwd });
+  for (const [at, name] of ['low', 'high'].entries())
+    expect(images[at]?.equals(readFileSync(join(cwd, name))), name).toBe(true);
+  const { stdout } = await chkptOk(['cat', 'file:b', 'gem5', 'm5.cpt', '--raw'], { cwd });
+  expect(stdout.toString('latin1')).toBe(text);
 });

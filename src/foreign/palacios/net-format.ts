@@ -2,7 +2,7 @@
  * `palacios+net:`: a checkpoint as an original sends and receives it, memory first. Every byte goes from the sender to the receiver and
  * its end is the end of the connection, so that a save which resolves says no more than that the peer has closed in good order.
  */
-import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
+import { type FileHandle, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { CheckpointError, fromSystemError } from '../../errors/index.ts';
@@ -18,6 +18,7 @@ import type {
   ForeignReading,
   ForeignWriter,
 } from '../foreign-format.ts';
+import { makeScratchFolder } from '../scratch.ts';
 import { isBeside } from './beside.ts';
 import { checkContext } from './check-context.ts';
 import { isZeroPiece, readImageRegions, wirePieces } from './image-file.ts';
@@ -245,7 +246,7 @@ class ArrivedMemory implements ImageSource {
   async begin(byteCount: number): Promise<void> {
     let home: string | undefined;
     try {
-      home = await mkdtemp(join(tmpdir(), '.chkpt-scratch-'));
+      home = await makeScratchFolder(tmpdir());
       this.#file = await open(join(home, 'memory'), 'wx+', 0o600);
       await this.#file.truncate(byteCount);
     } catch (error) {

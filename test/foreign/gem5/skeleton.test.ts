@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import type { ForeignContext } from '../../../src/foreign/foreign-format.ts';
 import { Gem5Format } from '../../../src/foreign/gem5/gem5-store.ts';
 import { parseIni } from '../../../src/foreign/gem5/ini.ts';
+import { sha256 } from '../../../src/foreign/gem5/manifest.ts';
 import type { SkeletonReport } from '../../../src/foreign/gem5/skeleton.ts';
 import { fromDoubleBits } from '../../../src/foreign/gem5/x86/float80.ts';
 import { type CoreState, efer, registerNames, segmentNames } from '../../../src/foreign/x86/core-state.ts';
@@ -11,8 +12,11 @@ import { contextsOfKvm } from '../../../src/foreign/x86/kvm-core.ts';
 import { encodeUnknown } from '../../../src/format/value.ts';
 import { GuestMemory } from '../../../src/index.ts';
 import { makeFolder } from '../../store/support/folders.ts';
+import { noise } from '../../store/support/sample-stream.ts';
 import { kvmCore } from '../x86/core-snapshot.ts';
+import { readAsConfigParser, readAsGem5 } from './consumers.ts';
 import { skeletonText } from './skeleton-text.ts';
+import { readStoresAsGem5 } from './store-loop.ts';
 
 const shape = { cores: 2, storeBytes: [1 << 20, 1 << 16] };
 const regions = [
@@ -112,6 +116,15 @@ function guestContexts(): ForeignContext[] {
   ];
 }
 
+/** Words that are zero, and others, below and above 4 GiB. */
+function makeMemory(): GuestMemory {
+  const memory = GuestMemory.allocate(regions);
+  memory.write(5000, new Uint8Array([1, 2, 3]));
+  memory.write(500_000, noise('below', 200_000));
+  memory.write((1n << 32n) + 4093n, noise('above', 30_000));
+  return memory;
+}
+
 const uuid = '0f0e0d0c-0b0a-4908-8706-050403020100';
 
 /** Saves a guest into the machine of a skeleton; what was reported. */
@@ -125,8 +138,7 @@ async function save(
   const reports: SkeletonReport[] = [];
   const options = { skeleton: `${folder}/skeleton`, onReport: (one: SkeletonReport) => reports.push(one) };
   const format = new Gem5Format(options, `${folder}/cpt`, 'gem5:cpt');
-  const memory = GuestMemory.allocate(regions);
-  memory.write(5000, new Uint8Array([1, 2, 3]));
+  const memory = makeMemory();
   const writer = await format.createWriter({ uuid });
   try {
     await writer.memory('memory', memory, { signal: undefined });
@@ -195,6 +207,30 @@ describe('a guest in the machine of a skeleton', () => {
         expect(found.apic?.[register]).toBe(wanted.apic?.[register]);
       }
     }
+  });
+
+  test('is what gem5 itself reads: its text for both consumers, its memory to the last byte', async () => {
+    const folder = makeFolder();
+    await save(folder, guestContexts());
+    const bytes = readFileSync(`${folder}/cpt/m5.cpt`);
+    const reading = readAsGem5(bytes.toString('latin1')) ?? {};
+    expect(readAsConfigParser([bytes.toString('latin1')])).toEqual([reading]);
+    // The other tests ask our own parser.
+    const ours = [...parseIni(bytes).sections].map((section) => {
+      return [section.name, Object.fromEntries([...section.keys].map((key) => [key, section.get(key)]))];
+    });
+    expect(reading).toEqual(Object.fromEntries(ours));
+    expect(reading['root.globals']?.['curTick']).toBe('5000000');
+    expect(reading['board.physmem']).toEqual({ lal_addr: '', lal_cid: '', nbr_of_stores: '2' });
+    const stores = regions.map((_, at) => {
+      const { store_id, filename, range_size } = reading[`board.physmem.store${at}`] ?? {};
+      expect(store_id).toBe(`${at}`);
+      return { path: `${folder}/cpt/${filename}`, rangeBytes: Number(range_size) };
+    });
+    await using memory = makeMemory();
+    expect(readStoresAsGem5(stores)).toEqual(
+      regions.map(({ base, bytes: size }) => ({ memory: sha256(memory.read(base, Number(size))) })),
+    );
   });
 
   test('stands where the page of gem5 says', async () => {
