@@ -104,6 +104,32 @@ describe('damage', () => {
     await verifyCheckpoint(server.url('vm'));
   });
 
+  it('of the bytes of a range, with the right ETag and length, is CHKPT_DIGEST, and the machine is not saved', async () => {
+    const server = await S3TestServer.start();
+    await saveVm(await machine(9), server.url('vm'), { codec: 'raw' });
+    let wrong = 0;
+    // Every range but the first is of memory in its middle.
+    server.fault = ({ headers }) => {
+      if (headers['range'] === undefined || headers['range'].startsWith('bytes=0-')) return undefined;
+      return {
+        answer: (right) => {
+          const body = Buffer.from(right.body ?? '');
+          const middle = Math.floor(body.length / 2);
+          body[middle] = (body[middle] ?? 0) ^ 4;
+          wrong += 1;
+          return { ...right, body };
+        },
+      };
+    };
+    await expect(verifyCheckpoint(server.url('vm'))).rejects.toMatchObject({ code: 'CHKPT_DIGEST' });
+    const target = new ScribbledVm(0, false);
+    await expect(loadVm(target, server.url('vm'))).rejects.toMatchObject({ code: 'CHKPT_DIGEST' });
+    expect(wrong).toBeGreaterThan(1);
+    server.fault = undefined;
+    await expect(saveVm(target, server.url('other'))).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
+    await verifyCheckpoint(server.url('vm'));
+  });
+
   it('a checkpoint that is replaced while it is loaded is CHKPT_REPLACED, and the machine is not saved', async () => {
     const server = await S3TestServer.start();
     const vm = await machine(7);

@@ -30,6 +30,16 @@ function everySecond(fault: Fault): (asked: Asked) => Fault | undefined {
   };
 }
 
+/** The first `count` answers to who asks for the manifest. */
+function cutManifests(cutAfter: number, count: number): (asked: Asked) => Fault | undefined {
+  let left = count;
+  return ({ method, key }) => {
+    if (method !== 'GET' || key !== 'vm' || left === 0) return undefined;
+    left -= 1;
+    return { cutAfter };
+  };
+}
+
 async function readAll(reader: StoreReader): Promise<void> {
   while ((await reader.read(new Uint8Array(100_000))) > 0);
 }
@@ -160,6 +170,33 @@ describe('opening', () => {
     await expect(store.openReader()).rejects.toMatchObject({ code: 'CHKPT_NOT_FOUND' });
     await expect(save(store, other)).rejects.toMatchObject({ code: 'CHKPT_NOT_FOUND' });
   });
+
+  test.each([0, 1, 300])('a manifest whose body ends after %i bytes asks for it again', async (cutAfter) => {
+    const { server, open } = await saved();
+    server.fault = cutManifests(cutAfter, 3);
+    expect(isSame(await load(open(), mebibyte), stream.bytes)).toBe(true);
+    // A save has to know what it replaces.
+    server.fault = cutManifests(cutAfter, 3);
+    await save(open(), other);
+    server.fault = undefined;
+    expect(isSame(await load(open()), other.bytes)).toBe(true);
+    expect(server.remains()).toHaveLength(2);
+  });
+
+  test.each([0, 300])(
+    'a manifest whose body always ends after %i bytes is CHKPT_LINK_LOST, and stays',
+    async (cutAfter) => {
+      const { server, open } = await saved();
+      const before = server.remains();
+      server.fault = cutManifests(cutAfter, Number.POSITIVE_INFINITY);
+      await expect(open().openReader()).rejects.toMatchObject({ code: 'CHKPT_LINK_LOST' });
+      await expect(open().remove?.()).rejects.toMatchObject({ code: 'CHKPT_LINK_LOST' });
+      await expect(save(open(), other)).rejects.toMatchObject({ code: 'CHKPT_LINK_LOST' });
+      server.fault = undefined;
+      expect(server.remains()).toEqual(before);
+      expect(isSame(await load(open(), mebibyte), stream.bytes)).toBe(true);
+    },
+  );
 
   test('a manifest that never ends is read up to its bound, and no further', async () => {
     const { server, open } = await saved();

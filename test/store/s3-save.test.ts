@@ -216,6 +216,19 @@ describe('the data', () => {
   );
 
   test.each([
+    [503, 'SlowDown'],
+    [503, 'ServiceUnavailable'],
+    [500, 'InternalError'],
+  ])('of which a part is first refused with %i %s goes, that part again', async (refuse, code) => {
+    const { server, open } = await place();
+    const isSecond = ({ query }: Asked): boolean => query.get('partNumber') === '2';
+    server.fault = atFirst(isSecond, { refuse, code }, 3);
+    await save(open(), large);
+    expect(server.log.filter((line) => line.endsWith('partNumber,uploadId'))).toHaveLength(3 + 3);
+    await expectOnly(server, open, large.bytes);
+  });
+
+  test.each([
     ['POST uploads', large],
     ['PUT partNumber,uploadId', large],
     ['POST uploadId', large],
@@ -232,6 +245,14 @@ describe('the data', () => {
       await expect(save(open(), stream)).rejects.toMatchObject({ code: expected });
       await expectOnly(server, open, older.bytes);
     }
+  });
+
+  test('of which a part is always refused with 503 rejects with CHKPT_IO, and nothing is left', async () => {
+    const { server, open } = await place();
+    server.fault = ({ query }) =>
+      query.get('partNumber') === '2' ? { refuse: 503, code: 'SlowDown' } : undefined;
+    await expect(save(open(), large)).rejects.toMatchObject({ code: 'CHKPT_IO' });
+    expect(server.remains()).toEqual([]);
   });
 
   test('that never begins, although it was begun each time, leaves no upload', async () => {

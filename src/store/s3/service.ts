@@ -2,10 +2,11 @@
  * The requests that `s3:` makes of a service, one method each. They throw what the SDK throws; who calls says what that means
  * (failure.ts). What a service answers is checked here before it is believed, and no memory is allocated by a size that it names.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import type { S3Client } from '@aws-sdk/client-s3';
 import { CheckpointError } from '../../errors/index.ts';
 import { isByteCount } from '../manifest-rules.ts';
-import { statusOf } from './failure.ts';
+import { isTransient, statusOf } from './failure.ts';
 import { isEtag } from './manifest.ts';
 import type { Sdk } from './sdk.ts';
 
@@ -43,6 +44,9 @@ export interface ListedUpload {
 
 /** Pages of one list; a service that goes on for ever is stopped. */
 const pageCountMax = 100_000;
+/** Of small objects. */
+const bodyAttemptsMax = 4;
+const bodyDelayMs = 20;
 
 export class S3Service {
   readonly #sdk: Sdk;
@@ -57,22 +61,28 @@ export class S3Service {
     this.#store = store;
   }
 
-  /** Reads an object of at most `bytesMax` bytes; of a longer one, one byte more. `undefined` when there is none. */
+  /**
+   * Reads an object of at most `bytesMax` bytes; of a longer one, one byte more. `undefined` when there is none. A body that ends early is
+   * asked for again: the SDK repeats only what had no answer.
+   */
   async readSmall(key: string, bytesMax: number, signal?: AbortSignal): Promise<SmallObject | undefined> {
+    for (let attempt = 1; ; attempt += 1) {
+      const answer = await this.#getWhole(key, signal);
+      if (answer === undefined) return undefined;
+      try {
+        return { bytes: await collect(answer.body, bytesMax), etag: answer.etag };
+      } catch (error) {
+        if (!isTransient(error) || attempt >= bodyAttemptsMax) throw error;
+      }
+      await delay(bodyDelayMs * 2 ** attempt * (0.5 + Math.random() / 2));
+    }
+  }
+
+  async #getWhole(key: string, signal?: AbortSignal): Promise<{ body: unknown; etag: string } | undefined> {
     try {
       const command = new this.#sdk.GetObjectCommand(this.#at(key));
       const { Body, ETag } = await this.#client.send(command, optionsOf(signal));
-      const etag = this.#etagOf(ETag, key);
-      const pieces: Uint8Array[] = [];
-      let byteCount = 0;
-      for await (const chunk of bodyOf(Body)) {
-        const piece = chunk.subarray(0, bytesMax + 1 - byteCount);
-        pieces.push(piece);
-        byteCount += piece.length;
-        // Leaving the loop ends the connection.
-        if (byteCount > bytesMax) break;
-      }
-      return { bytes: Buffer.concat(pieces), etag };
+      return { body: Body, etag: this.#etagOf(ETag, key) };
     } catch (error) {
       if (isNoSuchKey(error)) return undefined;
       throw error;
@@ -282,6 +292,19 @@ function headersOf(condition: WriteCondition | undefined): { IfMatch?: string; I
 
 function optionsOf(signal: AbortSignal | undefined): { abortSignal?: AbortSignal } {
   return signal === undefined ? {} : { abortSignal: signal };
+}
+
+async function collect(body: unknown, bytesMax: number): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = [];
+  let byteCount = 0;
+  for await (const chunk of bodyOf(body)) {
+    const piece = chunk.subarray(0, bytesMax + 1 - byteCount);
+    pieces.push(piece);
+    byteCount += piece.length;
+    // Leaving the loop ends the connection.
+    if (byteCount > bytesMax) break;
+  }
+  return Buffer.concat(pieces);
 }
 
 async function* bodyOf(body: unknown): AsyncGenerator<Uint8Array> {
