@@ -6,7 +6,8 @@
 // of them. Core 0 counts ticks of the timer by interrupts meanwhile, and every 256 rounds checks that the device at port 0x500
 // (4 bytes, absent where it reads as ones) still has what it wrote last, and sends "round NNNNNNNN ticks NNNNNNNN".
 //
-// What does not hold is sent as "BAD x", x being the letter in front of the check, and the core stops.
+// What does not hold is sent as "BAD x", x being the letter in front of the check, and the core stops. Nothing else that is sent
+// has capital letters: what cores send at the same moment comes mixed, as "BBAADD".
 .set pages, 512
 .set wordsPerPage, 8
 .set areas, 0x400000  # 2 MiB for each core
