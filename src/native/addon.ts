@@ -120,15 +120,22 @@ export interface NativeMemoryCopy {
 /** Regions as files of gzip members. One call at a time. */
 export interface NativeGzipImage {
   /** Resolves to the table of the members: for each its compressed bytes (u32) and its digest (u64), little-endian. */
-  save(region: number, descriptor: number, memberBytes: number, threads: number): Promise<Uint8Array>;
+  save(
+    firstPage: number,
+    pageCount: number,
+    descriptor: number,
+    memberBytes: number,
+    threads: number,
+  ): Promise<Uint8Array>;
   loadMembers(
-    region: number,
+    firstPage: number,
+    pageCount: number,
     descriptor: number,
     table: Uint8Array,
     memberBytes: number,
     threads: number,
   ): Promise<void>;
-  loadStream(region: number, descriptor: number, fileBytes: number): Promise<void>;
+  loadStream(firstPage: number, pageCount: number, descriptor: number, fileBytes: number): Promise<void>;
   /** Of all calls. */
   pagesDone(): number;
   /** Ends the call under way, and every later one, with CHKPT_ABORTED. */
