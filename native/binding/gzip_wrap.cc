@@ -72,22 +72,30 @@ GzipWrap::GzipWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<GzipWrap>(
 }
 
 std::optional<GzipWrap::Place> GzipWrap::Begin(const Napi::CallbackInfo& info) {
-  const auto region = ToUint64(info[0]);
-  const auto descriptor = ToUint64(info[1]);
-  if (work_ == nullptr || !region || *region >= work_->memory->regions().size() || !descriptor ||
+  const auto first = ToUint64(info[0]);
+  const auto count = ToUint64(info[1]);
+  const auto descriptor = ToUint64(info[2]);
+  if (work_ == nullptr || !first || !count || *count == 0 || !descriptor ||
+      *first >= work_->memory->page_count() ||
       *descriptor > static_cast<std::uint64_t>(std::numeric_limits<int>::max())) {
-    ThrowType(info.Env(), "a region and a descriptor expected");
+    ThrowType(info.Env(), "pages and a descriptor expected");
+    return {};
+  }
+  const std::size_t index = work_->memory->RegionOfPage(*first);
+  const Region& region = work_->memory->regions()[index];
+  if (*count > region.pages().end() - *first) {
+    ThrowType(info.Env(), "pages of one region expected");
     return {};
   }
   if (work_->busy.exchange(true)) {
     ThrowType(info.Env(), "one call at a time");
     return {};
   }
-  return Place{static_cast<std::size_t>(*region), static_cast<int>(*descriptor)};
+  return Place{index, region.Part({*first, *count}), static_cast<int>(*descriptor)};
 }
 
 Napi::Value GzipWrap::Save(const Napi::CallbackInfo& info) {
-  const auto shape = ToShape(info[2], info[3]);
+  const auto shape = ToShape(info[3], info[4]);
   if (!shape) return ThrowType(info.Env(), "the bytes of a member and 1 to 64 threads expected");
   const auto place = Begin(info);
   if (!place) return {};
@@ -102,7 +110,7 @@ Napi::Value GzipWrap::Save(const Napi::CallbackInfo& info) {
       info.Env(),
       [work = work_, shape = *shape, place = *place,
        file = output.value()](const std::atomic<bool>& torn_down) -> Result<Members> {
-        auto members = gzip::SaveRegion(*work->memory, work->region(place.region), *file,
+        auto members = gzip::SaveRegion(*work->memory, place.part, *file,
                                         {.threads = shape.threads,
                                          .member_bytes = shape.member_bytes,
                                          .pages_done = &work->pages_done},
@@ -114,28 +122,27 @@ Napi::Value GzipWrap::Save(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value GzipWrap::LoadMembers(const Napi::CallbackInfo& info) {
-  const auto table = ToBytes(info[2]);
-  const auto shape = ToShape(info[3], info[4]);
+  const auto table = ToBytes(info[3]);
+  const auto shape = ToShape(info[4], info[5]);
   if (!table || !shape) {
     return ThrowType(info.Env(), "a table, the bytes of a member and 1 to 64 threads expected");
   }
   const auto place = Begin(info);
   if (!place) return {};
-  const gzip::MemberLayout layout(work_->region(place->region).bytes, shape->member_bytes);
+  const gzip::MemberLayout layout(place->part.bytes, shape->member_bytes);
   if (table->size() != layout.count() * kMemberEntryBytes) {
     work_->busy = false;
-    return ThrowType(info.Env(), "a table of all members of the region expected");
+    return ThrowType(info.Env(), "a table of all members of these pages expected");
   }
   return Task<Nothing>::Run(
       info.Env(),
       [work = work_, shape = *shape, place = *place,
        members = ToMembers(*table)](const std::atomic<bool>& torn_down) -> Result<Nothing> {
-        Status status =
-            gzip::LoadMembers(*work->memory, work->region(place.region), place.descriptor, members,
-                              {.threads = shape.threads,
-                               .member_bytes = shape.member_bytes,
-                               .pages_done = &work->pages_done},
-                              work->Asker(torn_down));
+        Status status = gzip::LoadMembers(*work->memory, place.part, place.descriptor, members,
+                                          {.threads = shape.threads,
+                                           .member_bytes = shape.member_bytes,
+                                           .pages_done = &work->pages_done},
+                                          work->Asker(torn_down));
         // Whatever became of it, something may have been written.
         work->memory->MarkUsed(place.region);
         work->busy = false;
@@ -145,7 +152,7 @@ Napi::Value GzipWrap::LoadMembers(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value GzipWrap::LoadStream(const Napi::CallbackInfo& info) {
-  const auto file_bytes = ToUint64(info[2]);
+  const auto file_bytes = ToUint64(info[3]);
   if (!file_bytes) return ThrowType(info.Env(), "the bytes of the file expected");
   const auto place = Begin(info);
   if (!place) return {};
@@ -153,9 +160,8 @@ Napi::Value GzipWrap::LoadStream(const Napi::CallbackInfo& info) {
       info.Env(),
       [work = work_, place = *place,
        bytes = *file_bytes](const std::atomic<bool>& torn_down) -> Result<Nothing> {
-        Status status =
-            gzip::LoadStream(*work->memory, work->region(place.region), place.descriptor, bytes,
-                             {.pages_done = &work->pages_done}, work->Asker(torn_down));
+        Status status = gzip::LoadStream(*work->memory, place.part, place.descriptor, bytes,
+                                         {.pages_done = &work->pages_done}, work->Asker(torn_down));
         // Whatever became of it, something may have been written.
         work->memory->MarkUsed(place.region);
         work->busy = false;

@@ -1,9 +1,9 @@
-// Regions of guest memory as files of gzip members, for JavaScript.
+// Runs of pages, each in one region, as files of gzip members, for JavaScript.
 //
 //   new GzipImage(memory)   one call at a time:
-//     save(region, descriptor, memberBytes, threads): Promise<Uint8Array>, the table of the members
-//     loadMembers(region, descriptor, table, memberBytes, threads): Promise<void>
-//     loadStream(region, descriptor, fileBytes): Promise<void>
+//     save(first, count, descriptor, memberBytes, threads): Promise<Uint8Array>, the members' table
+//     loadMembers(first, count, descriptor, table, memberBytes, threads): Promise<void>
+//     loadStream(first, count, descriptor, fileBytes): Promise<void>
 //   pagesDone() · cancel(): ends the call under way, and every later one, with CHKPT_ABORTED
 //
 // The table: 12 bytes a member, its compressed bytes (u32) and its digest (u64), little-endian.
@@ -40,16 +40,16 @@ class GzipWrap : public Napi::ObjectWrap<GzipWrap> {
     std::atomic<bool> cancelled{false};
     std::atomic<bool> busy{false};
 
-    const Region& region(std::size_t index) const { return memory->regions()[index]; }
     // What a call asks whether it is to end.
     std::function<bool()> Asker(const std::atomic<bool>& torn_down) const {
       return [this, &torn_down] { return torn_down.load() || cancelled.load(); };
     }
   };
-  // A region and a descriptor; nothing, and an exception, when they are none, or a call is under
-  // way.
+  // Pages of one region and a descriptor; nothing, and an exception, when they are none, or a call
+  // is under way.
   struct Place {
     std::size_t region;
+    Region part;
     int descriptor;
   };
   std::optional<Place> Begin(const Napi::CallbackInfo& info);

@@ -101,6 +101,36 @@ TEST(GzipMemoryTest, TheFileDoesNotDependOnThreadsAndZlibReadsIt) {
   }
 }
 
+TEST(GzipMemoryTest, PartsOfARegionAreFilesOfTheirOwn) {
+  auto memory = Allocate({{0, 2 * kPageBytes}, {kGiB, kRegionBytes}});
+  FillRandomly(*memory, 36);
+  auto target = Allocate({{0, 2 * kPageBytes}, {kGiB, kRegionBytes}});
+  const Region& region = memory->regions()[1];
+  const PageRun pages = region.pages();
+  for (const PageRun part :
+       {PageRun{pages.first, 777}, PageRun{pages.first + 777, pages.count - 777}}) {
+    const TestFile file(0);
+    auto output = SlabOutput::Open(file.fd(), 0);
+    auto members =
+        SaveRegion(*memory, region.Part(part), *output.value(), {.threads = 2}, kNeverCancelled);
+    ASSERT_TRUE(members.ok());
+    Bytes decoded;
+    for (const Bytes& member : MembersByZlib(ContentOfMember(file))) {
+      decoded.insert(decoded.end(), member.begin(), member.end());
+    }
+    EXPECT_TRUE(decoded == ContentOfMember(*memory, region.Part(part)));
+    const Region there = target->regions()[1].Part(part);
+    const Status loaded =
+        part.first == pages.first
+            ? LoadMembers(*target, there, file.fd(), members.value(), {.threads = 2},
+                          kNeverCancelled)
+            : LoadStream(*target, there, file.fd(), static_cast<std::uint64_t>(file.Stat().st_size),
+                         {}, kNeverCancelled);
+    EXPECT_TRUE(loaded.ok());
+  }
+  EXPECT_TRUE(ContentOfMember(*target, target->regions()[1]) == ContentOfMember(*memory, region));
+}
+
 TEST(GzipMemoryTest, ComesBackWithAndWithoutItsTableIntoMemoryOfEveryKind) {
   auto memory = Allocate({{0, kRegionBytes}});
   FillRandomly(*memory, 32);

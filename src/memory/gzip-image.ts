@@ -1,5 +1,5 @@
 /**
- * Regions of guest memory as gzip files, compressed and decompressed by native threads.
+ * Guest memory as gzip files, one for each run of pages in a region, compressed and decompressed by native threads.
  *
  * What is written is many members, one for each `memberBytes` of memory and four of 4 KiB at the end, which any reader of gzip joins; the
  * table of them makes reading parallel, and verifies each before it is decoded. Memory is bounded, whatever the size of the guest.
@@ -22,7 +22,7 @@ const smallMemberCount = 4;
 const pageBytes = 4096;
 const tellEveryMs = 100;
 
-/** Members of a region; what `memory` and `memberBytes` have to do with a table. Units: bytes. */
+/** Members of so many bytes of memory; what `memory` and `memberBytes` have to do with a table. Units: bytes. */
 export function memberCount(regionBytes: bigint, memberBytes: number): number {
   const small =
     regionBytes / BigInt(pageBytes) < BigInt(smallMemberCount)
@@ -30,6 +30,12 @@ export function memberCount(regionBytes: bigint, memberBytes: number): number {
       : smallMemberCount;
   const large = Number(regionBytes) - small * pageBytes;
   return Math.ceil(large / memberBytes) + small;
+}
+
+/** Consecutive pages of one region; numbered through all regions. */
+export interface PageRange {
+  readonly first: number;
+  readonly count: number;
 }
 
 export class GzipImage {
@@ -46,26 +52,31 @@ export class GzipImage {
   }
 
   /**
-   * Writes the region number `region` to an open file, from its start on. Resolves to the table of the members. Rejects with
+   * Writes pages to an open file, from its start on. Resolves to the table of the members. Rejects with
    * `CHKPT_ABORTED`, `CHKPT_MEMORY_SHORT`, and what writing fails with.
    */
-  save(region: number, descriptor: number, memberBytes: number): Promise<Uint8Array> {
+  save({ first, count }: PageRange, descriptor: number, memberBytes: number): Promise<Uint8Array> {
     const threads = checkThreads(this.#options.threads);
-    return this.#run(() => this.#native.save(region, descriptor, memberBytes, threads));
+    return this.#run(() => this.#native.save(first, count, descriptor, memberBytes, threads));
   }
 
   /**
-   * Reads a file of which there is a table into the region. Rejects with `CHKPT_DIGEST`, `CHKPT_TRUNCATED`, `CHKPT_LIMIT`, `CHKPT_DECODE`,
-   * … and the offset of the member. REQUIRES: as many entries as the region has members.
+   * Reads a file of which there is a table into pages. Rejects with `CHKPT_DIGEST`, `CHKPT_TRUNCATED`, `CHKPT_LIMIT`, `CHKPT_DECODE`,
+   * … and the offset of the member. REQUIRES: as many entries as these pages have members.
    */
-  loadMembers(region: number, descriptor: number, table: Uint8Array, memberBytes: number): Promise<void> {
+  loadMembers(
+    { first, count }: PageRange,
+    descriptor: number,
+    table: Uint8Array,
+    memberBytes: number,
+  ): Promise<void> {
     const threads = checkThreads(this.#options.threads);
-    return this.#run(() => this.#native.loadMembers(region, descriptor, table, memberBytes, threads));
+    return this.#run(() => this.#native.loadMembers(first, count, descriptor, table, memberBytes, threads));
   }
 
   /** Reads a file of any members, one thread. Rejects as `loadMembers`, and with `CHKPT_FORMAT`, `CHKPT_TRAILING_DATA`. */
-  loadStream(region: number, descriptor: number, fileBytes: number): Promise<void> {
-    return this.#run(() => this.#native.loadStream(region, descriptor, fileBytes));
+  loadStream({ first, count }: PageRange, descriptor: number, fileBytes: number): Promise<void> {
+    return this.#run(() => this.#native.loadStream(first, count, descriptor, fileBytes));
   }
 
   async #run<T>(call: () => Promise<T>): Promise<T> {

@@ -12,7 +12,7 @@ export {
   type RegionSpec,
   type WasmMemory,
 } from './guest-memory.ts';
-export { GzipImage, type GzipOptions, memberCount, memberEntryBytes } from './gzip-image.ts';
+export { GzipImage, type GzipOptions, memberCount, memberEntryBytes, type PageRange } from './gzip-image.ts';
 export { ClonePages, ImagePages } from './image-pages.ts';
 export { type LazyCounts, LazyPages, type LazyPagesOptions } from './lazy-pages.ts';
 export { MemoryCopy } from './memory-copy.ts';

@@ -1,29 +1,31 @@
 export type {
   Measured,
   NativeAddon,
-  NativeBlockLayer,
-  NativeBlockRequests,
   NativeChainLoad,
   NativeDeltaCache,
   NativeDirtyTracker,
   NativeGzipImage,
-  NativeLazyLayer,
-  NativeLazyLoader,
-  NativeLazyOptions,
   NativeMemory,
   NativeMemoryCopy,
-  NativeMissingPages,
   NativePageDigests,
-  NativePageFetch,
   NativePageSet,
   NativeRegion,
-  NativeSharedImage,
   NativeSnapshot,
   NativeStampCheck,
   NativeStampWriter,
   NativeStoredBlocks,
 } from './addon.ts';
 export type { NativeDeviceAccess, NativeKvmMachine, NativeKvmSupport } from './kvm.ts';
+export type {
+  NativeBlockLayer,
+  NativeBlockRequests,
+  NativeLazyLayer,
+  NativeLazyLoader,
+  NativeLazyOptions,
+  NativeMissingPages,
+  NativePageFetch,
+  NativeSharedImage,
+} from './lazy.ts';
 export { hasNativeAddon, nativeAddon } from './load-addon.ts';
 export { awaitNative, callNative, fromNative, outputErrorOf } from './native-error.ts';
 export type {

@@ -2,11 +2,11 @@
 import type {
   NativeChainLoad,
   NativeDeltaCache,
-  NativeMissingPages,
   NativePageDigests,
   NativePageSet,
   NativeSnapshot,
 } from './addon.ts';
+import type { NativeMissingPages } from './lazy.ts';
 import type { NativePooledSource } from './pool.ts';
 
 export interface NativePosition {

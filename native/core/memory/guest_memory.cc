@@ -287,6 +287,18 @@ Status GuestMemory::ResetClone() {
   return Ok();
 }
 
+Region Region::Part(PageRun part) const {
+  CHKPT_CHECK(part.first >= first_page && part.end() <= pages().end());
+  const std::uint64_t skipped = (part.first - first_page) * kPageBytes;
+  Region region = *this;
+  region.base += skipped;
+  region.bytes = part.count * kPageBytes;
+  region.first_page = part.first;
+  if (host != nullptr) region.host += skipped;
+  region.fd_offset += skipped;
+  return region;
+}
+
 GuestMemory::~GuestMemory() {
   for (const Region& region : regions_) {
     if (region.host != nullptr && region.backing != Backing::kAttached)

@@ -5,15 +5,15 @@
 import type { MemoryRegion } from '../../context/memory-frames.ts';
 import type { ForeignContent } from '../foreign-format.ts';
 import type { IniDocument } from './ini.ts';
-import { addMemory, bareMachine } from './machine.ts';
+import { addMemory, bareMachine, countStores, type StorePart, storesOfPc } from './machine.ts';
 import { addOwnSections } from './own-sections.ts';
 
 export interface Gem5Document {
-  /** Throws `CHKPT_UNSUPPORTED` for memory that the machine cannot have. */
-  checkMemory(regions: readonly MemoryRegion[]): void;
+  /** The stores of that memory. Throws `CHKPT_UNSUPPORTED` for memory that the machine cannot have. */
+  cut(regions: readonly MemoryRegion[]): readonly StorePart[];
   /** Base name of the file of a memory store. `suffix`: what makes it another than that of an older checkpoint. */
   fileName(index: number, suffix: string): string;
-  /** `files`: the base names of the stores, in the order of the regions. */
+  /** `files`: the base names of the stores, in the order of `cut`. */
   make(content: ForeignContent, files: readonly string[]): IniDocument;
   /** After `make`: what people are to be told, as a JSON document; `undefined`: nothing. */
   readonly report?: object | undefined;
@@ -27,7 +27,9 @@ export class BareDocument implements Gem5Document {
     this.#system = system;
   }
 
-  checkMemory(): void {}
+  cut(regions: readonly MemoryRegion[]): readonly StorePart[] {
+    return storesOfPc(regions);
+  }
 
   fileName(index: number, suffix: string): string {
     return `${this.#system}.physmem.store${index}${suffix}.pmem`;
@@ -35,12 +37,10 @@ export class BareDocument implements Gem5Document {
 
   make(content: ForeignContent, files: readonly string[]): IniDocument {
     const document = bareMachine(this.#system, content.createdMs);
-    const stores = (content.memory?.regions ?? []).map(({ bytes }, index) => ({
-      file: files[index] as string,
-      bytes,
-    }));
+    const parts = this.cut(content.memory?.regions ?? []);
+    const stores = parts.map(({ bytes }, index) => ({ file: files[index] as string, bytes }));
     if (stores.length > 0) addMemory(document, this.#system, stores);
-    addOwnSections(document, content);
+    addOwnSections(document, content, countStores(parts));
     return document;
   }
 }

@@ -5,6 +5,7 @@
 import type { MemoryRegion } from '../../context/memory-frames.ts';
 import { CheckpointError, type ErrorDetails } from '../../errors/index.ts';
 import { memoryBytesMax, pageBytes, regionCountMax } from '../../limits.ts';
+import type { PageRange } from '../../memory/index.ts';
 import { IniDocument, type IniSection } from './ini.ts';
 import { joinList, SectionReader } from './values.ts';
 import { versionTags } from './version-tags.ts';
@@ -18,6 +19,7 @@ export interface MemoryStore {
 
 /** Where the memory of a PC goes on above its hole, and how much is below. */
 const aboveHole = 4n << 30n;
+const belowHole = 3n << 30n;
 const u32Max = 0xffff_ffff;
 
 /** A file base name: neither hidden nor a path. */
@@ -93,26 +95,77 @@ export function basesOf(stores: readonly MemoryStore[], details: ErrorDetails): 
   throw new CheckpointError('CHKPT_UNSUPPORTED', what, { details });
 }
 
-/** The region table. Throws `CHKPT_FORMAT` when ranges overlap, `CHKPT_UNSUPPORTED` for ranges that are no whole pages. */
+/**
+ * The region table. `counts`: how many stores each region has; default one. Throws `CHKPT_FORMAT` when ranges overlap,
+ * `CHKPT_UNSUPPORTED` for ranges that are no whole pages.
+ */
 export function regionsOf(
   stores: readonly MemoryStore[],
   bases: readonly bigint[],
   details: ErrorDetails,
+  counts: readonly number[] = bases.map(() => 1),
 ): MemoryRegion[] {
   const fault = (code: 'CHKPT_FORMAT' | 'CHKPT_UNSUPPORTED', what: string): CheckpointError =>
     new CheckpointError(code, what, { details });
-  if (bases.length !== stores.length)
-    throw fault('CHKPT_FORMAT', `${bases.length} addresses for ${stores.length} stores`);
-  let end = 0n;
-  return stores.map(({ bytes, file }, index) => {
-    const base = bases[index] as bigint;
-    if (bytes % BigInt(pageBytes) !== 0n || base % BigInt(pageBytes) !== 0n) {
-      throw fault('CHKPT_UNSUPPORTED', `the range of ${file} is not made of whole pages`);
+  if (counts.reduce((sum, count) => sum + count, 0) !== stores.length)
+    throw fault('CHKPT_FORMAT', `${stores.length} stores do not fit ${bases.length} addresses`);
+  let [end, next] = [0n, 0];
+  return bases.map((base, index) => {
+    let bytes = 0n;
+    const [first] = stores.slice(next);
+    for (const last = next + (counts[index] as number); next < last; next += 1) {
+      const store = stores[next] as MemoryStore;
+      if (store.bytes % BigInt(pageBytes) !== 0n || base % BigInt(pageBytes) !== 0n) {
+        throw fault('CHKPT_UNSUPPORTED', `the range of ${store.file} is not made of whole pages`);
+      }
+      bytes += store.bytes;
     }
-    if (base < end) throw fault('CHKPT_FORMAT', `the range of ${file} overlaps the one before`);
+    if (base < end) throw fault('CHKPT_FORMAT', `the range of ${first?.file} overlaps the one before`);
     end = base + bytes;
     return { base, bytes };
   });
+}
+
+/** Memory of a guest that goes into one store. */
+export interface StorePart extends PageRange {
+  /** Of its region, in the table of regions. */
+  readonly region: number;
+  readonly bytes: bigint;
+}
+
+/**
+ * The memory of a guest as stores: one for each region; of one that begins at 0 and is larger than what a PC has below its hole, the rest
+ * in a store of its own, as a PC of gem5 has it.
+ */
+export function storesOfPc(regions: readonly MemoryRegion[]): StorePart[] {
+  return cutRegions(
+    regions,
+    regions.map(({ base, bytes }) =>
+      base === 0n && bytes > belowHole ? [belowHole, bytes - belowHole] : [bytes],
+    ),
+  );
+}
+
+/** How many stores each region has. */
+export function countStores(parts: readonly StorePart[]): number[] {
+  const counts: number[] = [];
+  for (const { region } of parts) counts[region] = (counts[region] ?? 0) + 1;
+  return counts;
+}
+
+/** `sizes`: of the parts of each region, bytes. REQUIRES: those of a region add up to it, and are whole pages. */
+export function cutRegions(
+  regions: readonly MemoryRegion[],
+  sizes: readonly (readonly bigint[])[],
+): StorePart[] {
+  let first = 0;
+  return regions.flatMap((_, region) =>
+    (sizes[region] ?? []).map((bytes) => {
+      const part = { region, bytes, first, count: Number(bytes / BigInt(pageBytes)) };
+      first += part.count;
+      return part;
+    }),
+  );
 }
 
 export function storeSection(memory: string, index: number): string {

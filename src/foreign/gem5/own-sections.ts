@@ -19,7 +19,7 @@ import { faultOfValue, type ValueType, valueTypeCode } from '../../format/value.
 import { addressMax, contextCountMax, regionCountMax, tagCountMax, valueBytesMax } from '../../limits.ts';
 import { isUuid } from '../../store/temporary-names.ts';
 import type { ForeignContent, ForeignContext, ForeignTag } from '../foreign-format.ts';
-import type { IniDocument } from './ini.ts';
+import type { IniDocument, IniSection } from './ini.ts';
 import { joinList, SectionReader, splitList } from './values.ts';
 
 const root = 'chkpt';
@@ -32,7 +32,13 @@ export interface OwnContent {
   readonly contexts: readonly ForeignContext[];
   /** Undefined when the checkpoint has no memory. */
   readonly memory:
-    | { readonly name: string; readonly at: number; readonly bases: readonly bigint[] }
+    | {
+        readonly name: string;
+        readonly at: number;
+        readonly bases: readonly bigint[];
+        /** Memory stores of each region. */
+        readonly stores: readonly number[];
+      }
     | undefined;
 }
 
@@ -41,8 +47,12 @@ export function isOwnSection(name: string): boolean {
   return name === root || name.startsWith(`${root}.`);
 }
 
-/** Appends our sections. REQUIRES: the document has none. */
-export function addOwnSections(document: IniDocument, content: ForeignContent): void {
+/** Appends our sections. `stores`: of each region. REQUIRES: the document has none. */
+export function addOwnSections(
+  document: IniDocument,
+  content: ForeignContent,
+  stores: readonly number[],
+): void {
   const { uuid, createdMs, contexts, memory } = content;
   const section = document.add(root);
   section.set('version', `${version}`);
@@ -53,6 +63,7 @@ export function addOwnSections(document: IniDocument, content: ForeignContent): 
     section.set('memory', escapeName(memory.name));
     section.set('memory_at', `${memory.at}`);
     section.set('bases', joinList(memory.regions.map(({ base }: MemoryRegion) => base)));
+    if (stores.some((count) => count !== 1)) section.set('stores', joinList(stores.map(BigInt)));
   }
   for (const [index, { name, tags }] of contexts.entries()) {
     const own = document.add(`${root}.${index}`);
@@ -93,7 +104,7 @@ export function readOwnSections(
     uuid,
     createdMs: reader.count('created', Number.MAX_SAFE_INTEGER),
     contexts,
-    memory: section.get('memory') === undefined ? undefined : readMemory(reader, contextCount),
+    memory: section.get('memory') === undefined ? undefined : readMemory(reader, section, contextCount),
   };
 }
 
@@ -102,14 +113,26 @@ interface Budget {
   bytes: number;
 }
 
-function readMemory(reader: SectionReader, contextCount: number): NonNullable<OwnContent['memory']> {
+function readMemory(
+  reader: SectionReader,
+  section: IniSection,
+  contextCount: number,
+): NonNullable<OwnContent['memory']> {
   const count = splitList(reader.text('bases')).length;
   if (count === 0 || count > regionCountMax) throw reader.fault('bases are not 1 to 256');
   return {
     name: readName(reader, 'memory'),
     at: reader.count('memory_at', contextCount),
     bases: reader.unsignedList('bases', count, addressMax),
+    stores:
+      section.get('stores') === undefined ? new Array<number>(count).fill(1) : readCounts(reader, count),
   };
+}
+
+function readCounts(reader: SectionReader, count: number): number[] {
+  const counts = reader.unsignedList('stores', count, BigInt(regionCountMax)).map(Number);
+  if (counts.includes(0)) throw reader.fault('a region has no stores');
+  return counts;
 }
 
 function readContext(reader: SectionReader, budget: Budget): ForeignContext {

@@ -3,7 +3,7 @@
  * stays readable.
  */
 import { CheckpointError, withDetails } from '../../errors/index.ts';
-import { gem5ManifestBytesMax, gem5TextBytesMax } from '../../limits.ts';
+import { gem5ManifestBytesMax, gem5TextBytesMax, pageBytes } from '../../limits.ts';
 import { type GuestMemory, GzipImage, memberCount, memberEntryBytes } from '../../memory/index.ts';
 import { throwIfAborted } from '../../store/failure.ts';
 import type { OpenFile } from '../../store/file-system.ts';
@@ -30,6 +30,8 @@ interface OpenStore {
   readonly file: OpenFile;
   readonly bytes: number;
   readonly name: string;
+  /** Of memory. */
+  readonly rangeBytes: bigint;
 }
 
 export async function openGem5Reading(
@@ -66,7 +68,7 @@ async function openText(
   const manifest = await readManifest(folder, text);
   const document = parseIni(text, details);
   const { stores, content } = readContent(document, text, options, details);
-  if (manifest !== undefined) checkManifest(manifest, content, stores, details);
+  if (manifest !== undefined) checkManifest(manifest, stores, details);
   const files = await openStores(folder, stores);
   try {
     return new Gem5Reading(folder, content, files, manifest);
@@ -114,7 +116,8 @@ function readContent(
         details,
       });
     }
-    const regions = memory === undefined ? undefined : regionsOf(stores, memory.bases, details);
+    const regions =
+      memory === undefined ? undefined : regionsOf(stores, memory.bases, details, memory.stores);
     return {
       stores,
       content: { ...own, memory: memory && regions && { name: memory.name, at: memory.at, regions } },
@@ -130,7 +133,6 @@ function readContent(
 /** Throws `CHKPT_MANIFEST` unless it is that of these stores. */
 function checkManifest(
   manifest: Gem5Manifest,
-  { memory }: ForeignContent,
   stores: readonly MemoryStore[],
   details: { store: string; path: string },
 ): void {
@@ -138,7 +140,7 @@ function checkManifest(
     throw manifestError('it has another number of memory stores', details);
   for (const [index, { file, bytes }] of stores.entries()) {
     const told = manifest.stores[index];
-    const members = memberCount(memory?.regions[index]?.bytes ?? bytes, manifest.memberBytes);
+    const members = memberCount(bytes, manifest.memberBytes);
     if (told?.file !== file || told.members.length !== members * memberEntryBytes) {
       throw manifestError(`${file} is another memory store there`, details);
     }
@@ -148,7 +150,8 @@ function checkManifest(
 async function openStores(folder: Gem5Folder, stores: readonly MemoryStore[]): Promise<OpenStore[]> {
   const opened: OpenStore[] = [];
   try {
-    for (const { file: name } of stores) opened.push({ name, ...(await openStore(folder, name)) });
+    for (const { file: name, bytes: rangeBytes } of stores)
+      opened.push({ name, rangeBytes, ...(await openStore(folder, name)) });
     return opened;
   } catch (error) {
     await closeStores(folder, opened);
@@ -209,7 +212,8 @@ class Gem5Reading implements ForeignReading {
 
   async readMemory(image: GuestMemory, options: ForeignMemoryOptions): Promise<void> {
     const gzip = new GzipImage(image, options);
-    for (const [index, { file, bytes, name }] of this.#stores.entries()) {
+    let first = 0;
+    for (const [index, { file, bytes, name, rangeBytes }] of this.#stores.entries()) {
       const { descriptor } = file;
       if (descriptor === undefined) {
         throw new CheckpointError('CHKPT_UNSUPPORTED', 'memory comes out of files', {
@@ -218,8 +222,10 @@ class Gem5Reading implements ForeignReading {
       }
       const told = this.#manifest?.stores[index];
       try {
-        if (told === undefined) await gzip.loadStream(index, descriptor, bytes);
-        else await gzip.loadMembers(index, descriptor, told.members, this.#manifest?.memberBytes ?? 0);
+        const pages = { first, count: Number(rangeBytes) / pageBytes };
+        first += pages.count;
+        if (told === undefined) await gzip.loadStream(pages, descriptor, bytes);
+        else await gzip.loadMembers(pages, descriptor, told.members, this.#manifest?.memberBytes ?? 0);
       } catch (error) {
         throw withDetails(error, this.#folder.details(name));
       }

@@ -9,7 +9,16 @@ import { guestOfQemu } from '../qemu/guest.ts';
 import { guestOfKvm, type X86Guest } from '../x86/guest.ts';
 import type { Gem5Document } from './document.ts';
 import { type IniDocument, type IniSection, parseIni } from './ini.ts';
-import { basesOf, type MemoryStore, memorySection, readStores, storeSection } from './machine.ts';
+import {
+  basesOf,
+  countStores,
+  cutRegions,
+  type MemoryStore,
+  memorySection,
+  readStores,
+  type StorePart,
+  storeSection,
+} from './machine.ts';
 import { addOwnSections, isOwnSection } from './own-sections.ts';
 import { coresOf, setCore } from './x86/gem5-core.ts';
 import { setApic, setDevices } from './x86/gem5-devices.ts';
@@ -63,10 +72,18 @@ export class SkeletonDocument implements Gem5Document {
     return this.#report;
   }
 
-  checkMemory(regions: readonly MemoryRegion[]): void {
+  /** As it is, or in one piece from 0 on, as an image of a PC's memory has it. */
+  cut(regions: readonly MemoryRegion[]): readonly StorePart[] {
     const wanted = this.#stores.map(({ bytes }, index) => `${bytes} bytes at ${this.#bases[index]}`);
     const found = regions.map(({ base, bytes }) => `${bytes} bytes at ${base}`);
-    if (wanted.join() === found.join()) return;
+    const sizes = this.#stores.map(({ bytes }) => bytes);
+    const total = sizes.reduce((sum, bytes) => sum + bytes, 0n);
+    if (wanted.join() === found.join())
+      return cutRegions(
+        regions,
+        sizes.map((bytes) => [bytes]),
+      );
+    if (found.join() === `${total} bytes at 0`) return cutRegions(regions, [sizes]);
     throw new CheckpointError(
       'CHKPT_UNSUPPORTED',
       'the memory of the machine in the skeleton is another one',
@@ -104,7 +121,7 @@ export class SkeletonDocument implements Gem5Document {
       cleared,
       lost: [...(guest.cores.length === 0 ? [noCores] : []), ...guest.lost],
     };
-    addOwnSections(document, content);
+    addOwnSections(document, content, countStores(this.cut(content.memory.regions)));
     return document;
   }
 

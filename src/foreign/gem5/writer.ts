@@ -93,10 +93,10 @@ class Gem5Writer implements ForeignWriter {
   }
 
   async memory(_name: string, image: GuestMemory, options: ForeignMemoryOptions): Promise<void> {
-    this.#save.document.checkMemory(image.regions);
+    const parts = this.#save.document.cut(image.regions);
     this.#memberBytes = memberBytesOf(image.byteLength);
     const gzip = new GzipImage(image, options);
-    for (const index of image.regions.keys()) {
+    for (const [index, part] of parts.entries()) {
       const work = `store${index}`;
       const file = await this.#create(work);
       const output = file.direct();
@@ -105,7 +105,7 @@ class Gem5Writer implements ForeignWriter {
           details: this.#details(work),
         });
       }
-      const members = await gzip.save(index, output.descriptor, this.#memberBytes);
+      const members = await gzip.save(part, output.descriptor, this.#memberBytes);
       const bytes = bytesOfMembers(members);
       output.wrote(bytes);
       await file.finish();
