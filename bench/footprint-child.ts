@@ -4,15 +4,19 @@
  *     node footprint-child.js idle|save|load|convert URL TARGET_URL GUEST_BYTES RESIDENT_BYTES THREADS
  */
 import { readFileSync, writeFileSync } from 'node:fs';
-import { convertCheckpoint } from '../src/checkpoint/convert.ts';
-import { loadVm } from '../src/checkpoint/load-vm.ts';
-import { saveVm } from '../src/checkpoint/save-vm.ts';
-import { pageBytes } from '../src/limits.ts';
-import type { GuestMemory } from '../src/memory/index.ts';
-import { machineOf, untouchedGuest } from './guest.ts';
+import type { GuestMemory } from '../src/index.ts';
+import { machineOf } from './memory-machine.ts';
 import type { Footprint, FootprintWork } from './stages/footprint.ts';
 
+/** The package as its users load it, out of dist/: the many modules of src/ take room of their own. */
+const chkpt = (await import(packageName())) as typeof import('../src/index.ts');
+const pageBytes = 4096;
 const pieceBytes = 2 * 1024 ** 2;
+
+/** This package; not a literal, because its types are those of src/. */
+function packageName(): string {
+  return 'chkpt';
+}
 
 /** Touches `residentBytes` of the memory in pieces of 2 MiB, evenly spread. No two pages are equal; all compress a little. */
 function touch(memory: GuestMemory, residentBytes: number): void {
@@ -46,13 +50,13 @@ function peakBytes(): number {
 async function main(): Promise<void> {
   const [kind, url = '', target = '', guestBytes, residentBytes, threadCount] = process.argv.slice(2);
   const work = kind as FootprintWork;
-  const memory = untouchedGuest(Number(guestBytes));
+  const memory = chkpt.GuestMemory.allocate([{ base: 0n, bytes: Number(guestBytes) }]);
   const threads = Number(threadCount);
   if (work === 'idle' || work === 'save') touch(memory, Number(residentBytes));
   forgetPeak();
-  if (work === 'save') await saveVm(machineOf(memory), url, { threads });
-  if (work === 'load') await loadVm(machineOf(memory), url, { threads });
-  if (work === 'convert') await convertCheckpoint(url, target, { threads });
+  if (work === 'save') await chkpt.saveVm(machineOf(memory), url, { threads });
+  if (work === 'load') await chkpt.loadVm(machineOf(memory), url, { threads });
+  if (work === 'convert') await chkpt.convertCheckpoint(url, target, { threads });
   const peak = peakBytes();
   const guestResidentBytes = (await memory.countPresent()) * pageBytes;
   const footprint: Footprint = { beyondBytes: peak - guestResidentBytes, guestResidentBytes };

@@ -6,6 +6,7 @@ import { pageBytes } from '../src/limits.ts';
 import { GuestMemory, PageEncoder } from '../src/memory/index.ts';
 import { type NativeStoredBlocks, nativeAddon } from '../src/native/index.ts';
 import type { MemoryFacts } from './document.ts';
+import { machineOf } from './memory-machine.ts';
 
 export const gibBytes = 1024 ** 3;
 const extentBytes = 2 * 1024 ** 2;
@@ -50,22 +51,6 @@ export function zeroGuest(bytes: number): GuestMemory {
 /** Memory nobody has touched: it takes no room, whatever its size. */
 export function untouchedGuest(bytes: number): GuestMemory {
   return GuestMemory.allocate([{ base: 0n, bytes }]);
-}
-
-/** A machine that is nothing but memory. */
-export function machineOf(memory: GuestMemory): VirtualMachine {
-  return {
-    id: 'bench',
-    cpu: { vendor: 'bench', model: 'bench' },
-    memory,
-    cores: [],
-    devices: [],
-    running: false,
-    pause: async () => {},
-    resume: async () => {},
-    beginLoad: () => {},
-    endLoad: () => {},
-  };
 }
 
 async function describeGuest(name: string, memory: GuestMemory, threads: number): Promise<Guest> {

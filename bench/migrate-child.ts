@@ -9,7 +9,8 @@
 import type { Arrival } from './migrate.ts';
 
 const { receiveVm } = await import('../src/index.ts');
-const { machineOf, untouchedGuest } = await import('./guest.ts');
+const { untouchedGuest } = await import('./guest.ts');
+const { machineOf } = await import('./memory-machine.ts');
 const { SyntheticVm } = await import('../src/adapters/synthetic/index.ts');
 
 const [kind, bytesText, url, journal] = process.argv.slice(2) as [string, string, string, string];

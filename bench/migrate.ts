@@ -45,7 +45,8 @@ const { values } = parseArgs({
 const runs = Number(values.runs);
 
 const { sendVm } = await import('../src/index.ts');
-const { machineOf, readGuest } = await import('./guest.ts');
+const { readGuest } = await import('./guest.ts');
+const { machineOf } = await import('./memory-machine.ts');
 const { SyntheticVm } = await import('../src/adapters/synthetic/index.ts');
 const { QmpClient } = await import('../src/adapters/qemu/index.ts');
 

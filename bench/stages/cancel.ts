@@ -4,7 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { loadVm } from '../../src/checkpoint/load-vm.ts';
 import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import type { Bench } from '../bench.ts';
-import { type Guest, machineOf, untouchedGuest } from '../guest.ts';
+import { type Guest, untouchedGuest } from '../guest.ts';
+import { machineOf } from '../memory-machine.ts';
 import { fixedIdentity } from './encode.ts';
 
 const checkpointName = 'cancel';

@@ -4,8 +4,9 @@ import { convertCheckpoint } from '../../src/checkpoint/convert.ts';
 import { loadVm } from '../../src/checkpoint/load-vm.ts';
 import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import { type Bench, timed } from '../bench.ts';
-import { type Guest, machineOf, untouchedGuest } from '../guest.ts';
+import { type Guest, untouchedGuest } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
+import { machineOf } from '../memory-machine.ts';
 import { fixedIdentity } from './encode.ts';
 
 const sources = [

@@ -8,8 +8,9 @@ import { packageRoot } from '../../src/util/package-root.ts';
 import { type Bench, timed, withCpu } from '../bench.ts';
 import type { Baseline, FigureName } from '../catalog.ts';
 import { commandVersion, timeCommand } from '../commands.ts';
-import { type Guest, machineOf, writeImage } from '../guest.ts';
+import { type Guest, writeImage } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
+import { machineOf } from '../memory-machine.ts';
 import { fixedIdentity } from './encode.ts';
 
 const imageName = 'image.ram';

@@ -5,8 +5,9 @@ import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import { type Bench, timed } from '../bench.ts';
 import type { FigureName } from '../catalog.ts';
 import { commandVersion, timeCommand } from '../commands.ts';
-import { type Guest, machineOf, untouchedGuest, writeImage } from '../guest.ts';
+import { type Guest, untouchedGuest, writeImage } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
+import { machineOf } from '../memory-machine.ts';
 import { fixedIdentity } from './encode.ts';
 
 const names = { image: 'gem5.ram', packed: 'gem5.ram.gz', checkpoint: 'gem5.cpt' };

@@ -6,7 +6,8 @@ import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import type { GuestMemory } from '../../src/memory/index.ts';
 import { nativeAddon } from '../../src/native/index.ts';
 import type { Bench } from '../bench.ts';
-import { type Guest, gibBytes, machineOf, untouchedGuest } from '../guest.ts';
+import { type Guest, gibBytes, untouchedGuest } from '../guest.ts';
+import { machineOf } from '../memory-machine.ts';
 import { fixedIdentity } from './encode.ts';
 
 const names = { guest: 'lazy', small: 'lazy.small', large: 'lazy.large', set: 'lazy.set' };

@@ -6,8 +6,8 @@ import { pageBytes } from '../../src/limits.ts';
 import { GuestMemory, MemorySnapshot } from '../../src/memory/index.ts';
 import { type NativeStampWriter, nativeAddon } from '../../src/native/index.ts';
 import type { Bench } from '../bench.ts';
-import { machineOf } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
+import { machineOf } from '../memory-machine.ts';
 
 const pagesPerSecond = 20_000;
 

@@ -4,8 +4,9 @@ import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import { type NativeStoredBlocks, nativeAddon } from '../../src/native/index.ts';
 import { type Bench, timed } from '../bench.ts';
 import { commandVersion, timeCommand } from '../commands.ts';
-import { type Guest, machineOf, storedBlocksOf, untouchedGuest, writeImage } from '../guest.ts';
+import { type Guest, storedBlocksOf, untouchedGuest, writeImage } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
+import { machineOf } from '../memory-machine.ts';
 import { fixedIdentity } from './encode.ts';
 
 const names = {

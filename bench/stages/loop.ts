@@ -4,8 +4,9 @@ import { loadVm } from '../../src/checkpoint/load-vm.ts';
 import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import { defaultMemoryStoreSpace } from '../../src/store/index.ts';
 import type { Bench } from '../bench.ts';
-import { type Guest, machineOf, storedBlocksOf, untouchedGuest } from '../guest.ts';
+import { type Guest, storedBlocksOf, untouchedGuest } from '../guest.ts';
 import { type LoopDelay, type MainThreadUse, measureDelay, measureUse } from '../main-thread.ts';
+import { machineOf } from '../memory-machine.ts';
 import { fixedIdentity } from './encode.ts';
 
 const checkpointName = 'loop';

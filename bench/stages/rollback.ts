@@ -4,8 +4,9 @@ import { CheckpointRing } from '../../src/checkpoint/ring.ts';
 import { pageBytes } from '../../src/limits.ts';
 import { GuestMemory } from '../../src/memory/index.ts';
 import { type Bench, timed } from '../bench.ts';
-import { type Guest, machineOf } from '../guest.ts';
+import type { Guest } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
+import { machineOf } from '../memory-machine.ts';
 
 const changedShare = 0.01;
 const blockPages = 16;

@@ -13,8 +13,9 @@ import type { S3Service } from '../../src/store/s3/service.ts';
 import { CephService, whyNoCeph } from '../../test/support/s3/ceph.ts';
 import { accessKey, secretKey } from '../../test/support/s3/signature.ts';
 import { type Bench, timed } from '../bench.ts';
-import { type Guest, generateGuest, machineOf, untouchedGuest } from '../guest.ts';
+import { type Guest, generateGuest, untouchedGuest } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
+import { machineOf } from '../memory-machine.ts';
 import { fixedIdentity } from './encode.ts';
 
 /** Two stores of a run, and the objects that were removed and are still there, fit into the 2 GiB of the service. */

@@ -3,8 +3,9 @@ import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import type { GuestMemory } from '../../src/memory/index.ts';
 import { nativeAddon } from '../../src/native/index.ts';
 import { type Bench, timed, withCpu } from '../bench.ts';
-import { type Guest, gibBytes, machineOf, untouchedGuest, zeroGuest } from '../guest.ts';
+import { type Guest, gibBytes, untouchedGuest, zeroGuest } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
+import { machineOf } from '../memory-machine.ts';
 import { fixedIdentity } from './encode.ts';
 
 /** Untouched memory takes no room: as much as a large guest has. */

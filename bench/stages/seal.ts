@@ -5,8 +5,9 @@ import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import type { GuestMemory } from '../../src/memory/index.ts';
 import { type Bench, timed } from '../bench.ts';
 import type { Baseline, FigureName } from '../catalog.ts';
-import { type Guest, machineOf, untouchedGuest } from '../guest.ts';
+import { type Guest, untouchedGuest } from '../guest.ts';
 import type { Cost } from '../interleave.ts';
+import { machineOf } from '../memory-machine.ts';
 import { fixedIdentity } from './encode.ts';
 
 const names = { plain: 'seal.plain', sealed: 'seal.sealed', out: 'seal.out' };

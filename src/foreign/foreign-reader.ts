@@ -10,7 +10,7 @@ import type { ForeignFormat, ForeignMemory, ForeignReading } from './foreign-for
 import { openScratch } from './scratch.ts';
 
 /** Of the frames between image and stream, or one for each thread and one: few, because a load has buffers of its own. */
-const slabCount = 4;
+const slabCount = 3;
 
 export class ForeignStoreReader implements StoreReader {
   readonly byteLength = undefined;

@@ -1,4 +1,4 @@
-import { uncompressSync } from 'lz4-napi';
+import { createRequire } from 'node:module';
 import { blockPagesMax, pageBytes } from '../limits.ts';
 import type { DecodeLz4 } from './page-block.ts';
 
@@ -9,6 +9,8 @@ const decodedBytesMax = blockPagesMax * pageBytes;
  * the size is bounded here, by what a block of guest memory can have, before the library sees it.
  */
 export function createLz4Decoder(): DecodeLz4 {
+  // Not imported: it takes 4 MiB, and processes that have the addon never need it.
+  const { uncompressSync } = createRequire(import.meta.url)('lz4-napi') as typeof import('lz4-napi');
   // An encoded block is always smaller than what it decodes to.
   const scratch = Buffer.alloc(4 + decodedBytesMax);
   return (encoded, decodedBytes) => {

@@ -1,4 +1,3 @@
-import { createXXHash3 } from 'hash-wasm';
 import type { Digest64 } from './digest.ts';
 
 /**
@@ -6,6 +5,8 @@ import type { Digest64 } from './digest.ts';
  * synchronous, so that calls cannot mix.
  */
 export async function createWasmDigest64(): Promise<Digest64> {
+  // Not imported before it is needed: 2 MiB.
+  const { createXXHash3 } = await import('hash-wasm');
   const hasher = await createXXHash3();
   return (bytes) => {
     hasher.init();

@@ -91,7 +91,7 @@ export function readStores(document: IniDocument, memory: IniSection, details: E
 export function basesOf(stores: readonly MemoryStore[], details: ErrorDetails): bigint[] {
   if (stores.length === 1) return [0n];
   if (stores.length === 2 && (stores[0]?.bytes ?? 0n) <= aboveHole) return [0n, aboveHole];
-  const what = `where ${stores.length} memory stores lie is known to the machine alone: say so, ?bases=ADDRESS,ADDRESS,…`;
+  const what = `where ${stores.length} memory stores lie is known to the machine alone: say so, ?bases=ADDRESS,ADDRESS`;
   throw new CheckpointError('CHKPT_UNSUPPORTED', what, { details });
 }
 

@@ -56,5 +56,6 @@ function hashOf(folder: string): string {
   for (const entry of entries.filter((name) => name.endsWith('.ts')).sort()) {
     hash.update(`${entry}\0`).update(readFileSync(`${folder}/${entry}`));
   }
+  hash.update(readFileSync(`${root}/scripts/build-ts.mjs`));
   return hash.digest('hex').slice(0, 16);
 }
