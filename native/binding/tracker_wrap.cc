@@ -25,6 +25,7 @@ void TrackerWrap::Define(Napi::Env env, Napi::Object exports) {
                   {
                       InstanceMethod<&TrackerWrap::Arm>("arm"),
                       InstanceMethod<&TrackerWrap::Harvest>("harvest"),
+                      InstanceMethod<&TrackerWrap::Look>("look"),
                       InstanceMethod<&TrackerWrap::FirstWriteCost>("firstWriteCost"),
                       InstanceMethod<&TrackerWrap::Mark>("mark"),
                       InstanceMethod<&TrackerWrap::Close>("close"),
@@ -98,13 +99,21 @@ Napi::Value TrackerWrap::Arm(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value TrackerWrap::Harvest(const Napi::CallbackInfo& info) {
+  return Find(info, &DirtyTracker::Harvest);
+}
+
+Napi::Value TrackerWrap::Look(const Napi::CallbackInfo& info) {
+  return Find(info, &DirtyTracker::Look);
+}
+
+Napi::Value TrackerWrap::Find(const Napi::CallbackInfo& info, FindPages find) {
   const std::shared_ptr<DirtyTracker> tracker = Open(info.Env());
   if (tracker == nullptr) return {};
   return Task<SetPointer>::Run(
       info.Env(),
-      [tracker](const std::atomic<bool>& cancelled) -> Result<SetPointer> {
+      [tracker, find](const std::atomic<bool>& cancelled) -> Result<SetPointer> {
         auto set = std::make_shared<DirtyBitmap>(tracker->memory()->page_count());
-        Status done = tracker->Harvest(set.get(), [&cancelled] { return cancelled.load(); });
+        Status done = (tracker.get()->*find)(set.get(), [&cancelled] { return cancelled.load(); });
         if (!done.ok()) return done.error();
         return set;
       },

@@ -1,7 +1,7 @@
 // DirtyTracker for JavaScript.
 //
 //   new DirtyTracker(memory, kind, {threads, process})   kind: index of TrackerKind
-//   arm(): Promise<void> · harvest(): Promise<PageSet> · mark(first, count) · close():
+//   arm(): Promise<void> · harvest(), look(): Promise<PageSet> · mark(first, count) · close():
 //   Promise<void> · firstWriteCost(): Promise<number | undefined>, nanoseconds
 //
 // The constructor throws why this kind cannot be had. close() lets go of the tracker, which work
@@ -30,9 +30,12 @@ class TrackerWrap : public Napi::ObjectWrap<TrackerWrap> {
  private:
   Napi::Value Arm(const Napi::CallbackInfo& info);
   Napi::Value Harvest(const Napi::CallbackInfo& info);
+  Napi::Value Look(const Napi::CallbackInfo& info);
   Napi::Value FirstWriteCost(const Napi::CallbackInfo& info);
   Napi::Value Mark(const Napi::CallbackInfo& info);
   Napi::Value Close(const Napi::CallbackInfo& info);
+  using FindPages = Status (DirtyTracker::*)(DirtyBitmap*, const DirtyTracker::Cancelled&);
+  Napi::Value Find(const Napi::CallbackInfo& info, FindPages find);
   // Null and a pending exception when closed.
   std::shared_ptr<DirtyTracker> Open(Napi::Env env) const;
 

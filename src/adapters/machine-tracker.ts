@@ -10,7 +10,7 @@ import {
   type DirtyTracker,
   type GuestMemory,
   type MemoryTracker,
-  PageSet,
+  type PageSet,
   type TrackerKind,
 } from '../index.ts';
 import { CallQueue } from '../util/call-queue.ts';
@@ -61,12 +61,15 @@ export class MachineTracker implements DirtyTracker {
 
   harvest(): Promise<PageSet> {
     return this.#run(async () => {
-      if (!(await this.#follow())) return await this.#tracker.harvest();
-      await this.#tracker.arm();
-      const { pageCount } = this.#tracked.memory;
-      const all = new PageSet(pageCount);
-      all.markRun(0, pageCount);
-      return all;
+      if (await this.#follow()) await this.#markAll();
+      return await this.#tracker.harvest();
+    });
+  }
+
+  look(): Promise<PageSet> {
+    return this.#run(async () => {
+      if (await this.#follow()) await this.#markAll();
+      return await this.#tracker.look();
     });
   }
 
@@ -90,6 +93,11 @@ export class MachineTracker implements DirtyTracker {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  async #markAll(): Promise<void> {
+    await this.#tracker.arm();
+    this.#tracker.mark(0, this.#tracked.memory.pageCount);
   }
 
   /** True when it has opened another tracker, which is not armed. */

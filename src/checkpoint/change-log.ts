@@ -94,9 +94,27 @@ export class ChangeLog {
     return this.#baseline === undefined ? undefined : changed;
   }
 
+  /**
+   * As `take`, for a load that makes these pages what they were, and then says `broughtBack`: until then nothing is taken, and a tracker
+   * that can leaves them as they are, so that no write of the load is one that it has to notice.
+   */
+  async look(): Promise<PageSet | undefined> {
+    if (!this.#armed || this.#baseline === undefined || this.tracker.look === undefined)
+      return await this.take();
+    const { tracker } = this;
+    const changed = await this.#found(async () => await tracker.look?.());
+    if (changed !== undefined && this.#carried !== undefined) changed.merge(this.#carried);
+    return changed;
+  }
+
   async #harvest(): Promise<PageSet> {
+    return await this.#found(() => this.tracker.harvest());
+  }
+
+  /** A tracker that could not say is one that has told nothing. */
+  async #found<T>(find: () => Promise<T>): Promise<T> {
     try {
-      return await this.tracker.harvest();
+      return await find();
     } catch (error) {
       this.#armed = false;
       this.#baseline = undefined;

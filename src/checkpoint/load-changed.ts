@@ -132,7 +132,7 @@ export class ChangedLoad {
     if (typeof this.#between === 'string' || log === undefined) {
       return { pages: undefined, tracker: { kind: 'compare', reason: String(this.#between) } };
     }
-    const changed = await log.take().catch((error: Error) => error);
+    const changed = await log.look().catch((error: Error) => error);
     if (!(changed instanceof PageSet)) {
       const reason = changed?.message ?? 'its dirty tracker has lost count';
       return { pages: undefined, tracker: { kind: 'compare', reason } };

@@ -19,6 +19,11 @@ export interface DirtyTracker {
    */
   harvest(): Promise<PageSet>;
   /**
+   * The same for who writes those pages himself, while the guest stands still: what it tells is in the next `harvest` too. Where tracking
+   * makes writes dear these pages stay as they are. Optional: without it `harvest` does. Rejects as `harvest`.
+   */
+  look?(): Promise<PageSet>;
+  /**
    * What the first write of a page since the last look costs the guest because it is tracked, nanoseconds; undefined: nobody knows. Measured
    * on other pages. Optional: without it nobody does.
    */

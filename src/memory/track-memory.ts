@@ -52,6 +52,11 @@ export class MemoryTracker implements DirtyTracker, AsyncDisposable {
     return new PageSet(this.memory.pageCount, native);
   }
 
+  async look(): Promise<PageSet> {
+    const native = await this.#run((tracker) => tracker.look());
+    return new PageSet(this.memory.pageCount, native);
+  }
+
   async firstWriteCost(): Promise<number | undefined> {
     return await this.#run((native) => native.firstWriteCost());
   }

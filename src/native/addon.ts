@@ -87,6 +87,8 @@ export interface NativePageSet {
 export interface NativeDirtyTracker {
   arm(): Promise<void>;
   harvest(): Promise<NativePageSet>;
+  /** What `harvest` would tell; it will tell it again. */
+  look(): Promise<NativePageSet>;
   firstWriteCost(): Promise<number | undefined>;
   mark(first: number, count: number): void;
   close(): Promise<void>;

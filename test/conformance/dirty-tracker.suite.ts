@@ -66,6 +66,23 @@ export function dirtyTrackerSuite(name: string, make: () => TrackerFixture): voi
       expect(pagesOf(await tracker.harvest())).toEqual([]);
     });
 
+    it('tells what a look has told again', async () => {
+      const { fixture, tracker } = await start();
+      const look = async (): Promise<number[] | undefined> => {
+        const set = await tracker.look?.();
+        return set === undefined ? undefined : pagesOf(set);
+      };
+      if (tracker.look === undefined) return;
+      for (const page of [3, 256]) fixture.write(tracker, page, 7);
+      expect(await look()).toEqual([3, 256]);
+      for (const page of [3, 511]) fixture.write(tracker, page, 8);
+      expect(await look()).toEqual([3, 256, 511]);
+      expect(pagesOf(await tracker.harvest())).toEqual([3, 256, 511]);
+      expect(await look()).toEqual([]);
+      fixture.write(tracker, 3, 9);
+      expect(pagesOf(await tracker.harvest())).toEqual([3]);
+    });
+
     it('says what it is and why', async () => {
       const { tracker } = await start();
       expect(tracker.reason.length).toBeGreaterThan(3);

@@ -31,6 +31,16 @@ Status DirtyTracker::Harvest(DirtyBitmap* set, const Cancelled& cancelled) {
   return collected;
 }
 
+Status DirtyTracker::Look(DirtyBitmap* set, const Cancelled& cancelled) {
+  const std::lock_guard lock(mutex_);
+  if (!armed_) {
+    return Error{.code = ErrorCode::kClosed, .message = "the dirty tracker is not armed"};
+  }
+  Status inspected = Inspect(found_.get(), cancelled);
+  if (inspected.ok()) found_->MergeTo(set);
+  return inspected;
+}
+
 std::optional<double> DirtyTracker::FirstWriteCost() {
   const std::lock_guard lock(mutex_);
   return MeasureFirstWrite();

@@ -54,6 +54,10 @@ class DirtyTracker {
   // REQUIRES: set->page_count() is that of the memory.
   Status Harvest(DirtyBitmap* set, const Cancelled& cancelled);
 
+  // The same for who is going to write those pages: all of it is told again by the next Harvest,
+  // and where tracking makes writes dear these pages stay as they are. Errors: as Harvest.
+  Status Look(DirtyBitmap* set, const Cancelled& cancelled);
+
   // The guard of a tracker that has the memory's write protection for itself; null: the others do
   // not. From the first call on the tracker hears of each write, so that a live save need not take
   // the memory away from it; a first write of a page costs the guest more from then on. Stays
@@ -82,6 +86,10 @@ class DirtyTracker {
   // Marks what was written in `found` and makes it clean again. What was made clean must be marked
   // also when this fails.
   virtual Status Collect(DirtyBitmap* found, const Cancelled& cancelled) = 0;
+  // Marks what was written in `found`; it may stay dirty.
+  virtual Status Inspect(DirtyBitmap* found, const Cancelled& cancelled) {
+    return Collect(found, cancelled);
+  }
 
  private:
   const std::shared_ptr<GuestMemory> memory_;

@@ -46,6 +46,7 @@ template <typename Visit, typename Looked>
 Status ProtectedRange::Scan(const PagemapQuery& query, AddressRange range,
                             const std::function<bool()>& cancelled, Visit visit, Looked looked) {
   PagemapQuery used = query;
+  if (written_ == Written::kLeave) used.flags &= ~kPagemapProtect;
   if (is_handled_) used.flags = 0;
   while (range.start < range.end) {
     if (cancelled()) return AbortedError();
@@ -65,6 +66,7 @@ Status ProtectedRange::Scan(const PagemapQuery& query, AddressRange range,
 }
 
 Status ProtectedRange::Arm(const std::function<bool()>& cancelled) {
+  written_ = Written::kProtect;
   if (kind_ != Kind::kShared) {
     content_.Clear();
     return HarvestContent(addresses_, nullptr, cancelled);
@@ -77,10 +79,12 @@ Status ProtectedRange::Arm(const std::function<bool()>& cancelled) {
   return Ok();
 }
 
-Status ProtectedRange::Harvest(DirtyBitmap* found, const std::function<bool()>& cancelled) {
+Status ProtectedRange::Harvest(Written written, DirtyBitmap* found,
+                               const std::function<bool()>& cancelled) {
+  written_ = written;
   if (kind_ == Kind::kShared) {
-    Status written = HarvestWritten(addresses_, found, cancelled);
-    if (!written.ok() || tools_->holes_are_told) return written;
+    Status done = HarvestWritten(addresses_, found, cancelled);
+    if (!done.ok() || tools_->holes_are_told) return done;
     return HarvestGaps(found, cancelled);
   }
   if (kind_ == Kind::kHugetlb || !tools_->holes_are_told || is_handled_) {
@@ -120,7 +124,8 @@ Status ProtectedRange::HarvestWritten(AddressRange range, DirtyBitmap* found,
 }
 
 void ProtectedRange::ProtectTold(const PagemapRange& range, Status* status) {
-  if (!is_handled_ || (range.categories & kPageIsWritten) == 0 || !status->ok()) return;
+  if (!is_handled_ || written_ == Written::kLeave || !status->ok()) return;
+  if ((range.categories & kPageIsWritten) == 0) return;
   // Was not told: a write since the look would be hidden. As a page without an entry it stays open.
   if ((range.categories & kPageIsZero) != 0) return;
   *status = userfault_->Protect({range.start, range.end});
@@ -152,7 +157,7 @@ Status ProtectedRange::HarvestGaps(DirtyBitmap* found, const std::function<bool(
   const auto take = [&](AddressRange gap) {
     if (gap.start >= gap.end) return;
     Mark(gap, found);
-    if (protect.ok()) protect = userfault_->Protect(gap);
+    if (protect.ok() && written_ == Written::kProtect) protect = userfault_->Protect(gap);
   };
   Status scanned = Scan(
       kFindEntries, addresses_, cancelled,

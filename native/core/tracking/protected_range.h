@@ -61,9 +61,13 @@ class ProtectedRange {
     is_handled_ = true;
   }
 
+  // What becomes of pages that are told as written.
+  enum class Written : std::uint8_t { kProtect, kLeave };
+
   // Errors of both: kAborted, kMemoryDetached (somebody replaced the mapping), kIo.
   Status Arm(const std::function<bool()>& cancelled);
-  Status Harvest(DirtyBitmap* found, const std::function<bool()>& cancelled);
+  // What is left as it is will be told again; what was dropped is told once.
+  Status Harvest(Written written, DirtyBitmap* found, const std::function<bool()>& cancelled);
 
   // Somebody has a content of these pages, as far as they are of this region: without one at the
   // next harvest they were dropped.
@@ -101,6 +105,7 @@ class ProtectedRange {
   const Kind kind_;
   WriteProtector* userfault_;
   bool is_handled_ = false;
+  Written written_ = Written::kProtect;  // of the call under way
   const Tools* const tools_;
   const AddressRange addresses_;  // rounded outwards to pages of the host
   ContentMap content_;            // by page of the host; not for kShared

@@ -152,7 +152,8 @@ Status WriteProtectTracker::Reset(const Cancelled& cancelled) {
   return Ok();
 }
 
-Status WriteProtectTracker::Collect(DirtyBitmap* found, const Cancelled& cancelled) {
+Status WriteProtectTracker::Find(ProtectedRange::Written written, DirtyBitmap* found,
+                                 const Cancelled& cancelled) {
   if (removals_ != nullptr) {
     for (const AddressRange& removed : removals_->Take()) {
       for (const auto& range : ranges_) {
@@ -164,7 +165,7 @@ Status WriteProtectTracker::Collect(DirtyBitmap* found, const Cancelled& cancell
     for (const auto& range : ranges_) range->NoteCopied(run);
   });
   for (const auto& range : ranges_) {
-    Status harvested = range->Harvest(found, cancelled);
+    Status harvested = range->Harvest(written, found, cancelled);
     if (!harvested.ok()) return harvested;
   }
   return Ok();

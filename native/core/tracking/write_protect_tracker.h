@@ -37,7 +37,13 @@ class WriteProtectTracker final : public DirtyTracker {
   Result<std::shared_ptr<WriteGuard>> MakeGuard() override;
   std::optional<double> MeasureFirstWrite() override;
   Status Reset(const Cancelled& cancelled) override;
-  Status Collect(DirtyBitmap* found, const Cancelled& cancelled) override;
+  Status Collect(DirtyBitmap* found, const Cancelled& cancelled) override {
+    return Find(ProtectedRange::Written::kProtect, found, cancelled);
+  }
+  Status Inspect(DirtyBitmap* found, const Cancelled& cancelled) override {
+    return Find(ProtectedRange::Written::kLeave, found, cancelled);
+  }
+  Status Find(ProtectedRange::Written written, DirtyBitmap* found, const Cancelled& cancelled);
 
   CopiedPages copied_;
   ProtectedRange::Tools tools_;
