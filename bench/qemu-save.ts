@@ -14,9 +14,10 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { packageRoot } from '../src/util/package-root.ts';
-import { LinuxQemu, whyNoQemuCorpus } from './guests/qemu.ts';
+import { LinuxQemu, startAtWork, whyNoQemuCorpus } from './guests/qemu.ts';
 import { type ContestResult, type Cost, interleave } from './interleave.ts';
 import { summarize } from './statistics.ts';
+import { shareOf, timesOf } from './times.ts';
 
 const { loadVm, saveVm } = await import('../src/index.ts');
 const { QemuVm, QmpClient } = await import('../src/adapters/qemu/index.ts');
@@ -38,29 +39,6 @@ const described = {
   lz4: 'migrate "exec:lz4 -1 > file"',
 } as const;
 const targets = { exec: 0.5, fd: 0.9, lz4: 0.3 } as const;
-
-const bootMs = 45_000;
-const bootTries = 3;
-const workMs = 400_000;
-
-async function startAtWork(folder: string): Promise<LinuxQemu> {
-  const qemu = await startBooted(folder, bootTries);
-  await qemu.line.waitFor(/^CORPUS-READY/, 0, workMs);
-  return qemu;
-}
-
-/** QEMU 7.2 was seen to stand still before the kernel's first line. */
-async function startBooted(folder: string, tries: number): Promise<LinuxQemu> {
-  const qemu = await LinuxQemu.start({ folder, name: 'a', memoryBytes, guest: 'corpus' });
-  try {
-    await qemu.line.waitFor(/^CORPUS-KERNEL/, 0, bootMs);
-    return qemu;
-  } catch (error) {
-    await qemu.kill();
-    if (tries > 1) return await startBooted(folder, tries - 1);
-    throw error;
-  }
-}
 
 /** In a process of its own; the guest stands still meanwhile. */
 async function migrate(qemu: LinuxQemu, kind: Migration, file: string): Promise<Cost> {
@@ -96,7 +74,7 @@ async function continueWhenLoaded(path: string): Promise<void> {
 }
 
 async function main(folder: string): Promise<void> {
-  const qemu = await startAtWork(folder);
+  const qemu = await startAtWork(folder, memoryBytes);
   const [raw, packed, checkpoint] = ['raw', 'lz4', 'checkpoint'].map((name) => join(folder, name)) as [
     string,
     string,
@@ -194,24 +172,6 @@ function report(saves: Saves, loads: Loads, stopped: readonly number[]): void {
 
 function sizeOf(bytes: number): string {
   return `${(bytes / mebibyte).toFixed(0)} MiB`;
-}
-
-function timesOf(costs: readonly Cost[]): string {
-  const { median, min, max } = summarize(costs.map(({ seconds }) => 1000 * seconds));
-  return `${median.toFixed(0)} ms [${min.toFixed(0)}–${max.toFixed(0)}]`;
-}
-
-/** Each run against the geometric mean of the baseline runs beside it. */
-function shareOf(costs: readonly Cost[], baselines: readonly Cost[]): string {
-  const shares = costs.map(({ seconds }, i) => {
-    const [before, after] = [baselines[i], baselines[i + 1]].map((cost) => cost?.seconds ?? 0) as [
-      number,
-      number,
-    ];
-    return seconds / Math.sqrt(before * after);
-  });
-  const { median, min, max } = summarize(shares);
-  return `${median.toFixed(2)} × [${min.toFixed(2)}–${max.toFixed(2)}]`;
 }
 
 const missing = whyNoQemuCorpus();

@@ -111,6 +111,30 @@ export class LinuxQemu {
   }
 }
 
+const bootMs = 45_000;
+const bootTries = 3;
+const workMs = 400_000;
+
+/** The guest whose RAM is the corpus, when it has done its work. */
+export async function startAtWork(folder: string, memoryBytes: number): Promise<LinuxQemu> {
+  const qemu = await startBooted(folder, memoryBytes, bootTries);
+  await qemu.line.waitFor(/^CORPUS-READY/, 0, workMs);
+  return qemu;
+}
+
+/** QEMU 7.2 was seen to stand still before the kernel's first line. */
+async function startBooted(folder: string, memoryBytes: number, tries: number): Promise<LinuxQemu> {
+  const qemu = await LinuxQemu.start({ folder, name: 'a', memoryBytes, guest: 'corpus' });
+  try {
+    await qemu.line.waitFor(/^CORPUS-KERNEL/, 0, bootMs);
+    return qemu;
+  } catch (error) {
+    await qemu.kill();
+    if (tries > 1) return await startBooted(folder, memoryBytes, tries - 1);
+    throw error;
+  }
+}
+
 async function connectTo(path: string): Promise<Socket> {
   for (let tries = 0; ; tries += 1) {
     try {

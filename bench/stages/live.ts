@@ -2,7 +2,6 @@
 import { performance } from 'node:perf_hooks';
 import { saveVm } from '../../src/checkpoint/save-vm.ts';
 import type { VirtualMachine } from '../../src/checkpoint/virtual-machine.ts';
-import { pageBytes } from '../../src/limits.ts';
 import { GuestMemory, MemorySnapshot } from '../../src/memory/index.ts';
 import { type NativeStampWriter, nativeAddon } from '../../src/native/index.ts';
 import type { Bench } from '../bench.ts';
@@ -22,14 +21,7 @@ export async function measureLive(bench: Bench, bytes: number): Promise<void> {
       bench.skip('live saves', (error as Error).message);
       return;
     }
-    const writer = new (nativeAddon().StampWriter)(memory.native, {
-      threads: 1,
-      pagesPerSecond,
-      pattern: 1,
-      seed: 1n,
-      firstPage: 0,
-      pageCount: bytes / pageBytes,
-    });
+    const writer = writerOf(memory);
     try {
       await measurePause(bench, bytes, memory, writer, hugePages);
     } finally {
@@ -80,8 +72,20 @@ async function measurePause(
   bench.value({ name: 'live.writes', parameters, unit: 'share' }, rates);
 }
 
+/** A thread that writes all over the memory, 20,000 pages a second. */
+export function writerOf(memory: GuestMemory): NativeStampWriter {
+  return new (nativeAddon().StampWriter)(memory.native, {
+    threads: 1,
+    pagesPerSecond,
+    pattern: 1,
+    seed: 1n,
+    firstPage: 0,
+    pageCount: memory.pageCount,
+  });
+}
+
 /** A machine whose guest is the writer. */
-function writing(memory: GuestMemory, writer: NativeStampWriter): VirtualMachine {
+export function writing(memory: GuestMemory, writer: NativeStampWriter): VirtualMachine {
   let running = false;
   return {
     ...machineOf(memory),
