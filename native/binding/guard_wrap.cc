@@ -17,7 +17,7 @@ GuardWrap::Held::~Held() {
 void GuardWrap::Define(Napi::Env env, Napi::Object exports) {
   const Napi::Function constructor = DefineClass(env, "Snapshot",
                                                  {
-                                                     InstanceMethod<&GuardWrap::Protect>("protect"),
+                                                     InstanceMethod<&GuardWrap::Prepare>("prepare"),
                                                      InstanceMethod<&GuardWrap::Freeze>("freeze"),
                                                      InstanceMethod<&GuardWrap::Counts>("counts"),
                                                      InstanceMethod<&GuardWrap::Close>("close"),
@@ -90,26 +90,66 @@ std::shared_ptr<GuardWrap::Held> GuardWrap::Begin(Napi::Env env) {
   return held_;
 }
 
-Napi::Value GuardWrap::Protect(const Napi::CallbackInfo& info) {
+std::optional<std::uint64_t> GuardWrap::SideBytes(const Napi::Value& value) {
+  const auto bytes = ToUint64(value);
+  if (bytes && *bytes > 0 && *bytes <= kMemoryBytesMax / 4) return *bytes;
+  ThrowType(value.Env(), "a number of bytes expected");
+  return std::nullopt;
+}
+
+Napi::Value GuardWrap::Prepare(const Napi::CallbackInfo& info) {
+  const auto side_bytes_max = SideBytes(info[0]);
+  if (!side_bytes_max) return {};
   const std::shared_ptr<Held> held = Begin(info.Env());
   if (held == nullptr) return {};
   return Task<Nothing>::Run(
       info.Env(),
-      [held, busy = busy_](const std::atomic<bool>& cancelled) {
+      [held, bytes = *side_bytes_max,
+       busy = busy_](const std::atomic<bool>& cancelled) -> Result<Nothing> {
+        Result<std::unique_ptr<KeptPages>> room = WriteGuard::MakeRoom(*held->memory, bytes);
         Status done = Ok();
-        if (held->guard != nullptr) done = held->guard->Protect([&] { return cancelled.load(); });
+        if (!room.ok()) {
+          done = room.error();
+        } else if (held->guard != nullptr) {
+          done = held->guard->Protect([&] { return cancelled.load(); });
+        }
+        if (done.ok()) {
+          held->room = std::move(room.value());
+          held->room_bytes = bytes;
+        }
         *busy = false;
         return done;
       },
       [](Napi::Env env, const Nothing&) { return env.Undefined(); });
 }
 
+Result<Nothing> GuardWrap::FreezeHeld(Held& held, const DirtyBitmap* changed,
+                                      std::uint64_t side_bytes_max,
+                                      const WriteGuard::Cancelled& cancelled) {
+  std::unique_ptr<KeptPages> room = std::move(held.room);
+  if (room == nullptr || held.room_bytes != side_bytes_max) {
+    Result<std::unique_ptr<KeptPages>> made = WriteGuard::MakeRoom(*held.memory, side_bytes_max);
+    if (!made.ok()) return made.error();
+    room = std::move(made.value());
+  }
+  if (held.guard == nullptr) {
+    Result<std::shared_ptr<WriteGuard>> shared = held.tracker->ShareGuard();
+    if (!shared.ok()) return shared.error();
+    if (shared.value() == nullptr) {
+      return Error{.code = ErrorCode::kUnsupported,
+                   .message = "this kind of tracker has no guard to share"};
+    }
+    held.guard = std::move(shared.value());
+  }
+  Status frozen = held.guard->Freeze(changed, std::move(room), cancelled);
+  held.is_frozen = frozen.ok() || frozen.error().code != ErrorCode::kUnsupported;
+  return frozen;
+}
+
 Napi::Value GuardWrap::Freeze(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  const auto side_bytes_max = ToUint64(info[0]);
-  if (!side_bytes_max || *side_bytes_max == 0 || *side_bytes_max > kMemoryBytesMax / 4) {
-    return ThrowType(env, "a number of bytes expected");
-  }
+  const auto side_bytes_max = SideBytes(info[0]);
+  if (!side_bytes_max) return {};
   std::shared_ptr<DirtyBitmap> changed;
   if (!info[1].IsUndefined()) {
     changed = PageSetWrap::SetOf(info[1]);
@@ -126,22 +166,10 @@ Napi::Value GuardWrap::Freeze(const Napi::CallbackInfo& info) {
       env,
       [held, changed, bytes = *side_bytes_max,
        busy = busy_](const std::atomic<bool>& cancelled) -> Result<Nothing> {
-        const auto finish = [&](Result<Nothing> result) {
-          *busy = false;
-          return result;
-        };
-        if (held->guard == nullptr) {
-          Result<std::shared_ptr<WriteGuard>> shared = held->tracker->ShareGuard();
-          if (!shared.ok()) return finish(shared.error());
-          if (shared.value() == nullptr) {
-            return finish(Error{.code = ErrorCode::kUnsupported,
-                                .message = "this kind of tracker has no guard to share"});
-          }
-          held->guard = std::move(shared.value());
-        }
-        Status frozen = held->guard->Freeze(changed.get(), bytes, [&] { return cancelled.load(); });
-        held->is_frozen = frozen.ok() || frozen.error().code != ErrorCode::kUnsupported;
-        return finish(std::move(frozen));
+        Result<Nothing> frozen =
+            FreezeHeld(*held, changed.get(), bytes, [&] { return cancelled.load(); });
+        *busy = false;
+        return frozen;
       },
       [](Napi::Env e, const Nothing&) { return e.Undefined(); });
 }

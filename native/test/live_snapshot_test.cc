@@ -27,6 +27,12 @@ std::shared_ptr<WriteGuard> OpenGuard(const Memory& memory, WriteGuard::Options 
 #define CHKPT_NEED(guard) \
   if ((guard) == nullptr) GTEST_SKIP()
 
+Status FreezeGuard(WriteGuard& guard, const DirtyBitmap* changed, std::uint64_t side_bytes_max) {
+  auto room = WriteGuard::MakeRoom(*guard.memory(), side_bytes_max);
+  if (!room.ok()) return room.error();
+  return guard.Freeze(changed, std::move(room.value()), kGoOn);
+}
+
 Memory Restore(const Saved& saved, const Memory& like, Memory onto = nullptr) {
   std::vector<RegionSpec> specs;
   for (const Region& region : like->regions()) specs.push_back({region.base, region.bytes});
@@ -75,7 +81,7 @@ TEST_P(LiveSnapshotTest, IsTheMemoryOfTheMomentWhileThreadsWriteOn) {
     writer.Resume();
     ASSERT_TRUE(guard->Protect(kGoOn).ok());
     writer.Pause();
-    ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kGoOn).ok());
+    ASSERT_TRUE(FreezeGuard(*guard, nullptr, kPlenty).ok());
     const std::uint64_t expected = DigestOf(*memory);
     writer.Resume();
     const EncodeOptions encode = {.codec = round % 2 == 0 ? BlockCodec::kLz4 : BlockCodec::kRaw,
@@ -94,7 +100,7 @@ TEST_P(LiveSnapshotTest, KeepsWhatAGuestWritesBeforeTheFirstPageIsEncoded) {
   const auto guard = OpenGuard(memory);
   CHKPT_NEED(guard);
   ASSERT_TRUE(guard->Protect(kGoOn).ok());
-  ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kGoOn).ok());
+  ASSERT_TRUE(FreezeGuard(*guard, nullptr, kPlenty).ok());
   const std::uint64_t expected = DigestOf(*memory);
   // Untouched pages among them.
   for (const Region& region : memory->regions()) {
@@ -116,7 +122,7 @@ TEST_P(LiveSnapshotTest, TheGuestRunsOnWhenMoreMustBeSetAsideThanMay) {
   const auto guard = OpenGuard(memory);
   CHKPT_NEED(guard);
   ASSERT_TRUE(guard->Protect(kGoOn).ok());
-  ASSERT_TRUE(guard->Freeze(nullptr, 2 * kMiB, kGoOn).ok());
+  ASSERT_TRUE(FreezeGuard(*guard, nullptr, 2 * kMiB).ok());
   const Bytes bytes = RandomBytes(7 * kMiB, 4);
   ASSERT_TRUE(memory->Write(memory->regions().back().base, bytes).ok());
   auto saved = Save(memory, {.threads = 2, .guard = guard});
@@ -138,7 +144,7 @@ TEST_P(LiveSnapshotTest, CancelledAtAnyMomentLeavesTheGuestAlone) {
     CHKPT_NEED(guard);
     ASSERT_TRUE(guard->Protect(kGoOn).ok());
     writer.Pause();
-    ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kGoOn).ok());
+    ASSERT_TRUE(FreezeGuard(*guard, nullptr, kPlenty).ok());
     writer.Resume();
     Bell bell;
     SaveOptions options = {.threads = 2, .guard = guard};
@@ -172,7 +178,7 @@ TEST(LiveSnapshotTest, OfWhichPagesAreDroppedIsLostAndNotWrong) {
   const auto guard = OpenGuard(memory);
   CHKPT_NEED(guard);
   ASSERT_TRUE(guard->Protect(kGoOn).ok());
-  ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kGoOn).ok());
+  ASSERT_TRUE(FreezeGuard(*guard, nullptr, kPlenty).ok());
   ::madvise(memory->regions()[0].host + 8 * kMiB, 1 * kMiB, MADV_DONTNEED);
   auto saved = Save(memory, {.threads = 2, .guard = guard});
   ASSERT_FALSE(saved.ok());
@@ -185,7 +191,7 @@ TEST(LiveSnapshotTest, PagesMayBeDroppedOnceTheyAreEncoded) {
   const auto guard = OpenGuard(memory);
   CHKPT_NEED(guard);
   ASSERT_TRUE(guard->Protect(kGoOn).ok());
-  ASSERT_TRUE(guard->Freeze(nullptr, kPlenty, kGoOn).ok());
+  ASSERT_TRUE(FreezeGuard(*guard, nullptr, kPlenty).ok());
   auto saved = Save(memory, {.threads = 2, .guard = guard});
   ASSERT_TRUE(saved.ok());
   ::madvise(memory->regions()[0].host, 8 * kMiB, MADV_DONTNEED);
@@ -205,7 +211,7 @@ TEST(LiveSnapshotTest, KeepsOnlyWhatAnIncrementStores) {
   const auto guard = OpenGuard(memory);
   CHKPT_NEED(guard);
   ASSERT_TRUE(guard->Protect(kGoOn).ok());
-  ASSERT_TRUE(guard->Freeze(changed.get(), kPlenty, kGoOn).ok());
+  ASSERT_TRUE(FreezeGuard(*guard, changed.get(), kPlenty).ok());
   const std::uint64_t expected = DigestOf(*memory);
   const Bytes second = RandomBytes(2000 * kPageBytes, 2);
   ASSERT_TRUE(memory->Write(0, second).ok());
@@ -253,7 +259,7 @@ TEST_P(TrackedSnapshotTest, TheTrackerTellsEveryPageThatWasWrittenSinceTheSnapsh
     ASSERT_TRUE(tracker->Harvest(&ignored, kGoOn).ok());
     auto guard = tracker->ShareGuard();
     ASSERT_TRUE(guard.ok()) << guard.error().message;
-    ASSERT_TRUE(guard.value()->Freeze(nullptr, kPlenty, kGoOn).ok());
+    ASSERT_TRUE(FreezeGuard(*guard.value(), nullptr, kPlenty).ok());
     const std::uint64_t expected = DigestOf(*memory);
     writer.Resume();
     auto saved = Save(memory, {.threads = 2, .guard = guard.value()});
@@ -349,6 +355,39 @@ TEST(LiveSnapshotTest, IsRefusedWhereWritesWouldNotBeSeen) {
   const auto guard = OpenGuard(memory);
   CHKPT_NEED(guard);
   EXPECT_EQ(CodeOf(WriteGuard::Open(memory, {})), ErrorCode::kUnsupported);
+}
+
+// Two threads look at a large region, one at a small one: what they find is one image.
+TEST(LiveImageTest, TheImageOfALargeRegionHasAllPagesThatHoldSomething) {
+  const std::vector<RegionSpec> specs = {{0, 3 * kPageBytes}, {kMiB, 160 * kMiB}};
+  const Memory memory = MustAllocate(specs, Backing::kAnonymous, false);
+  std::vector<bool> written(static_cast<std::size_t>(memory->page_count()));
+  const auto write = [&](std::uint64_t page) {
+    written[static_cast<std::size_t>(page)] = true;
+    const Region& region = memory->regions()[memory->RegionOfPage(page)];
+    region.host[(page - region.first_page) * kPageBytes] = 1;
+  };
+  for (std::uint64_t page = 1; page < memory->page_count(); page += 97) write(page);
+  const auto guard = OpenGuard(memory);
+  CHKPT_NEED(guard);
+  ASSERT_TRUE(guard->Protect(kGoOn).ok());
+  // Since the protection: all around where the threads part, and at the ends.
+  const std::uint64_t middle = (3 + 160 * kMiB / kPageBytes / 2) / 64 * 64;
+  for (std::uint64_t page = middle - 70; page < middle + 70; ++page) write(page);
+  write(0);
+  write(memory->page_count() - 1);
+  ASSERT_TRUE(FreezeGuard(*guard, nullptr, kPlenty).ok());
+  std::uint64_t wrong = 0;
+  for (std::uint64_t page = 0; page < memory->page_count(); ++page) {
+    const bool is_in = (guard->image()[page / 64] >> (page % 64) & 1) != 0;
+    if (is_in != written[static_cast<std::size_t>(page)]) ++wrong;
+  }
+  EXPECT_EQ(wrong, 0U);
+  // What was written since is kept at once, whoever found it.
+  for (std::uint64_t page = middle - 70; page < middle + 70; ++page) {
+    EXPECT_NE(guard->Saved(page), nullptr) << page;
+  }
+  guard->Thaw();
 }
 
 }  // namespace

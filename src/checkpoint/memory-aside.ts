@@ -134,7 +134,7 @@ export class MemoryAside implements AsyncDisposable {
       this.#outcome = { active: false, reason: `copied instead: ${reasonOf(error)}` };
       return false;
     }
-    await this.#snapshot.protect();
+    await this.#snapshot.prepare(this.#sideBytesMax(memory));
     return true;
   }
 
@@ -145,15 +145,17 @@ export class MemoryAside implements AsyncDisposable {
       await snapshot.close();
       snapshot = MemorySnapshot.open(now, this.#vm.dirtyTracker);
       this.#snapshot = snapshot;
-      await snapshot.protect();
+      await snapshot.prepare(this.#sideBytesMax(now));
     }
-    const { live } = this.#options;
-    const asked = typeof live === 'object' ? live.maxSideBytes : undefined;
-    const bytes = Number(now.byteLength);
-    const sideBytes = asked ?? Math.max(sideBytesLeast, Math.floor(bytes / 4));
-    await snapshot.freeze(Math.min(sideBytes, 2 ** 42), changed);
+    await snapshot.freeze(this.#sideBytesMax(now), changed);
     this.#outcome = { active: true, ...snapshot.counts() };
     return { memory: now, snapshot, isAside: true };
+  }
+
+  #sideBytesMax(memory: GuestMemory): number {
+    const { live } = this.#options;
+    const asked = typeof live === 'object' ? live.maxSideBytes : undefined;
+    return Math.min(asked ?? Math.max(sideBytesLeast, Math.floor(Number(memory.byteLength) / 4)), 2 ** 42);
   }
 }
 

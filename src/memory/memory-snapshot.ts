@@ -48,9 +48,9 @@ export class MemorySnapshot implements AsyncDisposable {
     return new MemorySnapshot(memory, native);
   }
 
-  /** While the guest runs: makes `freeze` fast. Rejects with `CHKPT_IO`. */
-  protect(): Promise<void> {
-    return awaitNative(this.native.protect());
+  /** While the guest runs: makes `freeze` with the same `sideBytesMax` fast. Rejects with `CHKPT_IO`, `CHKPT_NO_MEMORY`. */
+  prepare(sideBytesMax: number): Promise<void> {
+    return awaitNative(callNative(() => this.native.prepare(sideBytesMax)));
   }
 
   /**

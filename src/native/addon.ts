@@ -155,8 +155,8 @@ export interface NativeGzipImage {
 
 /** Memory that is kept as it was while its guest writes. */
 export interface NativeSnapshot {
-  /** Protects all pages, while the guest runs. */
-  protect(): Promise<void>;
+  /** While the guest runs: protects all pages, and makes room for what is going to be set aside. */
+  prepare(sideBytesMax: number): Promise<void>;
   /** The image is what memory is now; the guest stands still. `changed`: the only pages that are wanted. */
   freeze(sideBytesMax: number, changed: NativePageSet | undefined): Promise<void>;
   counts(): { readonly faults: number; readonly savedPages: number; readonly sideBytesPeak: number };

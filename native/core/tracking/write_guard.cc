@@ -29,6 +29,8 @@ constexpr std::uint64_t kReserveBytes = std::uint64_t{8} << 20;
 // flush of translation buffers. With more pages than that one pass of protection over all is
 // cheaper.
 constexpr std::uint64_t kSetAsidePagesMax = 4096;
+// From here on the look at a region is worth a second thread.
+constexpr std::uint64_t kPartedBytesMin = std::uint64_t{128} << 20;
 // Pages between two that are protected again in one call.
 constexpr std::uint64_t kGapPagesMax = 256;
 
@@ -44,6 +46,15 @@ void SetBits(std::vector<std::uint64_t>* words, PageRun pages) {
     (*words)[static_cast<std::size_t>(page / 64)] |= mask << (page % 64);
     page = end;
   }
+}
+
+// Where two threads part a region, so that no word of bits is of both; the end: one does it all.
+std::uint64_t MiddleOf(const Region& region, AddressRange addresses, std::uint64_t host_page) {
+  if (addresses.end - addresses.start < kPartedBytesMin) return addresses.end;
+  const std::uint64_t page = (region.first_page + region.pages().count / 2) / 64 * 64;
+  const std::uint64_t middle =
+      reinterpret_cast<std::uintptr_t>(region.host) + (page - region.first_page) * kPageBytes;
+  return middle % host_page == 0 ? middle : addresses.end;
 }
 
 Error Aborted() { return Error{.code = ErrorCode::kAborted, .message = "live save cancelled"}; }
@@ -148,17 +159,19 @@ Status WriteGuard::Protect(const Cancelled& cancelled) {
 
 // --- freezing -----------------------------------------------------------------------------------
 
-Status WriteGuard::Freeze(const DirtyBitmap* changed, std::uint64_t side_byte_count_max,
+Result<std::unique_ptr<KeptPages>> WriteGuard::MakeRoom(const GuestMemory& memory,
+                                                        std::uint64_t side_byte_count_max) {
+  return KeptPages::Create(memory, side_byte_count_max, kReserveBytes);
+}
+
+Status WriteGuard::Freeze(const DirtyBitmap* changed, std::unique_ptr<KeptPages> room,
                           const Cancelled& cancelled) {
-  Result<std::unique_ptr<KeptPages>> made =
-      KeptPages::Create(*memory_, side_byte_count_max, kReserveBytes);
-  if (!made.ok()) return made.error();
   const std::unique_lock lock(serving_);
   if (kept_ != nullptr) {
     return Error{.code = ErrorCode::kUnsupported,
                  .message = "another live save of this memory is under way"};
   }
-  kept_ = std::move(made.value());
+  kept_ = std::move(room);
   image_.assign(static_cast<std::size_t>((memory_->page_count() + 63) / 64), 0);
   Unprotected unprotected;
   for (const Range& range : ranges_) {
@@ -183,22 +196,41 @@ Status WriteGuard::Freeze(const DirtyBitmap* changed, std::uint64_t side_byte_co
 // Which pages have content, and which of them are not protected: written, or new, since Protect.
 Status WriteGuard::FindImage(const Range& range, Unprotected* unprotected,
                              const Cancelled& cancelled) {
-  const Region& region = *range.region;
-  const bool is_shared = range.kind == Kind::kShared;
-  if (is_shared) {
+  if (range.kind == Kind::kShared) {
     const PresenceFinder finder;
     std::vector<PageRun> runs;
-    finder.PresentRuns(region, region.pages(), &runs);
+    finder.PresentRuns(*range.region, range.region->pages(), &runs);
     for (const PageRun& run : runs) SetBits(&image_, run);
   }
+  const AddressRange all = range.addresses;
+  const std::uint64_t middle = MiddleOf(*range.region, all, range.host_page);
+  if (middle == all.end) return FindImageIn(range, all, unprotected, cancelled);
+  // The guest stands still: its processor is free.
+  Unprotected upper;
+  Status found_upper = Ok();
+  std::thread other(
+      [&] { found_upper = FindImageIn(range, {middle, all.end}, &upper, cancelled); });
+  Status found = FindImageIn(range, {all.start, middle}, unprotected, cancelled);
+  other.join();
+  if (!found.ok()) return found;
+  unprotected->written.insert(unprotected->written.end(), upper.written.begin(),
+                              upper.written.end());
+  unprotected->torn.insert(unprotected->torn.end(), upper.torn.begin(), upper.torn.end());
+  return found_upper;
+}
+
+Status WriteGuard::FindImageIn(const Range& range, AddressRange part, Unprotected* unprotected,
+                               const Cancelled& cancelled) {
+  const Region& region = *range.region;
+  const bool is_shared = range.kind == Kind::kShared;
   // Guest pages that start amid a page of the host.
   const bool is_shifted =
       reinterpret_cast<std::uintptr_t>(region.host) % range.host_page % kPageBytes != 0;
   std::vector<PagemapRange> found(kFoundAtOnce);
-  for (std::uint64_t at = range.addresses.start; at < range.addresses.end;) {
+  for (std::uint64_t at = part.start; at < part.end;) {
     if (cancelled()) return Aborted();
-    const auto walk = ScanPagemap(pagemap_fd_, is_shared ? kFindWritten : kFindContent, at,
-                                  range.addresses.end, found);
+    const auto walk =
+        ScanPagemap(pagemap_fd_, is_shared ? kFindWritten : kFindContent, at, part.end, found);
     if (!walk && errno == EINTR) continue;
     if (!walk) return SystemError(errno, "PAGEMAP_SCAN");
     if (walk->end <= at) {

@@ -63,11 +63,16 @@ class WriteGuard {
   // look at. Errors: kAborted, kIo, kNoMemory.
   Status Protect(const Cancelled& cancelled);
 
-  // The image is what memory is now; of it the pages in `changed` are kept (null: all). At most
-  // `side_byte_count_max` are copied aside at a time. Errors: kAborted, kIo, kSnapshotLost;
-  // kUnsupported when it is frozen already. After the others Thaw is due. REQUIRES: Protect was
-  // done.
-  Status Freeze(const DirtyBitmap* changed, std::uint64_t side_byte_count_max,
+  // Room for what is copied aside, at most `side_byte_count_max` at a time, for Freeze; what the
+  // first copies need is touched, so that they wait for nothing. Made while the guest runs.
+  // Error: kNoMemory.
+  static Result<std::unique_ptr<KeptPages>> MakeRoom(const GuestMemory& memory,
+                                                     std::uint64_t side_byte_count_max);
+
+  // The image is what memory is now; of it the pages in `changed` are kept (null: all), copied
+  // aside into `room`. Errors: kAborted, kIo, kSnapshotLost; kUnsupported when it is frozen
+  // already. After the others Thaw is due. REQUIRES: Protect was done.
+  Status Freeze(const DirtyBitmap* changed, std::unique_ptr<KeptPages> room,
                 const Cancelled& cancelled);
   // No page is kept any more.
   void Thaw();
@@ -113,6 +118,8 @@ class WriteGuard {
     std::vector<std::uint64_t> torn;  // a part of them is absent, and comes without a fault
   };
   Status FindImage(const Range& range, Unprotected* found, const Cancelled& cancelled);
+  Status FindImageIn(const Range& range, AddressRange part, Unprotected* found,
+                     const Cancelled& cancelled);
   Status SetAside(const Unprotected& found);
   Status ProtectSpans(const std::vector<PageRun>& written);
   AddressRange InnerAddresses(PageRun pages) const;
