@@ -20,10 +20,17 @@ export type Fault =
   | 'done-but-500'
   /** Nothing is done. */
   | { readonly refuse: number; readonly code: string }
-  /** The body of the answer ends after so many bytes, and the connection with it. */
-  | { readonly cutAfter: number }
+  /**
+   * The body of the answer ends after so many bytes, and the connection with it. `framing`: how its end could be known; with `close` nothing
+   * but the end of the connection tells. Default: `length`.
+   */
+  | { readonly cutAfter: number; readonly framing?: Framing | undefined }
+  /** The whole answer, which does not say how long it is. */
+  | { readonly whole: Exclude<Framing, 'length'> }
   /** The answer is another one. */
   | { readonly answer: (right: Answer) => Answer };
+
+export type Framing = 'length' | 'chunked' | 'close';
 
 export class S3TestServer {
   readonly state = new S3State();
@@ -107,9 +114,8 @@ export class S3TestServer {
     if (fault === 'done-but-500') return send(response, asked, refusal(500, 'InternalError'));
     if (fault === undefined) return send(response, asked, right);
     if ('answer' in fault) return send(response, asked, fault.answer(right));
-    response.writeHead(right.status, { 'content-length': `${right.body?.length ?? 0}`, ...right.headers });
-    const body = Buffer.from(right.body ?? '').subarray(0, fault.cutAfter);
-    response.write(body, () => request.socket.destroySoon());
+    if ('whole' in fault) return framed(response, right, fault.whole, undefined);
+    framed(response, right, fault.framing ?? 'length', fault.cutAfter);
   }
 
   async #read(request: IncomingMessage): Promise<Asked> {
@@ -142,4 +148,22 @@ function send(
 ): void {
   response.writeHead(status, { 'content-length': `${body.length}`, ...headers });
   response.end(method === 'HEAD' ? undefined : body);
+}
+
+/** A body, perhaps cut, whose length is told in this way. */
+function framed(
+  response: ServerResponse,
+  right: Answer,
+  framing: Framing,
+  cutAfter: number | undefined,
+): void {
+  const body = Buffer.from(right.body ?? '');
+  const { 'content-length': _, ...headers } = right.headers ?? {};
+  response.useChunkedEncodingByDefault = framing === 'chunked';
+  response.writeHead(right.status, {
+    ...headers,
+    ...(framing === 'length' ? { 'content-length': `${body.length}` } : {}),
+  });
+  if (cutAfter === undefined) response.end(body);
+  else response.write(body.subarray(0, cutAfter), () => response.socket?.destroySoon());
 }
