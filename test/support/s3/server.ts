@@ -5,6 +5,7 @@
  */
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { onTestFinished } from 'vitest';
 import { refusalOf, sha256 } from './signature.ts';
@@ -30,6 +31,12 @@ export type Fault =
   /** The answer is another one. */
   | { readonly answer: (right: Answer) => Answer };
 
+/** PEM texts. */
+export interface Certificate {
+  readonly key: string;
+  readonly cert: string;
+}
+
 export type Framing = 'length' | 'chunked' | 'close';
 
 export class S3TestServer {
@@ -45,23 +52,35 @@ export class S3TestServer {
   onTheWay: ((asked: Asked) => Buffer) | undefined;
   readonly #server: Server;
 
-  private constructor() {
-    this.#server = createServer((request, response) => {
+  readonly #isSecure: boolean;
+
+  private constructor(tls: Certificate | undefined) {
+    const serve = (request: IncomingMessage, response: ServerResponse): void => {
       this.#serve(request, response).catch(() => request.socket.destroy());
-    });
+    };
+    this.#isSecure = tls !== undefined;
+    this.#server = tls === undefined ? createServer(serve) : createSecureServer(tls, serve);
   }
 
-  /** Ends with the test, or with `close()`. */
-  static async start(closes: 'with-test' | 'by-hand' = 'with-test'): Promise<S3TestServer> {
-    const server = new S3TestServer();
+  /** Ends with the test, or with `close()`. With a certificate it is asked by `https:`. */
+  static async start(
+    closes: 'with-test' | 'by-hand' = 'with-test',
+    tls?: Certificate | undefined,
+  ): Promise<S3TestServer> {
+    const server = new S3TestServer(tls);
     server.#server.listen(0, '127.0.0.1');
     await once(server.#server, 'listening');
     if (closes === 'with-test') onTestFinished(() => server.close());
     return server;
   }
 
+  /** The same by another name of this machine. */
+  endpointAt(host: string): string {
+    return `http${this.#isSecure ? 's' : ''}://${host}:${(this.#server.address() as AddressInfo).port}`;
+  }
+
   get endpoint(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+    return this.endpointAt('127.0.0.1');
   }
 
   url(key: string, more = ''): string {
@@ -120,7 +139,9 @@ export class S3TestServer {
 
   async #read(request: IncomingMessage): Promise<Asked> {
     const url = new URL(request.url ?? '/', 'http://host');
-    const [, bucket = '', ...path] = url.pathname.split('/');
+    const [, ...words] = url.pathname.split('/');
+    const inHost = /^(.+)\.localhost(:\d+)?$/.exec(request.headers.host ?? '')?.[1];
+    const [bucket = '', ...path] = inHost === undefined ? words : [inHost, ...words];
     // The SDK names the operation; that is no query of S3.
     url.searchParams.delete('x-id');
     const pieces: Buffer[] = [];
