@@ -3,17 +3,8 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import '../support/s3/credentials.ts';
 import { SyntheticVm } from '../../src/adapters/synthetic/index.ts';
-import {
-  CheckpointError,
-  encrypted,
-  loadVm,
-  MemoryStoreSpace,
-  openStore,
-  type Store,
-  saveVm,
-  verifyCheckpoint,
-} from '../../src/index.ts';
-import { committingUserStore, ReferenceHandler } from '../foreign/palacios/support/reference-handler.ts';
+import { CheckpointError, loadVm, openStore, type Store, saveVm, verifyCheckpoint } from '../../src/index.ts';
+import { EveryStore, everyKind, isForeign, nativeKinds, type StoreKind } from '../support/every-store.ts';
 import { S3TestServer } from '../support/s3/server.ts';
 import { fastBase, listTree } from './support/folders.ts';
 
@@ -26,41 +17,20 @@ const machine = {
   guestLike: true,
   cores: 2,
 };
-const key = new Uint8Array(32).fill(0x5a);
-const native = ['file', 'dir', 'mem', 'encrypted file', 's3'] as const;
-const foreign = ['gem5', 'palacios+file', 'palacios+dir', 'user'] as const;
-const kinds = ['dir+pool', ...native, ...foreign] as const;
-type Kind = (typeof kinds)[number];
-
 let folder = '';
 let server: S3TestServer;
-const space = new MemoryStoreSpace();
-const handler = new ReferenceHandler();
+let every: EveryStore;
+const open = (kind: StoreKind): Store => every.open(kind);
 
 beforeAll(async () => {
   folder = mkdtempSync(`${fastBase()}/chkpt-tee-`);
   server = await S3TestServer.start('by-hand');
+  every = new EveryStore(folder, server);
 });
 afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
   await server.close();
 });
-
-/** Opened anew each time. */
-function open(kind: Kind): Store {
-  switch (kind) {
-    case 'mem':
-      return space.store('vm');
-    case 's3':
-      return openStore(server.url('vm'));
-    case 'encrypted file':
-      return encrypted(openStore(`file:${folder}/sealed`), { key });
-    case 'user':
-      return committingUserStore(handler, { blockBytes: 1 << 20 });
-    default:
-      return openStore(`${kind}:${folder}/${kind}`);
-  }
-}
 
 const stages = ['open', 'middle', 'commit'] as const;
 type Stage = (typeof stages)[number];
@@ -95,14 +65,14 @@ function failing(store: Store, stage: Stage): Store {
   };
 }
 
-async function digestIn(kind: Kind, parents?: readonly Store[]): Promise<string> {
+async function digestIn(kind: StoreKind, parents?: readonly Store[]): Promise<string> {
   await using vm = await SyntheticVm.create({ ...machine, guestLike: false });
   await loadVm(vm, open(kind), { parents });
   return await vm.digest();
 }
 
 /** What is in each, at the moment. */
-const expected = new Map<Kind, string>();
+const expected = new Map<StoreKind, string>();
 
 async function expectEach(): Promise<void> {
   for (const [kind, digest] of expected) expect(await digestIn(kind), kind).toBe(digest);
@@ -118,24 +88,23 @@ async function nextMachine(): Promise<SyntheticVm> {
 describe('one save into stores of every kind', () => {
   test('is the same machine in each, and the same stream in those that keep it', async () => {
     await using vm = await nextMachine();
-    const report = await saveVm(vm, kinds.map(open));
-    expect(report.stores?.map(({ error }) => error)).toEqual(kinds.map(() => undefined));
-    for (const kind of kinds) expected.set(kind, await vm.digest());
+    const report = await saveVm(vm, everyKind.map(open));
+    expect(report.stores?.map(({ error }) => error)).toEqual(everyKind.map(() => undefined));
+    for (const kind of everyKind) expected.set(kind, await vm.digest());
     await expectEach();
-    for (const kind of ['dir+pool', ...native] as const)
-      expect((await verifyCheckpoint(open(kind))).root, kind).toBe(report.root);
+    for (const kind of nativeKinds) expect((await verifyCheckpoint(open(kind))).root, kind).toBe(report.root);
   });
 
-  const cases = kinds.flatMap((kind) => stages.map((stage) => [kind, stage] as const));
+  const cases = everyKind.flatMap((kind) => stages.map((stage) => [kind, stage] as const));
   test.each(cases)(
     '%s fails (%s): its older checkpoint stays, all others have the newer one',
     async (kind, stage) => {
       await using vm = await nextMachine();
       const report = await saveVm(
         vm,
-        kinds.map((one) => (one === kind ? failing(open(one), stage) : open(one))),
+        everyKind.map((one) => (one === kind ? failing(open(one), stage) : open(one))),
       );
-      for (const [index, one] of kinds.entries()) {
+      for (const [index, one] of everyKind.entries()) {
         const outcome = report.stores?.[index];
         expect(outcome?.url).toBe(open(one).url);
         if (one === kind) {
@@ -164,12 +133,12 @@ describe('one save into stores of every kind', () => {
       await using vm = await nextMachine();
       const before = server.remains();
       server.fault = (asked) => (isRefused(asked) ? { refuse: 403, code: 'AccessDenied' } : undefined);
-      const report = await saveVm(vm, kinds.map(open));
+      const report = await saveVm(vm, everyKind.map(open));
       server.fault = undefined;
       const refused = report.stores?.filter(({ error }) => error !== undefined);
       expect(refused).toMatchObject([{ url: open('s3').url, error: { code: 'CHKPT_PERMISSION' } }]);
       expect(server.remains()).toEqual(before);
-      for (const kind of kinds) if (kind !== 's3') expected.set(kind, await vm.digest());
+      for (const kind of everyKind) if (kind !== 's3') expected.set(kind, await vm.digest());
       await expectEach();
     },
   );
@@ -177,7 +146,7 @@ describe('one save into stores of every kind', () => {
   test('of all that fail but one, that one has it', async () => {
     await using vm = await nextMachine();
     const stageOf = (index: number): Stage => stages[index % stages.length] ?? 'open';
-    const stores = kinds.map((kind, index) =>
+    const stores = everyKind.map((kind, index) =>
       kind === 's3' ? open(kind) : failing(open(kind), stageOf(index)),
     );
     const report = await saveVm(vm, stores);
@@ -193,12 +162,11 @@ describe('one save into stores of every kind', () => {
     const parent = `file:${folder}/parent`;
     await saveVm(vm, parent);
     vm.memory.write(2 * mebibyte - 4096, new Uint8Array(4096).fill(7));
-    const report = await saveVm(vm, kinds.map(open), { parent });
-    for (const [index, kind] of kinds.entries()) {
+    const report = await saveVm(vm, everyKind.map(open), { parent });
+    for (const [index, kind] of everyKind.entries()) {
       const { error } = report.stores?.[index] ?? {};
-      const isForeign = foreign.some((one) => one === kind);
-      expect(error?.code, kind).toBe(isForeign ? 'CHKPT_UNSUPPORTED' : undefined);
-      if (!isForeign) expected.set(kind, await vm.digest());
+      expect(error?.code, kind).toBe(isForeign(kind) ? 'CHKPT_UNSUPPORTED' : undefined);
+      if (!isForeign(kind)) expected.set(kind, await vm.digest());
     }
     // Its parent has no key: where that is must be said.
     await expect(digestIn('encrypted file')).rejects.toMatchObject({ code: 'CHKPT_KEY' });
