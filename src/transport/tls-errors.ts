@@ -1,10 +1,7 @@
 /** What the many errors of TLS mean to a caller. */
 import { CheckpointError } from '../errors/index.ts';
+import { isCertificateVerdict } from '../util/certificate-verdict.ts';
 import { linkError } from './link.ts';
-
-/** Names of OpenSSL's verdicts on a certificate. */
-const verdictPattern =
-  /^(CERT_|SELF_SIGNED|DEPTH_ZERO|UNABLE_TO_|INVALID_(CA|PURPOSE)|PATH_LENGTH|HOSTNAME_|CRL_|ERROR_IN_CERT|ERR_TLS_CERT)/;
 
 /**
  * An error of the connecting end. `isSecured`: the listener was found good; what ends the connection after that is most likely its no,
@@ -17,7 +14,7 @@ export function tlsError(error: unknown, isSecured: boolean): CheckpointError {
     name: 'CHKPT_UNAUTHENTICATED' | 'CHKPT_PEER_REFUSED' | 'CHKPT_PEER_PROTOCOL',
     what: string,
   ): CheckpointError => new CheckpointError(name, what, { cause: error });
-  if (verdictPattern.test(code)) {
+  if (isCertificateVerdict(code)) {
     return make('CHKPT_UNAUTHENTICATED', `the certificate of the other side is not good: ${code}`);
   }
   if (/ALERT/.test(code) || /\balert\b/.test(message)) {

@@ -8,6 +8,7 @@ import '../support/s3/credentials.ts';
 import { openStore, type Store } from '../../src/store/index.ts';
 import { loadSdk } from '../../src/store/s3/sdk.ts';
 import { S3Service } from '../../src/store/s3/service.ts';
+import { describeS3Machines, type S3Subject } from '../conformance/s3-machines.suite.ts';
 import { describeStore, type StoreSubject } from '../conformance/store.suite.ts';
 import { CephService, whyNoCeph } from '../support/s3/ceph.ts';
 import { isSame, load, longStream, sampleStream, save } from './support/sample-stream.ts';
@@ -57,6 +58,15 @@ class Bed {
     return { key, open: () => openStore(url), remains: () => this.#remains(key) };
   }
 
+  /** For machines: keys that nobody has used. */
+  machines(): S3Subject {
+    this.#placeCount += 1;
+    const prefix = `machines ${this.#placeCount}/`;
+    const base = `s3://checkpoints/${encodeURI(prefix)}`;
+    const query = `?endpoint=${this.ceph.endpoint}&region=us-east-1`;
+    return { service: this.service, prefix, url: (name = '', more = '') => `${base}${name}${query}${more}` };
+  }
+
   async #remains(key: string): Promise<string[]> {
     const found: string[] = [];
     for await (const object of this.service.objects(key)) found.push(object.key);
@@ -69,6 +79,7 @@ describe.skipIf(missing !== undefined)('Ceph, one store in memory', () => {
   const bed = new Bed(1, 'memstore');
 
   describeStore('s3: of Ceph', { randomAccess: true, removesWhenClosed: true }, () => bed.subject());
+  describeS3Machines('machines', () => bed.machines());
 
   test('a stream of many parts comes back, and is replaced without a trace', async () => {
     const { open, remains } = bed.subject('&part-mib=5');

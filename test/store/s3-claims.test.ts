@@ -34,6 +34,19 @@ test.each<Fault>(['lose', 'done-but-500', 'drop'])(
   },
 );
 
+test('a claim whose answer is lost and that is read back in pieces is known as ours', async () => {
+  const { server, claims } = await claimed();
+  let isFirst = true;
+  let cuts = 2;
+  server.fault = ({ method }) => {
+    if (method === 'GET') return cuts-- > 0 ? { cutAfter: 30, framing: 'close' } : undefined;
+    if (method !== 'PUT' || !isFirst) return undefined;
+    isFirst = false;
+    return 'lose';
+  };
+  expect(await claims.take(claimOf('me'))).toBeUndefined();
+});
+
 test('a claim that can never be written rejects, and is none', async () => {
   const { server, claims } = await claimed();
   server.fault = ({ method }) => (method === 'PUT' ? { refuse: 403, code: 'AccessDenied' } : undefined);

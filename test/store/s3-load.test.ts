@@ -1,14 +1,16 @@
 /** Loads from `s3:` when a service, the network or somebody beside us does what it should not. */
 import { describe, expect, test } from 'vitest';
 import '../support/s3/credentials.ts';
+import { collectGarbage } from '../../src/index.ts';
 import { openS3Store, openStore, type Store, type StoreReader } from '../../src/store/index.ts';
-import { type Fault, S3TestServer } from '../support/s3/server.ts';
+import { type Fault, type Framing, S3TestServer } from '../support/s3/server.ts';
 import type { Answer, Asked } from '../support/s3/state.ts';
 import { isSame, load, longStream, sampleStream, save } from './support/sample-stream.ts';
 
 const mebibyte = 1024 * 1024;
 const stream = longStream('stream', 3 * mebibyte);
 const other = sampleStream('other');
+const framings = ['length', 'chunked', 'close'] as const;
 
 const isRange = ({ headers }: Asked): boolean => headers['range'] !== undefined;
 
@@ -31,12 +33,16 @@ function everySecond(fault: Fault): (asked: Asked) => Fault | undefined {
 }
 
 /** The first `count` answers to who asks for the manifest. */
-function cutManifests(cutAfter: number, count: number): (asked: Asked) => Fault | undefined {
+function cutManifests(
+  cutAfter: number,
+  count: number,
+  framing?: Framing,
+): (asked: Asked) => Fault | undefined {
   let left = count;
   return ({ method, key }) => {
     if (method !== 'GET' || key !== 'vm' || left === 0) return undefined;
     left -= 1;
-    return { cutAfter };
+    return { cutAfter, framing };
   };
 }
 
@@ -171,32 +177,64 @@ describe('opening', () => {
     await expect(save(store, other)).rejects.toMatchObject({ code: 'CHKPT_NOT_FOUND' });
   });
 
-  test.each([0, 1, 300])('a manifest whose body ends after %i bytes asks for it again', async (cutAfter) => {
-    const { server, open } = await saved();
-    server.fault = cutManifests(cutAfter, 3);
-    expect(isSame(await load(open(), mebibyte), stream.bytes)).toBe(true);
-    // A save has to know what it replaces.
-    server.fault = cutManifests(cutAfter, 3);
-    await save(open(), other);
-    server.fault = undefined;
-    expect(isSame(await load(open()), other.bytes)).toBe(true);
-    expect(server.remains()).toHaveLength(2);
-  });
+  test.each(framings.flatMap((framing) => [0, 1, 300].map((cutAfter) => [framing, cutAfter] as const)))(
+    'a manifest (%s) whose body ends after %i bytes is asked for again',
+    async (framing, cutAfter) => {
+      const { server, open } = await saved();
+      server.fault = cutManifests(cutAfter, 3, framing);
+      expect(isSame(await load(open(), mebibyte), stream.bytes)).toBe(true);
+      // A save has to know what it replaces.
+      server.fault = cutManifests(cutAfter, 3, framing);
+      await save(open(), other);
+      server.fault = undefined;
+      expect(isSame(await load(open()), other.bytes)).toBe(true);
+      expect(server.remains()).toHaveLength(2);
+    },
+  );
 
-  test.each([0, 300])(
-    'a manifest whose body always ends after %i bytes is CHKPT_LINK_LOST, and stays',
-    async (cutAfter) => {
+  test.each(framings.flatMap((framing) => [0, 300].map((cutAfter) => [framing, cutAfter] as const)))(
+    'a manifest (%s) whose body always ends after %i bytes is CHKPT_LINK_LOST, and stays',
+    async (framing, cutAfter) => {
       const { server, open } = await saved();
       const before = server.remains();
-      server.fault = cutManifests(cutAfter, Number.POSITIVE_INFINITY);
-      await expect(open().openReader()).rejects.toMatchObject({ code: 'CHKPT_LINK_LOST' });
-      await expect(open().remove?.()).rejects.toMatchObject({ code: 'CHKPT_LINK_LOST' });
-      await expect(save(open(), other)).rejects.toMatchObject({ code: 'CHKPT_LINK_LOST' });
+      server.fault = cutManifests(cutAfter, Number.POSITIVE_INFINITY, framing);
+      const lost = { code: 'CHKPT_LINK_LOST' };
+      await expect(open().openReader()).rejects.toMatchObject(lost);
+      await expect(open().remove?.()).rejects.toMatchObject(lost);
+      await expect(save(open(), other)).rejects.toMatchObject(lost);
+      await expect(collectGarbage(server.url(''), { olderThanMs: 0, remove: true })).rejects.toMatchObject(
+        lost,
+      );
       server.fault = undefined;
       expect(server.remains()).toEqual(before);
       expect(isSame(await load(open(), mebibyte), stream.bytes)).toBe(true);
     },
   );
+
+  test.each(['chunked', 'close'] as const)(
+    'answers (%s) that do not say how long they are, and are whole, are taken',
+    async (whole) => {
+      const { server, open } = await saved();
+      server.fault = ({ method }) => (method === 'GET' ? { whole } : undefined);
+      expect(isSame(await load(open(), mebibyte), stream.bytes)).toBe(true);
+      await save(open(), other);
+      expect(isSame(await load(open()), other.bytes)).toBe(true);
+      expect(server.remains()).toHaveLength(2);
+    },
+  );
+
+  test('a manifest without a length that is replaced while it is read is read again', async () => {
+    const { server, open } = await saved();
+    let manifests = 0;
+    server.fault = async ({ method, key }) => {
+      if (key !== 'vm' || method === 'PUT') return undefined;
+      manifests += 1;
+      if (method === 'HEAD' && manifests === 2) await save(openStore(server.url('vm')), other);
+      return method === 'GET' ? { whole: 'chunked' } : undefined;
+    };
+    expect(isSame(await load(open()), other.bytes)).toBe(true);
+    expect(manifests).toBeGreaterThan(4);
+  });
 
   test('a manifest that never ends is read up to its bound, and no further', async () => {
     const { server, open } = await saved();

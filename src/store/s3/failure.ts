@@ -3,6 +3,7 @@
  * and cleaned before anybody sees them.
  */
 import { CheckpointError, type ErrorCode, type ErrorDetails } from '../../errors/index.ts';
+import { isCertificateVerdict } from '../../util/certificate-verdict.ts';
 
 const networkCodes: ReadonlySet<string> = new Set([
   'ECONNREFUSED',
@@ -53,7 +54,7 @@ export function isTransient(error: unknown): boolean {
   if (error instanceof CheckpointError)
     return error.code === 'CHKPT_LINK_LOST' || error.code === 'CHKPT_TIMEOUT';
   const name = nameOf(error);
-  if (name === 'AbortError' || name === 'CredentialsProviderError') return false;
+  if (name === 'AbortError' || name === 'CredentialsProviderError' || isOfCertificate(error)) return false;
   const status = statusOf(error);
   if (status === 501 || status === 507) return false;
   return status === undefined || status >= 500 || status === 408 || status === 429 || status < 300;
@@ -77,12 +78,19 @@ function codeOf(error: unknown): ErrorCode {
   // The SDK calls a connection that was reset a timeout, too.
   const code = fieldOf(error, 'code');
   if (typeof code === 'string' && networkCodes.has(code)) return 'CHKPT_LINK_LOST';
+  if (isOfCertificate(error)) return 'CHKPT_UNAUTHENTICATED';
   const byName = codeOfName[nameOf(error)];
   if (byName !== undefined) return byName;
   const status = statusOf(error);
   const byStatus = status === undefined ? undefined : codeOfStatus[status];
   if (byStatus !== undefined) return byStatus;
   return (typeof code === 'string' ? codeOfName[code] : undefined) ?? 'CHKPT_IO';
+}
+
+/** The service could not prove who it is: nothing was asked of it. */
+function isOfCertificate(error: unknown): boolean {
+  const code = fieldOf(error, 'code');
+  return typeof code === 'string' && isCertificateVerdict(code);
 }
 
 function reasonOf(error: unknown): string {

@@ -7,6 +7,7 @@
 import { CheckpointError } from '../../errors/index.ts';
 import { isUuid } from '../temporary-names.ts';
 import { urlError } from '../url.ts';
+import { isLocalName } from './local-names.ts';
 
 const mebibyte = 1024 * 1024;
 
@@ -113,7 +114,7 @@ export function checkTransport(endpoint: URL, { insecure = false }: S3Settings, 
 }
 
 function isLoopback(hostname: string): boolean {
-  return hostname === 'localhost' || hostname === '[::1]' || /^127(\.\d{1,3}){3}$/.test(hostname);
+  return isLocalName(hostname) || hostname === '[::1]' || /^127(\.\d{1,3}){3}$/.test(hostname);
 }
 
 function settingsOf(query: string, url: string): S3Settings {

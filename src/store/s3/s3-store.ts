@@ -5,7 +5,7 @@
  *     KEY.objects/UUID.TOKEN.N         data objects: the stream, one behind the other
  *     KEY.objects/UUID.continued       a machine goes on from the checkpoint UUID
  *
- * Data objects have names that were never there before, and never change. docs/stores.md has the promises, and
+ * Data objects have names that were never there before, and never change. docs/s3.md has the promises, and
  * docs/decisions/0018-object-store.md why it is so.
  */
 import { CheckpointError, type ErrorDetails } from '../../errors/index.ts';

@@ -6,6 +6,7 @@
  */
 import type { S3Client, S3ClientConfig } from '@aws-sdk/client-s3';
 import { CheckpointError } from '../../errors/index.ts';
+import { lookupLocally } from './local-names.ts';
 import { checkTransport, type S3Settings } from './place.ts';
 
 export type Sdk = typeof import('@aws-sdk/client-s3');
@@ -14,6 +15,8 @@ const connectionMs = 10_000;
 /** Without a byte in either direction. */
 const silenceMs = 60_000;
 const attemptsMax = 5;
+/** Of connections, beside what the SDK says. */
+const agent = { lookup: lookupLocally };
 
 /** Throws `CHKPT_UNSUPPORTED`, which says what to install. `load`: tests give another. */
 export async function loadSdk(
@@ -38,7 +41,12 @@ export async function makeClient(sdk: Sdk, settings: S3Settings, store: string):
     retryMode: 'standard',
     // One more round trip for each part, and not every service knows it.
     expectContinueHeader: false,
-    requestHandler: { connectionTimeout: connectionMs, socketTimeout: silenceMs },
+    requestHandler: {
+      connectionTimeout: connectionMs,
+      socketTimeout: silenceMs,
+      httpAgent: agent,
+      httpsAgent: agent,
+    },
     ...(pathStyle ? { forcePathStyle: true } : {}),
     ...(endpoint === undefined ? {} : { endpoint }),
     ...(region === undefined ? {} : { region }),

@@ -22,6 +22,14 @@ export interface SmallObject {
   readonly etag: string;
 }
 
+/** An answer with a whole object, whose body is not read yet. */
+interface Whole {
+  readonly body: unknown;
+  /** As the answer says; it may not. */
+  readonly length: number | undefined;
+  readonly etag: string;
+}
+
 /** When an object may be written: there is none, or exactly this one. */
 export type WriteCondition = 'none' | { readonly etag: string; readonly isQuoted: boolean };
 
@@ -63,14 +71,20 @@ export class S3Service {
 
   /**
    * Reads an object of at most `bytesMax` bytes; of a longer one, one byte more. `undefined` when there is none. A body that ends early is
-   * asked for again: the SDK repeats only what had no answer.
+   * asked for again: the SDK repeats only what had no answer. Where an answer does not say how long it is, the service is asked: a cut
+   * manifest would be taken for a damaged one, and be replaced. Throws `CHKPT_LINK_LOST` for one that is never whole.
    */
   async readSmall(key: string, bytesMax: number, signal?: AbortSignal): Promise<SmallObject | undefined> {
     for (let attempt = 1; ; attempt += 1) {
       const answer = await this.#getWhole(key, signal);
       if (answer === undefined) return undefined;
       try {
-        return { bytes: await collect(answer.body, bytesMax), etag: answer.etag };
+        const bytes = await collect(answer.body, bytesMax);
+        if (bytes.length > bytesMax || bytes.length === (await this.#lengthOf(key, answer, signal)))
+          return { bytes, etag: answer.etag };
+        throw new CheckpointError('CHKPT_LINK_LOST', 'the body of an answer ends early', {
+          details: { store: this.#store, path: key },
+        });
       } catch (error) {
         if (!isTransient(error) || attempt >= bodyAttemptsMax) throw error;
       }
@@ -78,11 +92,22 @@ export class S3Service {
     }
   }
 
-  async #getWhole(key: string, signal?: AbortSignal): Promise<{ body: unknown; etag: string } | undefined> {
+  /** Of the object that was answered with; `undefined` when it is not there any more. */
+  async #lengthOf(key: string, { etag, length }: Whole, signal?: AbortSignal): Promise<number | undefined> {
+    if (length !== undefined) return length;
+    try {
+      return (await this.head(key, etag, signal))?.bytes;
+    } catch (error) {
+      if (statusOf(error) === 412) return undefined;
+      throw error;
+    }
+  }
+
+  async #getWhole(key: string, signal?: AbortSignal): Promise<Whole | undefined> {
     try {
       const command = new this.#sdk.GetObjectCommand(this.#at(key));
-      const { Body, ETag } = await this.#client.send(command, optionsOf(signal));
-      return { body: Body, etag: this.#etagOf(ETag, key) };
+      const { Body, ContentLength, ETag } = await this.#client.send(command, optionsOf(signal));
+      return { body: Body, length: ContentLength, etag: this.#etagOf(ETag, key) };
     } catch (error) {
       if (isNoSuchKey(error)) return undefined;
       throw error;

@@ -17,7 +17,7 @@ import { plainDevices } from './support/devices.ts';
 import { devicesOfReferenceHandler, userReadResponse, userWriteRequest } from './support/dumps.ts';
 import { fingerprint, useFolder, writeOriginal } from './support/folders.ts';
 import { sampleOriginal, samplePage, u32, u64 } from './support/original.ts';
-import { ReferenceHandler } from './support/reference-handler.ts';
+import { committingUserStore, ReferenceHandler } from './support/reference-handler.ts';
 
 const folder = useFolder();
 const devices = new Map(
@@ -77,26 +77,8 @@ describe('messages', () => {
 });
 
 describeForeignStore('user:', { types: true, integrity: 'detect', removes: false, regions }, () => {
-  // Dropped saves of the suite must not be seen: this handler takes what was committed, as a transaction of its own.
   const committed = new ReferenceHandler();
-  const open = (): Store => {
-    const draft = new ReferenceHandler();
-    for (const [name, file] of committed.files) draft.files.set(name, file);
-    const store = palaciosUserStore(draft.handle, { blockBytes: 1 << 20 });
-    const { openWriter } = store;
-    store.openWriter = async (options) => {
-      draft.files.clear();
-      const writer = await openWriter.call(store, options);
-      const { commit } = writer;
-      writer.commit = async (summary) => {
-        await commit.call(writer, summary);
-        committed.files.clear();
-        for (const [name, file] of draft.files) committed.files.set(name, file);
-      };
-      return writer;
-    };
-    return store;
-  };
+  const open = (): Store => committingUserStore(committed, { blockBytes: 1 << 20 });
   return { open, remains: () => [...committed.files.keys()] };
 });
 

@@ -16,7 +16,8 @@ export function makeFolder(): string {
   return folder;
 }
 
-function fastBase(): string {
+/** Where temporary folders are quick. */
+export function fastBase(): string {
   try {
     accessSync('/dev/shm', constants.W_OK);
     return '/dev/shm';

@@ -5,6 +5,7 @@
  */
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { onTestFinished } from 'vitest';
 import { refusalOf, sha256 } from './signature.ts';
@@ -20,10 +21,23 @@ export type Fault =
   | 'done-but-500'
   /** Nothing is done. */
   | { readonly refuse: number; readonly code: string }
-  /** The body of the answer ends after so many bytes, and the connection with it. */
-  | { readonly cutAfter: number }
+  /**
+   * The body of the answer ends after so many bytes, and the connection with it. `framing`: how its end could be known; with `close` nothing
+   * but the end of the connection tells. Default: `length`.
+   */
+  | { readonly cutAfter: number; readonly framing?: Framing | undefined }
+  /** The whole answer, which does not say how long it is. */
+  | { readonly whole: Exclude<Framing, 'length'> }
   /** The answer is another one. */
   | { readonly answer: (right: Answer) => Answer };
+
+/** PEM texts. */
+export interface Certificate {
+  readonly key: string;
+  readonly cert: string;
+}
+
+export type Framing = 'length' | 'chunked' | 'close';
 
 export class S3TestServer {
   readonly state = new S3State();
@@ -38,23 +52,35 @@ export class S3TestServer {
   onTheWay: ((asked: Asked) => Buffer) | undefined;
   readonly #server: Server;
 
-  private constructor() {
-    this.#server = createServer((request, response) => {
+  readonly #isSecure: boolean;
+
+  private constructor(tls: Certificate | undefined) {
+    const serve = (request: IncomingMessage, response: ServerResponse): void => {
       this.#serve(request, response).catch(() => request.socket.destroy());
-    });
+    };
+    this.#isSecure = tls !== undefined;
+    this.#server = tls === undefined ? createServer(serve) : createSecureServer(tls, serve);
   }
 
-  /** Ends with the test, or with `close()`. */
-  static async start(closes: 'with-test' | 'by-hand' = 'with-test'): Promise<S3TestServer> {
-    const server = new S3TestServer();
+  /** Ends with the test, or with `close()`. With a certificate it is asked by `https:`. */
+  static async start(
+    closes: 'with-test' | 'by-hand' = 'with-test',
+    tls?: Certificate | undefined,
+  ): Promise<S3TestServer> {
+    const server = new S3TestServer(tls);
     server.#server.listen(0, '127.0.0.1');
     await once(server.#server, 'listening');
     if (closes === 'with-test') onTestFinished(() => server.close());
     return server;
   }
 
+  /** The same by another name of this machine. */
+  endpointAt(host: string): string {
+    return `http${this.#isSecure ? 's' : ''}://${host}:${(this.#server.address() as AddressInfo).port}`;
+  }
+
   get endpoint(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+    return this.endpointAt('127.0.0.1');
   }
 
   url(key: string, more = ''): string {
@@ -107,14 +133,15 @@ export class S3TestServer {
     if (fault === 'done-but-500') return send(response, asked, refusal(500, 'InternalError'));
     if (fault === undefined) return send(response, asked, right);
     if ('answer' in fault) return send(response, asked, fault.answer(right));
-    response.writeHead(right.status, { 'content-length': `${right.body?.length ?? 0}`, ...right.headers });
-    const body = Buffer.from(right.body ?? '').subarray(0, fault.cutAfter);
-    response.write(body, () => request.socket.destroySoon());
+    if ('whole' in fault) return framed(response, right, fault.whole, undefined);
+    framed(response, right, fault.framing ?? 'length', fault.cutAfter);
   }
 
   async #read(request: IncomingMessage): Promise<Asked> {
     const url = new URL(request.url ?? '/', 'http://host');
-    const [, bucket = '', ...path] = url.pathname.split('/');
+    const [, ...words] = url.pathname.split('/');
+    const inHost = /^(.+)\.localhost(:\d+)?$/.exec(request.headers.host ?? '')?.[1];
+    const [bucket = '', ...path] = inHost === undefined ? words : [inHost, ...words];
     // The SDK names the operation; that is no query of S3.
     url.searchParams.delete('x-id');
     const pieces: Buffer[] = [];
@@ -142,4 +169,22 @@ function send(
 ): void {
   response.writeHead(status, { 'content-length': `${body.length}`, ...headers });
   response.end(method === 'HEAD' ? undefined : body);
+}
+
+/** A body, perhaps cut, whose length is told in this way. */
+function framed(
+  response: ServerResponse,
+  right: Answer,
+  framing: Framing,
+  cutAfter: number | undefined,
+): void {
+  const body = Buffer.from(right.body ?? '');
+  const { 'content-length': _, ...headers } = right.headers ?? {};
+  response.useChunkedEncodingByDefault = framing === 'chunked';
+  response.writeHead(right.status, {
+    ...headers,
+    ...(framing === 'length' ? { 'content-length': `${body.length}` } : {}),
+  });
+  if (cutAfter === undefined) response.end(body);
+  else response.write(body.subarray(0, cutAfter), () => response.socket?.destroySoon());
 }

@@ -1,5 +1,10 @@
 /** What stands at the other end of `user:`. */
-import type { PalaciosUserHandler } from '../../../../src/index.ts';
+import {
+  type PalaciosUserHandler,
+  type PalaciosUserOptions,
+  palaciosUserStore,
+  type Store,
+} from '../../../../src/index.ts';
 
 /**
  * The reference handler, from the description: a file for each context, tag and data one behind the other, no lengths. It opens what it
@@ -60,4 +65,24 @@ export class ReferenceHandler {
     head.writeBigUInt64LE(BigInt(buffer.length), 32);
     return Buffer.concat([head, buffer]);
   }
+}
+
+/** A store whose handler takes what was committed, as a transaction of its own: of a save that is dropped nothing is seen. */
+export function committingUserStore(committed: ReferenceHandler, options: PalaciosUserOptions = {}): Store {
+  const draft = new ReferenceHandler();
+  for (const [name, file] of committed.files) draft.files.set(name, file);
+  const store = palaciosUserStore(draft.handle, options);
+  const { openWriter } = store;
+  store.openWriter = async (writeOptions) => {
+    draft.files.clear();
+    const writer = await openWriter.call(store, writeOptions);
+    const { commit } = writer;
+    writer.commit = async (summary) => {
+      await commit.call(writer, summary);
+      committed.files.clear();
+      for (const [name, file] of draft.files) committed.files.set(name, file);
+    };
+    return writer;
+  };
+  return store;
 }
