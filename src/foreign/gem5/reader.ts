@@ -6,7 +6,7 @@ import { CheckpointError, withDetails } from '../../errors/index.ts';
 import { gem5ManifestBytesMax, gem5TextBytesMax, pageBytes } from '../../limits.ts';
 import { type GuestMemory, GzipImage, memberCount, memberEntryBytes } from '../../memory/index.ts';
 import { throwIfAborted } from '../../store/failure.ts';
-import type { OpenFile } from '../../store/file-system.ts';
+import { errnoOf, type OpenFile } from '../../store/file-system.ts';
 import { closeReadable, openForReading } from '../../store/readable-file.ts';
 import type { ForeignContent, ForeignMemoryOptions, ForeignReading } from '../foreign-format.ts';
 import { type Gem5Folder, isManifestName, textName } from './folder.ts';
@@ -39,17 +39,23 @@ export async function openGem5Reading(
   options: Gem5ReadOptions,
   signal: AbortSignal | undefined,
 ): Promise<ForeignReading> {
-  for (let count = 0; ; count += 1) {
+  let cause: unknown;
+  for (let count = 0; count < replacementCountMax; count += 1) {
     throwIfAborted(signal, folder.store);
     const text = await readText(folder);
     try {
       return await openText(folder, text, options);
     } catch (error) {
-      // Damage, or a checkpoint that was replaced meanwhile: then m5.cpt is another one now.
-      if (count < replacementCountMax && sha256(await readText(folder)) !== sha256(text)) continue;
-      throw error;
+      // Damage, or a checkpoint that was replaced meanwhile: then m5.cpt is another one now, or a manifest that was listed is gone.
+      if (sha256(await readText(folder)) === sha256(text) && errnoOf(error) !== 'CHKPT_NOT_FOUND')
+        throw error;
+      cause = error;
     }
   }
+  throw new CheckpointError('CHKPT_IO', 'the checkpoint was replaced again and again while it was read', {
+    details: folder.details(textName),
+    cause,
+  });
 }
 
 /** The bytes of m5.cpt. Throws `CHKPT_NOT_FOUND`, `CHKPT_LIMIT`. */
