@@ -76,7 +76,7 @@ describe('messages', () => {
   });
 });
 
-describeForeignStore('user:', { types: true, integrity: 'detect', removes: false, regions }, () => {
+await describeForeignStore('user:', { types: true, integrity: 'detect', removes: false, regions }, () => {
   // Dropped saves of the suite must not be seen: this handler takes what was committed, as a transaction of its own.
   const committed = new ReferenceHandler();
   const open = (): Store => {
