@@ -9,11 +9,12 @@ import { throwIfAborted } from '../../store/failure.ts';
 import { errnoOf, type OpenFile } from '../../store/file-system.ts';
 import { closeReadable, openForReading } from '../../store/readable-file.ts';
 import type { ForeignContent, ForeignMemoryOptions, ForeignReading } from '../foreign-format.ts';
-import { type Gem5Folder, isManifestName, textName } from './folder.ts';
+import type { Gem5Folder } from './folder.ts';
 import { importedContexts } from './import.ts';
 import { type IniDocument, parseIni } from './ini.ts';
 import { basesOf, type MemoryStore, memorySection, readStores, regionsOf } from './machine.ts';
 import { type Gem5Manifest, manifestError, parseManifest, sha256 } from './manifest.ts';
+import { isManifestName, textName } from './names.ts';
 import { readOwnSections } from './own-sections.ts';
 
 export interface Gem5ReadOptions {

@@ -96,9 +96,11 @@ export class PalaciosFolderFormat implements ForeignFormat {
 
   async remove(): Promise<void> {
     const { place } = this.#folder;
+    await place.collect();
     if ((await place.entries()) === undefined) return;
     await checkReplaceable(this.#folder);
-    await place.remove(place.temporary(randomUUID(), 'old'));
+    // Not `old`: of one that is removed nothing is to be kept.
+    await place.remove(place.temporary(randomUUID(), 'tmp'));
   }
 }
 
