@@ -13,9 +13,10 @@ import type { Gem5Folder } from './folder.ts';
 import { importedContexts } from './import.ts';
 import { type IniDocument, parseIni } from './ini.ts';
 import { basesOf, type MemoryStore, memorySection, readStores, regionsOf } from './machine.ts';
-import { type Gem5Manifest, manifestError, parseManifest, sha256 } from './manifest.ts';
+import { type Gem5Manifest, type ManifestStore, manifestError, parseManifest, sha256 } from './manifest.ts';
 import { isManifestName, textName } from './names.ts';
 import { readOwnSections } from './own-sections.ts';
+import { loadStoreStreams, type StoreStream } from './store-streams.ts';
 
 export interface Gem5ReadOptions {
   /** The machine, where a checkpoint has several. */
@@ -218,25 +219,31 @@ class Gem5Reading implements ForeignReading {
   }
 
   async readMemory(image: GuestMemory, options: ForeignMemoryOptions): Promise<void> {
+    const files = this.#files();
+    const manifest = this.#manifest;
+    if (manifest === undefined) return await loadStoreStreams(image, files, options);
     const gzip = new GzipImage(image, options);
-    let first = 0;
-    for (const [index, { file, bytes, name, rangeBytes }] of this.#stores.entries()) {
-      const { descriptor } = file;
-      if (descriptor === undefined) {
-        throw new CheckpointError('CHKPT_UNSUPPORTED', 'memory comes out of files', {
-          details: this.#folder.details(name),
-        });
-      }
-      const told = this.#manifest?.stores[index];
+    for (const [index, { pages, descriptor, failure }] of files.entries()) {
+      const { members } = manifest.stores[index] as ManifestStore;
       try {
-        const pages = { first, count: Number(rangeBytes) / pageBytes };
-        first += pages.count;
-        if (told === undefined) await gzip.loadStream(pages, descriptor, bytes);
-        else await gzip.loadMembers(pages, descriptor, told.members, this.#manifest?.memberBytes ?? 0);
+        await gzip.loadMembers(pages, descriptor, members, manifest.memberBytes);
       } catch (error) {
-        throw withDetails(error, this.#folder.details(name));
+        throw failure(error);
       }
     }
+  }
+
+  #files(): StoreStream[] {
+    let first = 0;
+    return this.#stores.map(({ file: { descriptor }, bytes, name, rangeBytes }) => {
+      const details = this.#folder.details(name);
+      if (descriptor === undefined) {
+        throw new CheckpointError('CHKPT_UNSUPPORTED', 'memory comes out of files', { details });
+      }
+      const pages = { first, count: Number(rangeBytes) / pageBytes };
+      first += pages.count;
+      return { pages, descriptor, fileBytes: bytes, failure: (error) => withDetails(error, details) };
+    });
   }
 
   async close(): Promise<void> {
