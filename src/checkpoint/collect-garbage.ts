@@ -138,6 +138,8 @@ class WatchedFileSystem implements FileSystem {
   readonly leftovers: Leftover[] = [];
   /** Names that files would have lost. */
   readonly #lost = new Map<bigint, number>();
+  /** What would be gone. */
+  readonly #gone = new Set<string>();
   readonly #inner: FileSystem;
   readonly #remove: boolean;
 
@@ -149,19 +151,27 @@ class WatchedFileSystem implements FileSystem {
   async unlink(path: string): Promise<void> {
     const { bytes, inode, names } = await this.status(path);
     if (this.#remove) await this.#inner.unlink(path);
-    else this.#lost.set(inode, (this.#lost.get(inode) ?? 0) + 1);
+    else {
+      this.#lost.set(inode, (this.#lost.get(inode) ?? 0) + 1);
+      this.#gone.add(path);
+    }
     this.leftovers.push({ path, kind: 'file', bytes: names > 1 ? 0 : bytes });
   }
 
   async rmdir(path: string): Promise<void> {
     if (this.#remove) await this.#inner.rmdir(path);
+    else this.#gone.add(path);
     this.leftovers.push({ path, kind: 'folder', bytes: 0 });
   }
 
   open: FileSystem['open'] = (...parameters) => this.#inner.open(...parameters);
-  readdir: FileSystem['readdir'] = (path) => this.#inner.readdir(path);
+
+  async readdir(path: string): Promise<string[]> {
+    return (await this.#inner.readdir(path)).filter((entry) => !this.#gone.has(`${path}/${entry}`));
+  }
 
   async status(path: string): Promise<FileStatus> {
+    if (this.#gone.has(path)) throw Object.assign(new Error('it would be gone'), { code: 'ENOENT' });
     const status = await this.#inner.status(path);
     return { ...status, names: status.names - (this.#lost.get(status.inode) ?? 0) };
   }

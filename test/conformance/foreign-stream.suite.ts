@@ -25,13 +25,21 @@ export interface StreamTraits extends Pick<ForeignTraits, 'types' | 'integrity' 
 }
 
 /** Registers the tests for one kind of connection, in both roles. */
-export function describeForeignStream(name: string, traits: StreamTraits, ends: StreamEnds): void {
+export async function describeForeignStream(
+  name: string,
+  traits: StreamTraits,
+  ends: StreamEnds,
+): Promise<void> {
   for (const waits of ['sender', 'receiver'] as const) {
-    describeForeignStore(`${name}, the ${waits} waits`, { ...traits, removes: false, keeps: false }, () => {
-      const space = new MemoryStoreSpace();
-      const kept = space.store('kept');
-      return { open: () => new JoinedStream(ends, waits, kept), remains: () => space.names() };
-    });
+    await describeForeignStore(
+      `${name}, the ${waits} waits`,
+      { ...traits, removes: false, keeps: false },
+      () => {
+        const space = new MemoryStoreSpace();
+        const kept = space.store('kept');
+        return { open: () => new JoinedStream(ends, waits, kept), remains: () => space.names() };
+      },
+    );
     describe(`stream ${name}, the ${waits} waits`, () => describeEnds(waits, traits, ends));
   }
 }

@@ -1,12 +1,10 @@
 /** Part of store.suite.ts: bytes that others write where the store says. */
 import { writeSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { isSame, load, sampleStream } from '../store/support/sample-stream.ts';
-import type { StoreSubject } from './store.suite.ts';
+import { isSame, load, type SampleStream } from '../store/support/sample-stream.ts';
+import type { MakeSubject } from './store.suite.ts';
 
-const older = sampleStream('older');
-
-export function describeDirectOutput(makeSubject: () => StoreSubject | Promise<StoreSubject>): void {
+export function describeDirectOutput(makeSubject: MakeSubject, older: SampleStream): void {
   test('what others write where direct() says is part of the stream', async () => {
     const subject = await makeSubject();
     const writer = await subject.open().openWriter({ uuid: older.summary.uuid });

@@ -4,11 +4,20 @@
  */
 import { describe, expect, test } from 'vitest';
 import { CheckpointError } from '../../src/errors/index.ts';
-import type { Segment, Store, StoreReader } from '../../src/store/index.ts';
-import { isSame, load, noise, sampleStream, save, writeSegments } from '../store/support/sample-stream.ts';
+import type { Segment, Store } from '../../src/store/index.ts';
+import {
+  isSame,
+  load,
+  type SampleSegment,
+  type SampleStream,
+  sampleStream,
+  save,
+  writeSegments,
+} from '../store/support/sample-stream.ts';
 import { detached, outOfBounds } from '../support/lost-memory.ts';
 import { describeClaims } from './store-claims.suite.ts';
 import { describeDirectOutput } from './store-direct.suite.ts';
+import { describeRandomAccess, readExactly } from './store-random.suite.ts';
 
 /** One place for one checkpoint, fresh for each test. */
 export interface StoreSubject {
@@ -27,6 +36,26 @@ export interface StoreTraits {
   readonly claims?: boolean;
   /** What is removed while it is read takes its space until then. Default false. */
   readonly removesWhenClosed?: boolean;
+  /** False: a connection, which keeps nothing: see `ForeignTraits.keeps`. Default true. */
+  readonly keeps?: boolean;
+  /** What is saved. Default: noise, of which no store may care. */
+  readonly streams?: SuiteStreams;
+}
+
+/** Streams for a store that looks inside: what such a store gives back is, byte for byte, what it was given. */
+export interface SuiteStreams {
+  readonly older: SampleStream;
+  readonly newer: SampleStream;
+  /** Others with the UUID of `older`: three of them. */
+  readonly again: readonly SampleStream[];
+  /** Twenty, with UUIDs of their own, that take as many files as `older`. */
+  readonly others: readonly SampleStream[];
+  /** One with hundreds of contexts. */
+  readonly many: SampleStream;
+  /** One with a segment of several MiB. */
+  readonly large: SampleStream;
+  /** One without a byte, where that can be kept. */
+  readonly empty?: SampleStream;
 }
 
 /** Registers the tests for one store. `makeSubject` is called by each of them. */
@@ -35,30 +64,52 @@ export function describeStore(
   traits: StoreTraits,
   makeSubject: () => StoreSubject | Promise<StoreSubject>,
 ): void {
+  const { streams = noiseStreams(), keeps = true } = traits;
   describe(`store ${name}`, () => {
-    describeVisibility(makeSubject);
-    describeBytes(makeSubject);
-    describeRules(makeSubject);
-    describeDirectOutput(makeSubject);
-    if (traits.randomAccess) describeRandomAccess(makeSubject);
-    if (traits.removes ?? true) describeRemoval(makeSubject, traits.removesWhenClosed ?? false);
+    if (keeps) describeKeeping(makeSubject, streams);
+    describeVisibility(makeSubject, streams);
+    describeBytes(makeSubject, streams);
+    describeCalls(makeSubject, streams);
+    describeCancels(makeSubject, streams);
+    describeDirectOutput(makeSubject, streams.older);
+    if (traits.randomAccess) describeRandomAccess(makeSubject, streams);
+    if (traits.removes ?? true) describeRemoval(makeSubject, streams, traits.removesWhenClosed ?? false);
     if (traits.claims ?? true) describeClaims(makeSubject);
   });
 }
 
-type MakeSubject = () => StoreSubject | Promise<StoreSubject>;
+export type MakeSubject = () => StoreSubject | Promise<StoreSubject>;
 
-const older = sampleStream('older');
-const newer = sampleStream('newer', [
-  ['start', 'start', 128],
-  ['values', 'Ünïcode "quoted" \\ name', 1],
-  ['values', 'x'.repeat(255), 4097],
-  ['memory', 'memory', 70_001],
-  ['values', 'after', 17],
-  ['end', 'end', 64],
-]);
+function noiseStreams(): SuiteStreams {
+  const older = sampleStream('older');
+  const contexts = Array.from(
+    { length: 300 },
+    (_, index) => ['values', `device ${index}`, index % 7] as const,
+  );
+  return {
+    older,
+    newer: sampleStream('newer', [
+      ['start', 'start', 128],
+      ['values', 'Ünïcode "quoted" \\ name', 1],
+      ['values', 'x'.repeat(255), 4097],
+      ['memory', 'memory', 70_001],
+      ['values', 'after', 17],
+      ['end', 'end', 64],
+    ]),
+    again: ['a', 'b', 'c'].map((seed) => withUuid(sampleStream(seed), older.summary.uuid)),
+    others: Array.from({ length: 20 }, (_, index) => sampleStream(`save ${index}`)),
+    many: sampleStream('many', contexts),
+    large: sampleStream('large', [['memory', 'memory', 4 * 1024 * 1024 + 13]]),
+    empty: sampleStream('empty', [['start', 'start', 0]]),
+  };
+}
 
-function describeVisibility(makeSubject: MakeSubject): void {
+const withUuid = (stream: SampleStream, uuid: string): SampleStream => ({
+  ...stream,
+  summary: { ...stream.summary, uuid },
+});
+
+function describeKeeping(makeSubject: MakeSubject, { older, newer }: SuiteStreams): void {
   test('a place without checkpoint rejects with CHKPT_NOT_FOUND', async () => {
     const subject = await makeSubject();
     await expect(subject.open().openReader()).rejects.toMatchObject({ code: 'CHKPT_NOT_FOUND' });
@@ -97,15 +148,34 @@ function describeVisibility(makeSubject: MakeSubject): void {
     }
   });
 
+  test('loads beside saves get one checkpoint or the other, whole', async () => {
+    const subject = await makeSubject();
+    await save(subject.open(), older);
+    const found = new Set<string>();
+    const loading = async (turns: number): Promise<void> => {
+      for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
+      const bytes = await load(subject.open());
+      found.add(isSame(bytes, older.bytes) ? 'older' : isSame(bytes, newer.bytes) ? 'newer' : 'a mixture');
+    };
+    for (const stream of [newer, older, newer, older, newer, older]) {
+      const loads = [0, 1, 2, 4, 8, 16, 32].map(loading);
+      await Promise.all([save(subject.open(), stream), ...loads]);
+    }
+    expect([...found].sort()).toEqual(['newer', 'older']);
+  });
+}
+
+function describeVisibility(makeSubject: MakeSubject, { older, newer, again, others }: SuiteStreams): void {
   test('abort() leaves no trace, at any point, however often it is called', async () => {
     const subject = await makeSubject();
     await save(subject.open(), older);
     const before = await subject.remains?.();
+    const [first] = newer.segments as [SampleSegment];
     for (let point = 0; point < 4; point += 1) {
       const writer = await subject.open().openWriter({ uuid: newer.summary.uuid });
-      if (point > 0) await writer.beginSegment?.({ kind: 'start', name: 'start' });
-      if (point > 1) await writer.write(noise('aborted', 5000));
-      if (point > 2) await writer.endSegment?.({ bytes: 5000, frames: 1, digest: '0'.repeat(64) });
+      if (point > 0) await writer.beginSegment?.(first.segment);
+      if (point > 1) await writer.write(first.bytes);
+      if (point > 2) await writer.endSegment?.(first.summary);
       await Promise.all([writer.abort(), writer.abort()]);
       await writer.abort();
       expect(await subject.remains?.()).toEqual(before);
@@ -135,10 +205,8 @@ function describeVisibility(makeSubject: MakeSubject): void {
 
   test('a checkpoint can be replaced by one with the same UUID', async () => {
     const subject = await makeSubject();
-    for (const seed of ['a', 'b', 'c']) {
-      const stream = sampleStream(seed);
-      const uuid = older.summary.uuid;
-      await save(subject.open(), { ...stream, summary: { ...stream.summary, uuid } });
+    for (const stream of [older, ...again]) {
+      await save(subject.open(), stream);
       expect(isSame(await load(subject.open()), stream.bytes)).toBe(true);
     }
   });
@@ -148,12 +216,12 @@ function describeVisibility(makeSubject: MakeSubject): void {
     if (subject.remains === undefined) return;
     await save(subject.open(), older);
     const once = (await subject.remains()).length;
-    for (let count = 0; count < 20; count += 1) await save(subject.open(), sampleStream(`save ${count}`));
+    for (const stream of others) await save(subject.open(), stream);
     expect(await subject.remains()).toHaveLength(once);
   });
 }
 
-function describeBytes(makeSubject: MakeSubject): void {
+function describeBytes(makeSubject: MakeSubject, { older, newer, many, large, empty }: SuiteStreams): void {
   test('the stream comes back byte for byte, whatever the sizes of writes and reads', async () => {
     const subject = await makeSubject();
     for (const [writeBytes, readBytes] of [
@@ -171,23 +239,22 @@ function describeBytes(makeSubject: MakeSubject): void {
 
   test('a write of several MiB from the middle of a larger buffer is stored exactly', async () => {
     const subject = await makeSubject();
-    const slab = noise('slab', 4 * 1024 * 1024 + 13);
-    const view = slab.subarray(8, slab.length - 5);
-    const stream = sampleStream('large', [['memory', 'memory', 0]]);
-    const digest = '0'.repeat(64);
-    const writer = await subject.open().openWriter({ uuid: stream.summary.uuid });
-    await writer.beginSegment?.({ kind: 'memory', name: 'memory' });
-    await writer.write(view);
-    await writer.write(new Uint8Array(0));
-    await writer.endSegment?.({ bytes: view.length, frames: 1, digest });
-    await writer.commit({ ...stream.summary, bytes: view.length });
-    expect(isSame(await load(subject.open(), 1 << 20), view)).toBe(true);
+    const writer = await subject.open().openWriter({ uuid: large.summary.uuid });
+    for (const { segment, bytes, summary } of large.segments) {
+      const around = new Uint8Array(bytes.length + 13).fill(0x55);
+      around.set(bytes, 8);
+      await writer.beginSegment?.(segment);
+      await writer.write(around.subarray(8, 8 + bytes.length));
+      await writer.write(new Uint8Array(0));
+      await writer.endSegment?.(summary);
+    }
+    await writer.commit(large.summary);
+    expect(isSame(await load(subject.open(), 1 << 20), large.bytes)).toBe(true);
   });
 
-  test('an empty stream is kept as one', async () => {
+  test.runIf(empty !== undefined)('an empty stream is kept as one', async () => {
     const subject = await makeSubject();
-    const empty = sampleStream('empty', [['start', 'start', 0]]);
-    await save(subject.open(), empty);
+    await save(subject.open(), empty ?? older);
     expect(await load(subject.open())).toHaveLength(0);
   });
 
@@ -217,17 +284,12 @@ function describeBytes(makeSubject: MakeSubject): void {
 
   test('hundreds of segments keep their order', async () => {
     const subject = await makeSubject();
-    const segments = Array.from(
-      { length: 300 },
-      (_, index) => ['values', `device ${index}`, index % 7] as const,
-    );
-    const many = sampleStream('many', segments);
     await save(subject.open(), many);
     expect(isSame(await load(subject.open(), 100), many.bytes)).toBe(true);
   });
 }
 
-function describeRules(makeSubject: MakeSubject): void {
+function describeCalls(makeSubject: MakeSubject, { older, newer }: SuiteStreams): void {
   test('every call after commit() or abort() rejects with CHKPT_CLOSED', async () => {
     const subject = await makeSubject();
     for (const end of ['commit', 'abort'] as const) {
@@ -292,7 +354,9 @@ function describeRules(makeSubject: MakeSubject): void {
     await Promise.all([reader.close(), reader.close()]);
     await expect(reader.read(new Uint8Array(8))).rejects.toMatchObject({ code: 'CHKPT_CLOSED' });
   });
+}
 
+function describeCancels(makeSubject: MakeSubject, { older, newer }: SuiteStreams): void {
   test('a cancelled save rejects with CHKPT_ABORTED at its next call and leaves no trace', async () => {
     const subject = await makeSubject();
     await save(subject.open(), older);
@@ -327,7 +391,11 @@ function describeRules(makeSubject: MakeSubject): void {
   });
 }
 
-function describeRemoval(makeSubject: MakeSubject, removesWhenClosed: boolean): void {
+function describeRemoval(
+  makeSubject: MakeSubject,
+  { older, newer }: SuiteStreams,
+  removesWhenClosed: boolean,
+): void {
   test('remove() leaves nothing of the checkpoint, who has it open reads on, and a new one can be saved', async () => {
     const subject = await makeSubject();
     await subject.open().remove?.();
@@ -347,94 +415,4 @@ function describeRemoval(makeSubject: MakeSubject, removesWhenClosed: boolean): 
     await save(subject.open(), older);
     expect(isSame(await load(subject.open()), older.bytes)).toBe(true);
   });
-}
-
-function describeRandomAccess(makeSubject: MakeSubject): void {
-  test('readAt() reads any range, across all borders, without moving read()', async () => {
-    const subject = await makeSubject();
-    await save(subject.open(), newer);
-    const reader = await subject.open().openReader();
-    try {
-      expect(reader.byteLength).toBe(newer.bytes.length);
-      const borders = [0];
-      for (const { bytes } of newer.segments) borders.push((borders.at(-1) ?? 0) + bytes.length);
-      const offsets = borders.flatMap((border) => [border - 3, border - 1, border, border + 1]);
-      let position = 0;
-      for (const offset of offsets.filter((value) => value >= 0)) {
-        const expected = newer.bytes.subarray(offset, offset + 5000);
-        expect(isSame(await readExactlyAt(reader, offset, 5000), expected)).toBe(true);
-        const next = await readExactly(reader, 11);
-        expect(isSame(next, newer.bytes.subarray(position, position + 11))).toBe(true);
-        position += next.length;
-      }
-      expect(await reader.readAt?.(newer.bytes.length, new Uint8Array(4))).toBe(0);
-      expect(await reader.readAt?.(newer.bytes.length + 12_345, new Uint8Array(4))).toBe(0);
-    } finally {
-      await reader.close();
-    }
-  });
-
-  test('many readAt() at once, mixed with read(), all get their bytes', async () => {
-    const subject = await makeSubject();
-    await save(subject.open(), newer);
-    const reader = await subject.open().openReader();
-    try {
-      const offsets = Array.from({ length: 50 }, (_, index) => index * 1400);
-      const ranges = Promise.all(offsets.map((offset) => readExactlyAt(reader, offset, 2000)));
-      const all = await readExactly(reader, newer.bytes.length);
-      expect(isSame(all, newer.bytes)).toBe(true);
-      for (const [index, range] of (await ranges).entries()) {
-        const offset = index * 1400;
-        expect(isSame(range, newer.bytes.subarray(offset, offset + 2000))).toBe(true);
-      }
-    } finally {
-      await reader.close();
-    }
-  });
-
-  test('close() waits for the reads in progress', async () => {
-    const subject = await makeSubject();
-    await save(subject.open(), newer);
-    const reader = await subject.open().openReader();
-    const target = new Uint8Array(3000);
-    const reading = reader.readAt?.(1000, target);
-    await reader.close();
-    const byteCount = (await reading) ?? 0;
-    expect(byteCount).toBeGreaterThan(0);
-    const expected = newer.bytes.subarray(1000, 1000 + byteCount);
-    expect(isSame(target.subarray(0, byteCount), expected)).toBe(true);
-    await expect(reader.readAt?.(0, target)).rejects.toMatchObject({ code: 'CHKPT_CLOSED' });
-  });
-
-  test('an offset that is none is a RangeError', async () => {
-    const subject = await makeSubject();
-    await save(subject.open(), older);
-    const reader = await subject.open().openReader();
-    for (const offset of [-1, 0.5, Number.NaN, 2 ** 53, '0' as unknown as number]) {
-      await expect(reader.readAt?.(offset, new Uint8Array(4))).rejects.toThrow(RangeError);
-    }
-    await reader.close();
-  });
-}
-
-async function readExactly(reader: StoreReader, byteCountMax: number): Promise<Uint8Array> {
-  const target = new Uint8Array(byteCountMax);
-  let done = 0;
-  while (done < byteCountMax) {
-    const byteCount = await reader.read(target.subarray(done));
-    if (byteCount === 0) break;
-    done += byteCount;
-  }
-  return target.subarray(0, done);
-}
-
-async function readExactlyAt(reader: StoreReader, offset: number, byteCountMax: number): Promise<Uint8Array> {
-  const target = new Uint8Array(byteCountMax);
-  let done = 0;
-  while (done < byteCountMax) {
-    const byteCount = (await reader.readAt?.(offset + done, target.subarray(done))) ?? 0;
-    if (byteCount === 0) break;
-    done += byteCount;
-  }
-  return target.subarray(0, done);
 }

@@ -88,7 +88,7 @@ const regions = [
 ];
 const traits = { types: true, integrity: 'none', removes: true, regions } as const;
 
-describeForeignStore('of this test', traits, () => {
+await describeForeignStore('of this test', traits, () => {
   const format = new PlainFormat(folder);
   const open = openerOf(format);
   return { open, remains: () => [...readdirSync(folder), `${format.kept?.content.uuid}`] };

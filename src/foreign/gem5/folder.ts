@@ -7,10 +7,11 @@
  *     chkpt.report.json                        what became of a skeleton
  *     .tmp-UUID-PID/                           what a save is writing; its files get a second name here before m5.cpt is replaced
  *     .m5.cpt.UUID.PID.old                     the m5.cpt that is being replaced; it goes last, after what it names
+ *     .m5.cpt.UUID.PID.tmp                     the same of one that is being removed
  *
  * What an m5.cpt names belongs to it. A file of a save that is over, which no m5.cpt names, is found by its second name in the work
- * folder, and one of a checkpoint that was replaced by the m5.cpt that was. Nothing else is ever removed. Best effort: what remains is
- * tried again by the next save.
+ * folder, one of a checkpoint that was replaced or removed by the m5.cpt that was, and one of a checkpoint that was replaced before its
+ * save was over by its manifest (orphans.ts). Nothing else is ever removed. Best effort: what remains is tried again by the next save.
  */
 import { type ErrorDetails, fromSystemError } from '../../errors/index.ts';
 import { gem5TextBytesMax } from '../../limits.ts';
@@ -18,15 +19,12 @@ import { isLeftBehind, type StoreEnvironment } from '../../store/environment.ts'
 import { errnoOf } from '../../store/file-system.ts';
 import { FileTemporaries } from '../../store/file-temporaries.ts';
 import { closeReadable, openForReading, readAtPosition } from '../../store/readable-file.ts';
-import { pidText, uuidText } from '../../store/temporary-names.ts';
 import { type IniDocument, parseIni } from './ini.ts';
 import { isStoreFileName } from './machine.ts';
 import { parseManifest, sha256 } from './manifest.ts';
+import { isManifestName, reportNameOf, textName, workPidIn } from './names.ts';
+import { removeOrphans } from './orphans.ts';
 import { isOwnSection } from './own-sections.ts';
-
-export const textName = 'm5.cpt';
-const workPattern = new RegExp(`^\\.tmp-${uuidText}-(${pidText})$`);
-const manifestPattern = new RegExp(`^chkpt(?:\\.${uuidText}(?:\\.[1-9][0-9]{0,2})?)?\\.manifest\\.json$`);
 
 const storePattern = /\.store[0-9]+$/;
 
@@ -38,19 +36,6 @@ function isWhole(document: IniDocument): boolean {
     (section) => storePattern.test(section.name) && section.get('filename') !== undefined,
   );
   return there.length >= said && (said > 0 || sections.some(({ name }) => isOwnSection(name)));
-}
-
-export function isManifestName(entry: string): boolean {
-  return manifestPattern.test(entry);
-}
-
-/** The file beside a manifest that tells people what became of a skeleton. */
-export function reportNameOf(manifest: string): string {
-  return manifest.replace(/manifest\.json$/, 'report.json');
-}
-
-export function workName(uuid: string, pid: number): string {
-  return `.tmp-${uuid}-${pid}`;
 }
 
 export class Gem5Folder {
@@ -129,7 +114,7 @@ export class Gem5Folder {
    * What nobody may remove: files of the m5.cpt here, of those that saves which still run may put back, and manifests that cannot be read.
    * `undefined` when that cannot be told.
    */
-  async #kept(): Promise<Set<string> | undefined> {
+  async kept(): Promise<Set<string> | undefined> {
     const kept = await this.named();
     if (kept === undefined) return undefined;
     const entries = await this.temporaries.entries();
@@ -151,16 +136,16 @@ export class Gem5Folder {
     const entries = await this.temporaries.entries();
     for (const { entry, role } of await this.temporaries.leftBehind(entries)) {
       if (role === 'old') await this.removeReplaced(entry);
-      else await this.temporaries.remove(entry);
+      else await this.removeRemoved(entry).catch(() => undefined);
     }
     for (const entry of entries) {
-      const pid = workPattern.exec(entry)?.[1];
-      if (pid === undefined) continue;
-      if (!(await isLeftBehind(this.environment, this.pathOf(entry), Number(pid)))) continue;
-      const kept = await this.#kept().catch(() => undefined);
+      const pid = workPidIn(entry);
+      if (pid === undefined || !(await isLeftBehind(this.environment, this.pathOf(entry), pid))) continue;
+      const kept = await this.kept().catch(() => undefined);
       if (kept !== undefined && (await this.#removeSecondNames(entry, entries, kept)))
         await this.removeWork(entry);
     }
+    await removeOrphans(this);
     return entries;
   }
 
@@ -173,7 +158,7 @@ export class Gem5Folder {
     this.temporaries.postpone(older);
     try {
       if ((await this.#inodeOf(textName)) === undefined) return;
-      const [files, kept] = [await this.named(older), await this.#kept()];
+      const [files, kept] = [await this.named(older), await this.kept()];
       if (files === undefined || kept === undefined) return;
       let failed = false;
       for (const entry of new Set([...files, ...seen])) {
@@ -183,6 +168,14 @@ export class Gem5Folder {
     } catch {
       // The next save tries again.
     }
+  }
+
+  /** Removes what an m5.cpt that is no checkpoint any more names, and nobody else does; then itself. Throws what the file system does. */
+  async removeRemoved(removed: string): Promise<void> {
+    const [files, kept] = [await this.named(removed), await this.kept()];
+    if (files === undefined || kept === undefined) return;
+    for (const entry of files) if (!kept.has(entry)) await this.removeFile(entry);
+    await this.removeFile(removed);
   }
 
   /** Removes a folder of files. Resolves to the error when something remains. */

@@ -6,15 +6,17 @@ import { CheckpointError, withDetails } from '../../errors/index.ts';
 import { gem5ManifestBytesMax, gem5TextBytesMax, pageBytes } from '../../limits.ts';
 import { type GuestMemory, GzipImage, memberCount, memberEntryBytes } from '../../memory/index.ts';
 import { throwIfAborted } from '../../store/failure.ts';
-import type { OpenFile } from '../../store/file-system.ts';
+import { errnoOf, type OpenFile } from '../../store/file-system.ts';
 import { closeReadable, openForReading } from '../../store/readable-file.ts';
 import type { ForeignContent, ForeignMemoryOptions, ForeignReading } from '../foreign-format.ts';
-import { type Gem5Folder, isManifestName, textName } from './folder.ts';
+import type { Gem5Folder } from './folder.ts';
 import { importedContexts } from './import.ts';
 import { type IniDocument, parseIni } from './ini.ts';
 import { basesOf, type MemoryStore, memorySection, readStores, regionsOf } from './machine.ts';
-import { type Gem5Manifest, manifestError, parseManifest, sha256 } from './manifest.ts';
+import { type Gem5Manifest, type ManifestStore, manifestError, parseManifest, sha256 } from './manifest.ts';
+import { isManifestName, textName } from './names.ts';
 import { readOwnSections } from './own-sections.ts';
+import { loadStoreStreams, type StoreStream } from './store-streams.ts';
 
 export interface Gem5ReadOptions {
   /** The machine, where a checkpoint has several. */
@@ -39,17 +41,23 @@ export async function openGem5Reading(
   options: Gem5ReadOptions,
   signal: AbortSignal | undefined,
 ): Promise<ForeignReading> {
-  for (let count = 0; ; count += 1) {
+  let cause: unknown;
+  for (let count = 0; count < replacementCountMax; count += 1) {
     throwIfAborted(signal, folder.store);
     const text = await readText(folder);
     try {
       return await openText(folder, text, options);
     } catch (error) {
-      // Damage, or a checkpoint that was replaced meanwhile: then m5.cpt is another one now.
-      if (count < replacementCountMax && sha256(await readText(folder)) !== sha256(text)) continue;
-      throw error;
+      // Damage, or a checkpoint that was replaced meanwhile: then m5.cpt is another one now, or a manifest that was listed is gone.
+      if (sha256(await readText(folder)) === sha256(text) && errnoOf(error) !== 'CHKPT_NOT_FOUND')
+        throw error;
+      cause = error;
     }
   }
+  throw new CheckpointError('CHKPT_IO', 'the checkpoint was replaced again and again while it was read', {
+    details: folder.details(textName),
+    cause,
+  });
 }
 
 /** The bytes of m5.cpt. Throws `CHKPT_NOT_FOUND`, `CHKPT_LIMIT`. */
@@ -211,25 +219,31 @@ class Gem5Reading implements ForeignReading {
   }
 
   async readMemory(image: GuestMemory, options: ForeignMemoryOptions): Promise<void> {
+    const files = this.#files();
+    const manifest = this.#manifest;
+    if (manifest === undefined) return await loadStoreStreams(image, files, options);
     const gzip = new GzipImage(image, options);
-    let first = 0;
-    for (const [index, { file, bytes, name, rangeBytes }] of this.#stores.entries()) {
-      const { descriptor } = file;
-      if (descriptor === undefined) {
-        throw new CheckpointError('CHKPT_UNSUPPORTED', 'memory comes out of files', {
-          details: this.#folder.details(name),
-        });
-      }
-      const told = this.#manifest?.stores[index];
+    for (const [index, { pages, descriptor, failure }] of files.entries()) {
+      const { members } = manifest.stores[index] as ManifestStore;
       try {
-        const pages = { first, count: Number(rangeBytes) / pageBytes };
-        first += pages.count;
-        if (told === undefined) await gzip.loadStream(pages, descriptor, bytes);
-        else await gzip.loadMembers(pages, descriptor, told.members, this.#manifest?.memberBytes ?? 0);
+        await gzip.loadMembers(pages, descriptor, members, manifest.memberBytes);
       } catch (error) {
-        throw withDetails(error, this.#folder.details(name));
+        throw failure(error);
       }
     }
+  }
+
+  #files(): StoreStream[] {
+    let first = 0;
+    return this.#stores.map(({ file: { descriptor }, bytes, name, rangeBytes }) => {
+      const details = this.#folder.details(name);
+      if (descriptor === undefined) {
+        throw new CheckpointError('CHKPT_UNSUPPORTED', 'memory comes out of files', { details });
+      }
+      const pages = { first, count: Number(rangeBytes) / pageBytes };
+      first += pages.count;
+      return { pages, descriptor, fileBytes: bytes, failure: (error) => withDetails(error, details) };
+    });
   }
 
   async close(): Promise<void> {

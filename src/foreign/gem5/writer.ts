@@ -16,12 +16,16 @@ import { publish } from '../../store/publish.ts';
 import { TemporaryFile } from '../../store/temporary-file.ts';
 import type { ForeignContent, ForeignMemoryOptions, ForeignWriter } from '../foreign-format.ts';
 import type { Gem5Document } from './document.ts';
-import { type Gem5Folder, isManifestName, reportNameOf, textName, workName } from './folder.ts';
+import type { Gem5Folder } from './folder.ts';
 import { serializeIni } from './ini.ts';
 import { type ManifestStore, serializeManifest, sha256 } from './manifest.ts';
+import { isManifestName, reportNameOf, textName, workName } from './names.ts';
+import { removeOrphans } from './orphans.ts';
 
 const folderMode = 0o700;
 const generationCountMax = 1000;
+/** How often other saves may take the names of this one's files while it makes them. */
+const collisionCountMax = 16;
 const manifestWorkName = 'manifest';
 const reportWorkName = 'report';
 
@@ -114,38 +118,61 @@ class Gem5Writer implements ForeignWriter {
   }
 
   async commit(content: ForeignContent): Promise<number> {
-    const { folder, document, uuid, signal } = this.#save;
+    const { folder, document, signal, onSaved } = this.#save;
     throwIfAborted(signal, folder.store);
-    const entries = await folder.entries();
-    const suffix = freeSuffix(entries, uuid);
+    let bytes = await this.#nameFiles(content);
+    // Another save was in the folder with the same idea: by now it shows.
+    for (let count = 0; bytes === undefined && count < collisionCountMax; count += 1) {
+      await this.#takeBack();
+      throwIfAborted(signal, folder.store);
+      bytes = await this.#nameFiles(content);
+    }
+    if (bytes === undefined) {
+      const what = 'other saves have published here again and again';
+      throw new CheckpointError('CHKPT_IO', what, { details: folder.details('') });
+    }
+    await this.#flush(folder.path);
+    await this.#publish();
+    onSaved?.(document.report);
+    return bytes;
+  }
+
+  /** Writes what is no memory, and gives all files their names. Resolves to the bytes of all; `undefined`: a name was taken meanwhile. */
+  async #nameFiles(content: ForeignContent): Promise<number | undefined> {
+    const { folder, document, uuid, signal } = this.#save;
+    const suffix = freeSuffix(await folder.entries(), uuid);
     const files = this.#written.map((_, index) => document.fileName(index, suffix));
     const text = serializeIni(document.make(content, files));
     this.#textInode = await this.#write(textName, text);
-    const manifest = Buffer.from(
-      serializeManifest({
-        uuid,
-        text: { bytes: text.length, digest: sha256(text) },
-        memberBytes: this.#memberBytes,
-        stores: this.#written.map(({ bytes, members }, index): ManifestStore => {
-          return { file: files[index] as string, bytes, members };
-        }),
-      }),
-      'latin1',
-    );
-    await this.#write(manifestWorkName, manifest);
+    const stores = this.#written.map(({ bytes, members }, index): ManifestStore => {
+      return { file: files[index] as string, bytes, members };
+    });
+    const digest = { bytes: text.length, digest: sha256(text) };
+    const manifest = serializeManifest({ uuid, text: digest, memberBytes: this.#memberBytes, stores });
+    await this.#write(manifestWorkName, Buffer.from(manifest, 'latin1'));
     const { report } = document;
     if (report !== undefined) {
       await this.#write(reportWorkName, Buffer.from(`${JSON.stringify(report, undefined, 2)}\n`));
     }
     throwIfAborted(signal, folder.store);
-    for (const [index, { work }] of this.#written.entries()) await this.#link(work, files[index] as string);
     const name = `chkpt${suffix}.manifest.json`;
-    if (report !== undefined) await this.#link(reportWorkName, reportNameOf(name));
-    await this.#link(manifestWorkName, name);
-    await this.#flush(folder.path);
-    await this.#publish();
-    this.#save.onSaved?.(report);
+    const links = this.#written.map(({ work }, index): [string, string] => [work, files[index] as string]);
+    if (report !== undefined) links.push([reportWorkName, reportNameOf(name)]);
+    links.push([manifestWorkName, name]);
+    for (const [work, entry] of links) if (!(await this.#link(work, entry))) return undefined;
     return this.#written.reduce((sum, { bytes }) => sum + bytes, text.length + manifest.length);
+  }
+
+  /** Everything but memory, and all names. */
+  async #takeBack(): Promise<void> {
+    const { folder } = this.#save;
+    for (let entry = this.#linked.at(-1); entry !== undefined; entry = this.#linked.at(-1)) {
+      await folder.removeFile(entry);
+      this.#linked.pop();
+    }
+    for (const entry of [textName, manifestWorkName, reportWorkName]) {
+      await folder.removeFile(`${this.#work}/${entry}`);
+    }
   }
 
   async abort(): Promise<void> {
@@ -181,6 +208,7 @@ class Gem5Writer implements ForeignWriter {
     else
       for (const entry of [...(replaced ?? []), older]) await folder.removeFile(entry).catch(() => undefined);
     await folder.removeWork(this.#work);
+    await removeOrphans(folder);
   }
 
   #olderName(): string {
@@ -213,20 +241,17 @@ class Gem5Writer implements ForeignWriter {
     return file.inode;
   }
 
-  async #link(work: string, entry: string): Promise<void> {
+  /** False: the name is taken. */
+  async #link(work: string, entry: string): Promise<boolean> {
     const { folder } = this.#save;
-    const { fileSystem } = folder.environment;
-    const from = folder.pathOf(`${this.#work}/${work}`);
     try {
-      await fileSystem.link(from, folder.pathOf(entry));
+      await folder.environment.fileSystem.link(folder.pathOf(`${this.#work}/${work}`), folder.pathOf(entry));
     } catch (error) {
-      if (errnoOf(error) === 'EEXIST') {
-        const what = 'another save has published here meanwhile';
-        throw new CheckpointError('CHKPT_IO', what, { details: folder.details(entry), cause: error });
-      }
+      if (errnoOf(error) === 'EEXIST') return false;
       throw saveFailure(error, 'cannot give a file its name', folder.details(entry));
     }
     this.#linked.push(entry);
+    return true;
   }
 
   async #flush(path: string): Promise<void> {

@@ -4,7 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { basename } from 'node:path';
-import { CheckpointError, fromSystemError } from '../../errors/index.ts';
+import { CheckpointError, type ErrorDetails, fromSystemError } from '../../errors/index.ts';
 import { formatError } from '../../format/bytes.ts';
 import { decodeName } from '../../format/names.ts';
 import { contextCountMax, valueBytesMax } from '../../limits.ts';
@@ -41,8 +41,11 @@ export interface PalaciosFolderOptions {
   readonly environment?: StoreEnvironment | undefined;
 }
 
-/** Flushing is waiting: for several files it takes no longer than for one. */
+/** Files are waited for: for several ones it takes no longer than for one. */
 const filesAtOnce = 8;
+
+/** How often a checkpoint may be replaced while it is being read. */
+const replacementCountMax = 16;
 
 interface Folder {
   readonly form: PalaciosForm;
@@ -93,9 +96,11 @@ export class PalaciosFolderFormat implements ForeignFormat {
 
   async remove(): Promise<void> {
     const { place } = this.#folder;
+    await place.collect();
     if ((await place.entries()) === undefined) return;
     await checkReplaceable(this.#folder);
-    await place.remove(place.temporary(randomUUID(), 'old'));
+    // Not `old`: of one that is removed nothing is to be kept.
+    await place.remove(place.temporary(randomUUID(), 'tmp'));
   }
 }
 
@@ -229,29 +234,33 @@ async function readFolder(folder: Folder): Promise<FolderFiles> {
     const { inode, changedMs } = await environment.fileSystem.status(place.path);
     return `${inode} ${changedMs}`;
   };
-  for (let attempt = 1; ; attempt += 1) {
+  for (let count = 0; count < replacementCountMax; count += 1) {
+    let before: string | undefined;
     let image: ImageFile | undefined;
     try {
       // What it is, before what is in it: names of one are not to be read from another.
-      const before = await identity();
+      before = await identity();
       const entries = await place.entries();
-      if (entries === undefined || entries.length === 0) {
-        throw new CheckpointError('CHKPT_NOT_FOUND', 'there is no checkpoint here', { details });
-      }
+      if (entries === undefined || entries.length === 0) throw nothingHere(details);
       image = entries.includes(memoryImageContext) ? await openFile(folder, memoryImageContext) : undefined;
       const files = await readFiles(folder, entries);
       if ((await identity()) === before) return { files, image };
-      throw new CheckpointError('CHKPT_NOT_FOUND', 'the checkpoint was replaced while it was read', {
-        details,
-      });
+      throw new CheckpointError('CHKPT_IO', 'the checkpoint was replaced while it was read', { details });
     } catch (error) {
       if (image !== undefined) await closeReadable(image.file, image.details);
-      const isGone = error instanceof CheckpointError && error.code === 'CHKPT_NOT_FOUND';
-      if (!isGone || attempt === 3 || (await place.entries()) === undefined) {
-        throw fromSystemError(error, 'cannot read the folder', details);
-      }
+      // Damage, or a checkpoint that was replaced meanwhile: then the folder is another one now.
+      const after = await identity().catch(() => undefined);
+      if (after === before) throw fromSystemError(error, 'cannot read the folder', details);
     }
+    if ((await place.entries()) === undefined) throw nothingHere(details);
   }
+  throw new CheckpointError('CHKPT_IO', 'the checkpoint was replaced again and again while it was read', {
+    details,
+  });
+}
+
+function nothingHere(details: ErrorDetails): CheckpointError {
+  return new CheckpointError('CHKPT_NOT_FOUND', 'there is no checkpoint here', { details });
 }
 
 async function readFiles(folder: Folder, entries: readonly string[]): Promise<Map<string, Uint8Array>> {
@@ -262,27 +271,35 @@ async function readFiles(folder: Folder, entries: readonly string[]): Promise<Ma
       details: { store, actual: entries.length },
     });
   }
-  let total = 0;
-  for (const entry of [...entries].sort()) {
-    if (entry === memoryImageContext) continue;
-    decodeName(Buffer.from(entry), { context: entry });
-    const { file, bytes, details } = await openFile(folder, entry);
-    try {
-      total += bytes;
-      // Tags and lengths take room too, and there are not many of them.
-      if (total > form.scale * valueBytesMax + valueBytesMax) {
-        throw new CheckpointError('CHKPT_LIMIT', 'more values than a checkpoint may have', {
-          details: { ...details, actual: total },
-        });
-      }
-      const content = new Uint8Array(bytes);
-      await readExactly(file, content, 0, details);
-      files.set(entry, content);
-    } finally {
-      await closeReadable(file, details);
+  const names = entries.filter((entry) => entry !== memoryImageContext).sort();
+  const room = { left: form.scale * valueBytesMax + valueBytesMax };
+  for (let at = 0; at < names.length; at += filesAtOnce) {
+    const some = names.slice(at, at + filesAtOnce);
+    const reading = await Promise.allSettled(some.map((name) => readFile(folder, name, room)));
+    for (const [index, result] of reading.entries()) {
+      if (result.status === 'rejected') throw result.reason;
+      files.set(some[index] ?? '', result.value);
     }
   }
   return files;
+}
+
+/** `room`: for bytes of all files together. */
+async function readFile(folder: Folder, name: string, room: { left: number }): Promise<Uint8Array> {
+  decodeName(Buffer.from(name), { context: name });
+  const { file, bytes, details } = await openFile(folder, name);
+  try {
+    room.left -= bytes;
+    // Tags and lengths take room too, and there are not many of them.
+    if (room.left < 0) {
+      throw new CheckpointError('CHKPT_LIMIT', 'more values than a checkpoint may have', { details });
+    }
+    const content = new Uint8Array(bytes);
+    await readExactly(file, content, 0, details);
+    return content;
+  } finally {
+    await closeReadable(file, details);
+  }
 }
 
 async function openFile({ environment, place, store }: Folder, name: string): Promise<ImageFile> {

@@ -18,6 +18,8 @@ export class FolderPlace {
   readonly #parent: string;
   readonly #names: TemporaryNames;
   readonly #store: string;
+  /** Temporaries of this process that could not be removed. */
+  readonly #unremoved = new Set<string>();
 
   constructor(environment: StoreEnvironment, path: string, store: string) {
     this.path = path;
@@ -44,7 +46,7 @@ export class FolderPlace {
       const name = this.#names.parse(entry);
       if (name === undefined || (name.role === 'old' && !isThere)) continue;
       const path = `${this.#parent}/${entry}`;
-      if (await isLeftBehind(this.#environment, path, name.pid)) {
+      if (this.#unremoved.has(path) || (await isLeftBehind(this.#environment, path, name.pid))) {
         await removeFolder(fileSystem, path).catch(() => undefined);
       }
     }
@@ -90,7 +92,14 @@ export class FolderPlace {
       if (errnoOf(error) === 'ENOENT') return;
       throw fromSystemError(error, 'cannot remove the checkpoint', this.#details(this.path));
     }
-    await this.#flush(this.#parent);
+    this.#unremoved.add(aside);
+    try {
+      await this.#flush(this.#parent);
+    } catch (error) {
+      // Whether it is gone is not certain: then it is not.
+      await fileSystem.rename(aside, this.path).catch(() => undefined);
+      throw error;
+    }
     await removeFolder(fileSystem, aside).catch((error: unknown) => {
       throw fromSystemError(error, 'cannot remove the checkpoint', this.#details(aside));
     });

@@ -19,6 +19,10 @@ const storeOf = (path: string, fileSystem: FaultFileSystem, hasEnded = false): F
 describeFolderFaults({
   ...{ name: 'gem5:', errnos: ['EIO', 'ENOSPC'], starts: ['nothing', 'an older checkpoint'] },
   ...{ makeFileSystem, storeOf, contentOf },
+  collect: async (folder) => {
+    const environment = { fileSystem: makeFileSystem(), processes: processesOf(process.pid) };
+    await collectGarbage(folder, { environment, remove: true });
+  },
   expectClean: async (path, folder) => {
     const environment = { fileSystem: makeFileSystem(), processes: processesOf(process.pid) };
     const { uuid } = (await verifyCheckpoint(storeOf(path, makeFileSystem()))).header;

@@ -24,7 +24,7 @@ const regions = [
   { base: 1n << 32n, bytes: 3n << 16n },
 ];
 
-describeForeignStore('gem5:', { types: true, integrity: 'detect', removes: true, regions }, () => {
+await describeForeignStore('gem5:', { types: true, integrity: 'detect', removes: true, regions }, () => {
   const folder = makeFolder();
   return { open: () => openStore(`gem5:${folder}/cpt`), remains: () => listTree(folder) };
 });

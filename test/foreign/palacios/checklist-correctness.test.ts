@@ -2,27 +2,24 @@
  * What an original does wrong and chkpt must not, one test for each line of the list (`support/checklist.ts`): its name is the promise. Other
  * tests guard many of them in depth. This file: correctness.
  */
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { expect } from 'vitest';
 import { ForeignStore } from '../../../src/foreign/foreign-store.ts';
 import { PalaciosFolderFormat } from '../../../src/foreign/palacios/folder-format.ts';
 import { fileForm } from '../../../src/foreign/palacios/form.ts';
 import { encodeWireContext } from '../../../src/foreign/palacios/net-format.ts';
 import {
-  encodeSkip,
   GuestMemory,
   inspectCheckpoint,
   loadVm,
-  openCheckpoint,
   openPalaciosStore,
   PageSet,
   type PalaciosUserHandler,
   palaciosUserStore,
   receiveCheckpoint,
   receivePalacios,
-  type Store,
   saveVm,
   sendPalacios,
   trackMemory,
@@ -33,6 +30,12 @@ import { nativeAddon } from '../../../src/native/index.ts';
 import { hostProcesses } from '../../../src/store/environment.ts';
 import { FaultFileSystem } from '../../store/support/fault-file-system.ts';
 import { describeSection } from './support/checklist.ts';
+import {
+  declaresDevices,
+  keepsHostStateApart,
+  leavesNothingHalfWay,
+  tellsWhatIsThere,
+} from './support/checklist-state.ts';
 import { extendedDevices, plainDevices } from './support/devices.ts';
 import { contentOf, writeOriginal } from './support/folders.ts';
 import { type Group, key, sampleOriginal, u32, wireOf } from './support/original.ts';
@@ -49,7 +52,8 @@ import {
   useSubjects,
 } from './support/subjects.ts';
 
-const { folder, machine, original } = useSubjects();
+const subjects = useSubjects();
+const { folder, machine, original } = subjects;
 
 describeSection('correctness', (line) => {
   line(
@@ -238,33 +242,7 @@ describeSection('correctness', (line) => {
     11,
     'what fails half-way leaves nothing open and nothing behind: a save, and each step of a tracker',
     async () => {
-      const path = folder.next();
-      const checkpoint = await openCheckpoint(fileStore(path), { mode: 'save' });
-      const context = await checkpoint.openContext('x'.repeat(255));
-      await context.close();
-      expect(await codeOf(checkpoint.commit())).toBe('CHKPT_NAME');
-      await checkpoint.abort();
-      const name = basename(path);
-      expect(readdirSync(folder.path).filter((entry) => entry.includes(name))).toEqual([]);
-      expect(openBelow(folder.path)).toEqual([]);
-      for (const failing of ['arm', 'harvest'] as const) {
-        const vm = await machine({ memoryBytes: 512 * 4096 });
-        const calls: string[] = [];
-        const step = (one: string) => async (): Promise<never> => {
-          calls.push(one);
-          if (one === failing) throw new Error('planted');
-          return new PageSet(512) as never;
-        };
-        setTracker(vm, { arm: step('arm'), harvest: step('harvest') });
-        await vm.resume();
-        const { url } = await originalListens(drain);
-        await expect(sendPalacios(vm, url)).rejects.toThrow('planted');
-        expect([vm.running, calls.at(-1)]).toEqual([true, failing]);
-        await expect
-          .poll(() => process.getActiveResourcesInfo().filter((one) => one.startsWith('TCP')))
-          .toEqual([]);
-        await vm.pause();
-      }
+      await leavesNothingHalfWay(subjects);
     },
   );
 
@@ -347,56 +325,25 @@ describeSection('correctness', (line) => {
 
   line(
     17,
-    'control blocks of the virtualisation hardware, which mean nothing elsewhere, are not written, and of an original not loaded',
+    'control blocks of the virtualisation hardware, which mean nothing elsewhere, are not written, and of an original told and not loaded',
     async () => {
-      const path = folder.next();
-      await saveVm(await machine(), fileStore(path));
-      expect(readdirSync(path).filter((name) => /^vm[a-z]+_data/.test(name))).toEqual([]);
-      const vm = await machine({ cores: 2, memoryBytes: 3 * 16_384 });
-      const [before, options] = [await vm.digest(), { skip: ['devices'], ignore: ['id', 'cpu'] } as const];
-      expect(await codeOf(loadVm(vm, (await original(sampleOriginal())).store, options))).toBe(
-        'CHKPT_NO_CONTEXT',
-      );
-      expect([await vm.digest(), vm.failure]).toEqual([before, undefined]);
+      await keepsHostStateApart(subjects);
     },
   );
 
   line(
     18,
-    'a device whose state cannot be had fails the save; one without state is known to have none',
+    'a device whose state cannot be had fails the save unless that is waived; one without state is known to have none',
     async () => {
-      const [vm, path] = [await machine(), folder.next()];
-      addProbe(vm, () => {
-        throw new Error('planted');
-      });
-      await expect(saveVm(vm, fileStore(path))).rejects.toThrow('planted');
-      expect(existsSync(path)).toBe(false);
-      const { store } = await original(sampleOriginal({ devices: [['hpet', []]] }));
-      const inspection = await inspectCheckpoint(store);
-      expect((await inspection.readTag('devices', 'device.0.id')).value).toBe('hpet');
-      expect(inspection.contexts.find(({ name }) => name === 'hpet')?.tags).toEqual([]);
-      await inspection.close();
+      await declaresDevices(subjects);
     },
   );
 
   line(
     19,
-    'how many cores and how much memory there are is kept, and what was left out is told',
+    'how many cores and how much memory there is is kept, time, interrupts and MSRs with it, and what was left out is told',
     async () => {
-      const tags = ['core.count', 'region.bytes', 'options.skip'];
-      const read = async (store: Store): Promise<unknown[]> => {
-        const inspection = await inspectCheckpoint(store);
-        const found = await Promise.all(
-          tags.map(async (tag) => (await inspection.readTag('header', tag)).value),
-        );
-        await inspection.close();
-        return found.map((value) => (typeof value === 'object' ? [...(value as BigUint64Array)] : value));
-      };
-      const path = folder.next();
-      await saveVm(await machine({ cores: 3 }), fileStore(path), { skip: ['devices'] });
-      expect(await read(fileStore(path))).toEqual([3, [64n * 4096n], encodeSkip(['devices'])]);
-      const { store } = await original(sampleOriginal({ skip: ['memory', 'archdep'] }));
-      expect(await read(store)).toEqual([2, [], encodeSkip(['memory', 'archdep'])]);
+      await tellsWhatIsThere(subjects);
     },
   );
 

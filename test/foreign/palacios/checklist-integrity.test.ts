@@ -2,6 +2,7 @@
  * What an original does wrong and chkpt must not, one test for each line of the list (`support/checklist.ts`): its name is the promise. Other
  * tests guard many of them in depth. This file: integrity, versions, hostile input.
  */
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { appendFile, readFile, writeFile } from 'node:fs/promises';
@@ -9,6 +10,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import {
+  encrypted,
   GuestMemory,
   inspectCheckpoint,
   loadVm,
@@ -31,6 +33,28 @@ import { ReferenceHandler } from './support/reference-handler.ts';
 import { codeOf, fileStore, saveContexts, useSubjects } from './support/subjects.ts';
 
 const { folder, machine, original } = useSubjects();
+
+/** One peer that announces a memory of 15 TiB and sends nothing of it; meanwhile a second one. */
+async function comeTwice(port: number, refused: string[]): Promise<void> {
+  const socket = connect(port, '127.0.0.1');
+  socket.on('error', () => undefined);
+  await once(socket, 'connect');
+  const size: Group = [
+    'memory_img',
+    [
+      ['region_size', u64(15n << 40n)],
+      ['num_regions', u32(1)],
+    ],
+  ];
+  // The end of the context, and of its last value, does not come.
+  socket.write(wireOf(size).subarray(0, -20));
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const second = connect(port, '127.0.0.1');
+  second.on('error', () => undefined);
+  await new Promise((resolve) => second.once('close', resolve));
+  refused.push('refused');
+  socket.end();
+}
 
 describeSection('integrity and versions', (line) => {
   line(22, 'one bit that is wrong in any file is found', async () => {
@@ -191,17 +215,36 @@ describeSection('integrity and versions', (line) => {
 
   line(
     33,
-    'pages of zeros take no room in the files, and what repeats is kept once by the native format',
+    'pages of zeros take no room in the files; the native format has what repeats once, compresses, keeps what changed, and encrypts',
     async () => {
-      const path = folder.next();
+      const [path, small] = [folder.next(), folder.next()];
       const vm = await machine({ memoryBytes: 32 << 20 });
       await saveVm(vm, openPalaciosStore(`palacios+file:${path}`));
       expect(statSync(join(path, 'memory_img')).blocks * 512).toBeLessThan(1 << 20);
+      const natively = async (text: string, options = {}): Promise<number> =>
+        (await saveVm(vm, openStore(text), options)).checkpointBytes;
+      const [repeated, packed, whole, changed] = ['a', 'b', 'c', 'd'].map(
+        (name) => `file:${small}.${name}`,
+      ) as [string, string, string, string];
       for (let page = 0; page < 64; page += 1) vm.memory.write(page * 4096, pattern(1, 4096));
       await saveVm(vm, fileStore(path));
-      const { storedBytes } = await receiveCheckpoint(fileStore(path), `mem:checklist-${process.pid}`);
-      await openStore(`mem:checklist-${process.pid}`).remove?.();
-      expect(storedBytes).toBeLessThan((64 * 4096) / 8);
+      expect((await receiveCheckpoint(fileStore(path), repeated)).storedBytes).toBeLessThan((64 * 4096) / 8);
+      // Each page another one, and each half of it the same bytes: what LZ4 finds.
+      for (let page = 0; page < 512; page += 1) {
+        const half = randomBytes(1024);
+        vm.memory.write(page * 4096, Buffer.concat([half, half, half, half]));
+      }
+      await saveVm(vm, fileStore(path));
+      expect((await receiveCheckpoint(fileStore(path), packed)).storedBytes).toBeLessThan((512 * 4096) / 2);
+      await natively(whole);
+      vm.memory.write(4096, Uint8Array.of(1, 2, 3));
+      expect(await natively(changed, { parent: whole })).toBeLessThan(100_000);
+      expect(await codeOf(saveVm(vm, fileStore(path), { parent: whole }))).toBe('CHKPT_UNSUPPORTED');
+      const key = randomBytes(32);
+      await saveVm(vm, encrypted(openStore(packed), { key }));
+      expect(await codeOf(verifyCheckpoint(packed))).toBe('CHKPT_KEY');
+      // The files of an original have no room for a seal.
+      expect(await codeOf(saveVm(vm, encrypted(fileStore(path), { key })))).toBe('CHKPT_UNSUPPORTED');
     },
   );
 });
@@ -366,5 +409,19 @@ describeSection('hostile input', (line) => {
     });
     await codeOf(verifyCheckpoint(store, { signal: stop.signal }));
     await expect.poll(() => reached).toEqual([false, true]);
+    for (const place of ['', ':7000', '7000', '*:7000']) {
+      expect(await codeOf((async () => verifyCheckpoint(openStore(`palacios+net:a:${place}`)))())).toBe(
+        'CHKPT_STORE_URL',
+      );
+    }
+    // The protocol has nothing to know a peer by (connections of chkpt do): so it takes one, and no memory for what that only announces.
+    const refused: string[] = [];
+    const one = openPalaciosStore('palacios+net:a:127.0.0.1:0', {
+      onListening: (url) => void comeTwice(Number(url.split(':').at(-1)), refused),
+    });
+    const before = process.memoryUsage.rss();
+    expect(await codeOf(verifyCheckpoint(one))).toMatch(/^CHKPT_(LIMIT|TRUNCATED|LINK_LOST)$/);
+    expect(process.memoryUsage.rss() - before).toBeLessThan(200 << 20);
+    await expect.poll(() => refused).toEqual(['refused']);
   });
 });

@@ -41,7 +41,7 @@ const regions = [
 
 for (const form of forms) {
   const traits = { types: true, integrity: 'detect', removes: true, regions } as const;
-  describeForeignStore(`palacios+${form}:`, traits, () => {
+  await describeForeignStore(`palacios+${form}:`, traits, () => {
     const path = folder.next();
     const remains = (): string[] =>
       readdirSync(dirname(path)).flatMap((name) =>

@@ -8,7 +8,7 @@ const regions = [
   { base: 3n << 20n, bytes: 3n << 16n },
 ];
 
-describeForeignStream(
+await describeForeignStream(
   'palacios+net:',
   {
     types: true,

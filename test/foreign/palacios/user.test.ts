@@ -76,7 +76,7 @@ describe('messages', () => {
   });
 });
 
-describeForeignStore('user:', { types: true, integrity: 'detect', removes: false, regions }, () => {
+await describeForeignStore('user:', { types: true, integrity: 'detect', removes: false, regions }, () => {
   const committed = new ReferenceHandler();
   const open = (): Store => committingUserStore(committed, { blockBytes: 1 << 20 });
   return { open, remains: () => [...committed.files.keys()] };

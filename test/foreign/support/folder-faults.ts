@@ -33,6 +33,16 @@ export interface FolderSubject {
   contentOf(path: string): Promise<unknown>;
   /** Fails when something of the dead is left. `folder` has the checkpoint. */
   expectClean?(path: string, folder: string): Promise<void>;
+  /** What `chkpt gc --remove` does. */
+  collect(folder: string): Promise<void>;
+}
+
+/** The UUID of the checkpoint, or the code of the error that a load gives. */
+async function foundAt(store: Store): Promise<string> {
+  return await verifyCheckpoint(store).then(
+    ({ header }) => header.uuid,
+    (error: unknown) => String((error as { code?: unknown }).code ?? error),
+  );
 }
 
 async function save(store: Store, uuid: string): Promise<void> {
@@ -131,6 +141,73 @@ export function describeFolderFaults(subject: FolderSubject): void {
         });
       }
       expect([...found].sort()).toEqual([older, newer]);
+    });
+
+    test('a removal that fails leaves the checkpoint, whole, or none, and the next one leaves nothing', async () => {
+      await sweep(async (fileSystem, failing) => {
+        await inFolder(async (path, folder) => {
+          const sound = storeOf(path, makeFileSystem());
+          await save(sound, older);
+          const store = storeOf(path, fileSystem);
+          const error = await store.remove?.().then(
+            () => undefined,
+            (one: unknown) => one,
+          );
+          if (error !== undefined) expect(error, JSON.stringify(failing)).toBeInstanceOf(CheckpointError);
+          expect([older, 'CHKPT_NOT_FOUND'], JSON.stringify(failing)).toContain(await foundAt(sound));
+          if (error === undefined) expect(await foundAt(sound)).toBe('CHKPT_NOT_FOUND');
+          fileSystem.plan = () => undefined;
+          await store.remove?.();
+          expect(readdirSync(folder), JSON.stringify(failing)).toEqual([]);
+        });
+      });
+    });
+
+    test('a process that ends in a removal leaves the checkpoint, whole, or none, and nothing that stays', async () => {
+      const whole = makeFileSystem();
+      await inFolder(async (path) => {
+        await save(storeOf(path, makeFileSystem()), older);
+        await storeOf(path, whole).remove?.();
+      });
+      const found = new Set<string>();
+      for (const { index } of whole.trace) {
+        for (const next of ['a removal', 'a save', 'a clean-up'] as const) {
+          await inFolder(async (path, folder) => {
+            const sound = storeOf(path, makeFileSystem());
+            await save(sound, older);
+            const fileSystem = makeFileSystem((operation) =>
+              operation.index === index ? 'kill' : undefined,
+            );
+            await storeOf(path, fileSystem, true)
+              .remove?.()
+              .catch(() => undefined);
+            await fileSystem.release();
+            const left = await foundAt(sound);
+            found.add(left);
+            if (next === 'a removal') {
+              await sound.remove?.();
+              expect(readdirSync(folder), `call ${index}`).toEqual([]);
+            } else if (next === 'a save') {
+              await save(sound, third);
+              expect(await foundAt(sound)).toBe(third);
+              expect(readdirSync(folder)).toEqual(['c']);
+              const kept = readdirSync(path);
+              await save(sound, third);
+              expect(readdirSync(path), `call ${index}`).toHaveLength(kept.length);
+              await sound.remove?.();
+              expect(readdirSync(folder), `call ${index}`).toEqual([]);
+            } else {
+              await subject.collect(folder);
+              expect(await foundAt(sound)).toBe(left);
+              if (left === older) return;
+              // At most an empty folder.
+              if (existsSync(path)) expect(readdirSync(path), `call ${index}`).toEqual([]);
+              expect(readdirSync(folder).filter((entry) => entry !== 'c')).toEqual([]);
+            }
+          });
+        }
+      }
+      expect([...found].sort()).toEqual([older, 'CHKPT_NOT_FOUND']);
     });
 
     test('a load', async () => {

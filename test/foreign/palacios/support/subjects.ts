@@ -122,5 +122,5 @@ export function setTracker(vm: SyntheticVm, tracker: Partial<DirtyTracker> | und
     close: nothing,
     ...tracker,
   };
-  Object.defineProperty(vm, 'dirtyTracker', { value });
+  Object.defineProperty(vm, 'dirtyTracker', { value, configurable: true });
 }
