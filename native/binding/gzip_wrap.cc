@@ -134,6 +134,9 @@ Napi::Value GzipWrap::LoadMembers(const Napi::CallbackInfo& info) {
     work_->busy = false;
     return ThrowType(info.Env(), "a table of all members of these pages expected");
   }
+  // Whatever becomes of it, something may be written. On this thread, which reads what is fresh for
+  // other loads of the same memory.
+  work_->memory->MarkUsed(place->region);
   return Task<Nothing>::Run(
       info.Env(),
       [work = work_, shape = *shape, place = *place,
@@ -143,8 +146,6 @@ Napi::Value GzipWrap::LoadMembers(const Napi::CallbackInfo& info) {
                                            .member_bytes = shape.member_bytes,
                                            .pages_done = &work->pages_done},
                                           work->Asker(torn_down));
-        // Whatever became of it, something may have been written.
-        work->memory->MarkUsed(place.region);
         work->busy = false;
         return status;
       },
@@ -156,14 +157,13 @@ Napi::Value GzipWrap::LoadStream(const Napi::CallbackInfo& info) {
   if (!file_bytes) return ThrowType(info.Env(), "the bytes of the file expected");
   const auto place = Begin(info);
   if (!place) return {};
+  work_->memory->MarkUsed(place->region);
   return Task<Nothing>::Run(
       info.Env(),
       [work = work_, place = *place,
        bytes = *file_bytes](const std::atomic<bool>& torn_down) -> Result<Nothing> {
         Status status = gzip::LoadStream(*work->memory, place.part, place.descriptor, bytes,
                                          {.pages_done = &work->pages_done}, work->Asker(torn_down));
-        // Whatever became of it, something may have been written.
-        work->memory->MarkUsed(place.region);
         work->busy = false;
         return status;
       },
