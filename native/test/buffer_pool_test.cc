@@ -12,7 +12,7 @@
 namespace chkpt {
 namespace {
 
-constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+constexpr std::uint64_t kPoolMiB = std::uint64_t{1} << 20;
 
 std::shared_ptr<Buffer> Take(BufferPool& pool, std::uint64_t bytes, bool huge_pages = false) {
   auto buffer = pool.Take(bytes, huge_pages);
@@ -22,14 +22,14 @@ std::shared_ptr<Buffer> Take(BufferPool& pool, std::uint64_t bytes, bool huge_pa
 
 TEST(BufferPool, ANewBufferIsZerosAndOneThatComesBackSaysThatItIsNot) {
   BufferPool pool;
-  auto buffer = Take(pool, 3 * kMiB + 1);
-  EXPECT_EQ(buffer->bytes(), 3 * kMiB + kPageBytes);
+  auto buffer = Take(pool, 3 * kPoolMiB + 1);
+  EXPECT_EQ(buffer->bytes(), 3 * kPoolMiB + kPageBytes);
   EXPECT_FALSE(buffer->used_before());
   for (std::uint64_t i = 0; i < buffer->bytes(); ++i) ASSERT_EQ(buffer->data()[i], 0);
   const std::uint8_t* data = buffer->data();
   buffer->data()[5] = 1;
   pool.GiveBack(std::move(buffer));
-  auto again = Take(pool, 3 * kMiB + 1);
+  auto again = Take(pool, 3 * kPoolMiB + 1);
   EXPECT_EQ(again->data(), data);
   EXPECT_TRUE(again->used_before());
   EXPECT_EQ(pool.idle_bytes(), 0u);
@@ -59,14 +59,14 @@ TEST(BufferPool, EveryBufferIsAlignedToAPageNewAndUsedAgain) {
 
 TEST(BufferPool, ABufferInUseIsNotGivenToAnother) {
   BufferPool pool;
-  auto one = Take(pool, kMiB);
-  auto two = Take(pool, kMiB);
+  auto one = Take(pool, kPoolMiB);
+  auto two = Take(pool, kPoolMiB);
   EXPECT_NE(one->data(), two->data());
 }
 
 TEST(BufferPool, OneThatSomebodyElseMayStillUseIsFreedWithItsLastHolder) {
   BufferPool pool;
-  auto buffer = Take(pool, kMiB);
+  auto buffer = Take(pool, kPoolMiB);
   std::weak_ptr<Buffer> watched = buffer;
   auto view = buffer;
   buffer->Spoil();
@@ -81,35 +81,35 @@ TEST(BufferPool, OneThatSomebodyElseMayStillUseIsFreedWithItsLastHolder) {
 TEST(BufferPool, KeepsNoMoreThanItsBoundAndTheNewest) {
   BufferPool pool;
   std::vector<std::shared_ptr<Buffer>> buffers;
-  for (int i = 0; i < 9; ++i) buffers.push_back(Take(pool, 4 * kMiB));
+  for (int i = 0; i < 9; ++i) buffers.push_back(Take(pool, 4 * kPoolMiB));
   const std::uint8_t* newest = buffers.back()->data();
   for (auto& buffer : buffers) pool.GiveBack(std::move(buffer));
   EXPECT_EQ(pool.idle_bytes(), BufferPool::kIdleBytesMax);
-  EXPECT_EQ(Take(pool, 4 * kMiB)->data(), newest);
+  EXPECT_EQ(Take(pool, 4 * kPoolMiB)->data(), newest);
   // One that is larger than the bound alone.
-  pool.GiveBack(Take(pool, BufferPool::kIdleBytesMax + kMiB));
+  pool.GiveBack(Take(pool, BufferPool::kIdleBytesMax + kPoolMiB));
   EXPECT_LE(pool.idle_bytes(), BufferPool::kIdleBytesMax);
 }
 
 TEST(BufferPool, ANewSizeTakesTheMemoryOfWhatLiesIdle) {
   BufferPool pool;
   std::vector<std::shared_ptr<Buffer>> buffers;
-  for (int i = 0; i < 4; ++i) buffers.push_back(Take(pool, 2 * kMiB));
+  for (int i = 0; i < 4; ++i) buffers.push_back(Take(pool, 2 * kPoolMiB));
   for (auto& buffer : buffers) pool.GiveBack(std::move(buffer));
-  auto other = Take(pool, 5 * kMiB);
-  EXPECT_EQ(pool.idle_bytes(), 2 * kMiB);
+  auto other = Take(pool, 5 * kPoolMiB);
+  EXPECT_EQ(pool.idle_bytes(), 2 * kPoolMiB);
 }
 
 TEST(BufferPool, HugePagesServeBothAndSmallOnesOnlyThoseWhoDoNotCare) {
   BufferPool pool;
-  auto small = Take(pool, 2 * kMiB);
+  auto small = Take(pool, 2 * kPoolMiB);
   pool.GiveBack(std::move(small));
-  auto huge = Take(pool, 2 * kMiB, true);
+  auto huge = Take(pool, 2 * kPoolMiB, true);
   EXPECT_TRUE(huge->huge_pages());
   EXPECT_FALSE(huge->used_before());
   const std::uint8_t* huge_data = huge->data();
   pool.GiveBack(std::move(huge));
-  EXPECT_EQ(Take(pool, 2 * kMiB)->data(), huge_data);
+  EXPECT_EQ(Take(pool, 2 * kPoolMiB)->data(), huge_data);
 }
 
 TEST(BufferPool, ManyThreadsNeverHaveTheSameBuffer) {
