@@ -99,3 +99,10 @@ test.each(['CERT_HAS_EXPIRED', 'SELF_SIGNED_CERT_IN_CHAIN', 'ERR_TLS_CERT_ALTNAM
     expect(s3Failure(error, 'cannot', {})).toMatchObject({ code: 'CHKPT_UNAUTHENTICATED', cause: error });
   },
 );
+
+test('an attempt before the last one may have been carried out, whatever became of the last one', () => {
+  const error = (code: string, attempts: number): Error =>
+    Object.assign(new Error('certificate'), { code, $metadata: { attempts } });
+  expect(isInDoubt(error('CERT_HAS_EXPIRED', 1))).toBe(false);
+  expect(isInDoubt(error('CERT_HAS_EXPIRED', 2))).toBe(true);
+});

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "core/base/second_thread.h"
 #include "core/memory/mapping.h"
 #include "core/memory/presence.h"
 
@@ -208,10 +209,12 @@ Status WriteGuard::FindImage(const Range& range, Unprotected* unprotected,
   // The guest stands still: its processor is free.
   Unprotected upper;
   Status found_upper = Ok();
-  std::thread other(
-      [&] { found_upper = FindImageIn(range, {middle, all.end}, &upper, cancelled); });
+  const std::function<void()> look_above = [&] {
+    found_upper = FindImageIn(range, {middle, all.end}, &upper, cancelled);
+  };
+  SecondThread other(look_above);
   Status found = FindImageIn(range, {all.start, middle}, unprotected, cancelled);
-  other.join();
+  other.Finish();
   if (!found.ok()) return found;
   unprotected->written.insert(unprotected->written.end(), upper.written.begin(),
                               upper.written.end());

@@ -28,6 +28,12 @@ import { isOwnSection } from './own-sections.ts';
 
 const storePattern = /\.store[0-9]+$/;
 
+/** A name, and what it was the name of. */
+export interface ListedFile {
+  readonly entry: string;
+  readonly inode: bigint;
+}
+
 /** Not cut where gem5 has got to: it says how many stores it has, and has them, or is one of chkpt without memory. */
 function isWhole(document: IniDocument): boolean {
   const sections = [...document.sections];
@@ -128,6 +134,10 @@ export class Gem5Folder {
         kept.add(entry).add(reportNameOf(entry));
       }
     }
+    // A save that could not publish has put one of them back meanwhile.
+    const again = await this.named();
+    if (again === undefined) return undefined;
+    for (const file of again) kept.add(file);
     return kept;
   }
 
@@ -158,11 +168,14 @@ export class Gem5Folder {
     this.temporaries.postpone(older);
     try {
       if ((await this.#inodeOf(textName)) === undefined) return;
-      const [files, kept] = [await this.named(older), await this.kept()];
-      if (files === undefined || kept === undefined) return;
+      const files = await this.named(older);
+      if (files === undefined) return;
+      const listed = await this.list(new Set([...files, ...seen]));
+      const kept = await this.kept();
+      if (kept === undefined) return;
       let failed = false;
-      for (const entry of new Set([...files, ...seen])) {
-        if (!kept.has(entry)) await this.removeFile(entry).catch(() => (failed = true));
+      for (const one of listed) {
+        if (!kept.has(one.entry)) await this.removeListed(one).catch(() => (failed = true));
       }
       if (!failed) await this.temporaries.remove(older);
     } catch {
@@ -172,10 +185,28 @@ export class Gem5Folder {
 
   /** Removes what an m5.cpt that is no checkpoint any more names, and nobody else does; then itself. Throws what the file system does. */
   async removeRemoved(removed: string): Promise<void> {
-    const [files, kept] = [await this.named(removed), await this.kept()];
-    if (files === undefined || kept === undefined) return;
-    for (const entry of files) if (!kept.has(entry)) await this.removeFile(entry);
+    const files = await this.named(removed);
+    if (files === undefined) return;
+    const listed = await this.list(files);
+    const kept = await this.kept();
+    if (kept === undefined) return;
+    for (const one of listed) if (!kept.has(one.entry)) await this.removeListed(one);
     await this.removeFile(removed);
+  }
+
+  /** Those of them that are there, as they are before it is looked which ones are kept. */
+  async list(entries: Iterable<string>): Promise<ListedFile[]> {
+    const listed: ListedFile[] = [];
+    for (const entry of entries) {
+      const inode = await this.#inodeOf(entry);
+      if (inode !== undefined) listed.push({ entry, inode });
+    }
+    return listed;
+  }
+
+  /** Unless another file has that name since: names come back, and somebody else may be removing the same. */
+  async removeListed({ entry, inode }: ListedFile): Promise<void> {
+    if ((await this.#inodeOf(entry)) === inode) await this.removeFile(entry);
   }
 
   /** Removes a folder of files. Resolves to the error when something remains. */

@@ -60,9 +60,15 @@ export function isTransient(error: unknown): boolean {
   return status === undefined || status >= 500 || status === 408 || status === 429 || status < 300;
 }
 
-/** True when the request may have been done although an error came back, or may be done yet. */
+/**
+ * True when the request may have been done although an error came back, or may be done yet. The SDK asks again by itself, and tells only how
+ * the last attempt ended: one before it may have been carried out, whatever became of that one.
+ */
 export function isInDoubt(error: unknown): boolean {
-  return isTransient(error) || nameOf(error) === 'AbortError';
+  const attempts = fieldOf(fieldOf(error, '$metadata'), 'attempts');
+  return (
+    isTransient(error) || nameOf(error) === 'AbortError' || (typeof attempts === 'number' && attempts > 1)
+  );
 }
 
 /** As the one error class; a `CheckpointError` passes unchanged. */

@@ -1,5 +1,5 @@
 /** Two saves into one folder at the same time, at every point of one of them: the last commit counts, whole, and nothing of the other stays. */
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { ForeignStore } from '../../../src/foreign/foreign-store.ts';
@@ -177,4 +177,24 @@ test('what an m5.cpt that was changed does not name any more is not taken for le
   const environment = { fileSystem: hostFileSystem, processes: processesOf(process.pid) };
   await collectGarbage(path, { environment, remove: true });
   expect(readdirSync(path)).toEqual(before);
+});
+
+test('an m5.cpt that somebody has set aside under another name keeps what it names, until it goes', async () => {
+  const path = join(makeFolder(), 'c');
+  const [text, aside] = [join(path, 'm5.cpt'), join(path, 'the-good-one')];
+  await save(storeOf(path), first);
+  renameSync(text, aside);
+  const before = readdirSync(path);
+  await save(storeOf(path), second);
+  await save(storeOf(path), third);
+  expect(readdirSync(path)).toEqual(expect.arrayContaining(before));
+  renameSync(aside, text);
+  expect(await uuidAt(path)).toBe(first);
+  // What it stood in place of belongs to nobody now.
+  const environment = { fileSystem: hostFileSystem, processes: processesOf(process.pid) };
+  await collectGarbage(path, { environment, remove: true });
+  expect(readdirSync(path).sort()).toEqual(
+    before.map((entry) => entry.replace('the-good-one', 'm5.cpt')).sort(),
+  );
+  rmSync(path, { recursive: true });
 });
