@@ -1,5 +1,5 @@
 /** `chkpt gc FOLDER`: what killed processes left there is told, then removed; checkpoints and what may be in use stay. */
-import { linkSync, mkdirSync, writeFileSync } from 'node:fs';
+import { copyFileSync, linkSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
 import { makeScratchFolder, scratchPidIn } from '../../src/foreign/scratch.ts';
@@ -10,13 +10,15 @@ import { chkpt, chkptOk } from './support/run-cli.ts';
 const uuid = '01234567-89ab-4def-8123-456789abcdef';
 const urls = ['file:a', 'dir:b', 'gem5:g', 'palacios+file:p'];
 
+/** An m5.cpt that a removal of this process has taken away: what it names, it has from the one that is there. */
+const removedText = (pid: number): string => `g/.m5.cpt.${uuid}.${pid}.tmp`;
+
 /** Files that a save or load of this process has at some moment. */
 const filesOf = (pid: number): readonly string[] => [
   `.a.${uuid}.${pid}.tmp`,
   `b/.tmp-${uuid}-${pid}/0`,
   `b/.MANIFEST.json.${uuid}.${pid}.tmp`,
   `g/.tmp-${uuid}-${pid}/store0`,
-  `g/.m5.cpt.${uuid}.${pid}.tmp`,
   `.p.${uuid}.${pid}.tmp/header`,
   `.chkpt-scratch-${pid}-a1B2c3/0`,
 ];
@@ -26,6 +28,7 @@ function leave(cwd: string, pid: number): void {
     mkdirSync(dirname(join(cwd, path)), { recursive: true });
     writeFileSync(join(cwd, path), 'half');
   }
+  copyFileSync(join(cwd, 'g/m5.cpt'), join(cwd, removedText(pid)));
 }
 
 test('leftovers of every kind are listed, then removed', async () => {
@@ -44,15 +47,16 @@ test('leftovers of every kind are listed, then removed', async () => {
 
   const told = await chkptOk(['gc', '.'], { cwd });
   const lines = told.stdout.toString().trimEnd().split('\n');
-  const paths = lines.map((line) => line.replace(/ {2}\d+ bytes$/, '')).sort();
+  const paths = lines.map((line) => line.replace(/ {2}[\d.]+ (bytes|KiB)$/, '')).sort();
   const left = killed.filter((path) => !before.includes(path));
   expect(paths).toEqual(left.map((path) => `${cwd}/${path}`).sort());
-  expect(told.stderr).toBe('found 12 leftovers, 28 bytes; --remove removes them\n');
+  const size = `${((24 + statSync(join(cwd, 'g/m5.cpt')).size) / 1024).toFixed(2)} KiB`;
+  expect(told.stderr).toBe(`found 12 leftovers, ${size}; --remove removes them\n`);
   expect(listTree(cwd)).toEqual(killed);
 
   const removed = await chkptOk(['gc', '.', '--remove'], { cwd });
   expect(removed.stdout.toString()).toBe(told.stdout.toString());
-  expect(removed.stderr).toBe('removed 12 leftovers, 28 bytes\n');
+  expect(removed.stderr).toBe(`removed 12 leftovers, ${size}\n`);
   expect(listTree(cwd)).toEqual(before);
   for (const url of urls) await chkptOk(['verify', url], { cwd });
   const { stdout } = await chkptOk(['gc', '.', '--json'], { cwd });
