@@ -49,7 +49,7 @@ const roundsOf = (text: string): number[] =>
   );
 
 describe.skipIf(missing !== undefined)('a KVM guest', () => {
-  test('goes on in another process after its own was killed', { timeout: 60_000 }, async () => {
+  test('goes on in another process after its own was killed', { timeout: 180_000 }, async () => {
     const folder = makeProject();
     const run = (mode: string): ChildProcess =>
       spawn(process.execPath, ['kvm.mjs', mode, assembleGuest('self-check', 'bin'), 'file:vm.chkpt'], {
@@ -82,7 +82,7 @@ describe.skipIf(missing !== undefined)('a KVM guest', () => {
     expect(after.length).toBeGreaterThanOrEqual(7);
   });
 
-  test('moves to another process while it works', { timeout: 60_000 }, async () => {
+  test('moves to another process while it works', { timeout: 180_000 }, async () => {
     const folder = makeProject();
     const run = (side: string): ChildProcess =>
       spawn(
