@@ -184,22 +184,22 @@ export const figures = {
     what: 'peak memory of a process that converts a checkpoint',
     baselines: { 'idle process': {} },
   },
-  'footprint.convert.bytes': { what: 'the same', baselines: {}, limits: { atMost: 128 * 1024 * 1024 } },
+  'footprint.convert.bytes': { what: 'the same', baselines: {}, limits: { atMost: 112 * 1024 * 1024 } },
   'footprint.s3.save': {
     what: 'peak memory of a process that saves into an object store, less the guest',
     baselines: { 'idle process': {} },
   },
-  'footprint.s3.save.bytes': { what: 'the same', baselines: {}, limits: { atMost: 192 * 1024 * 1024 } },
+  'footprint.s3.save.bytes': { what: 'the same', baselines: {}, limits: { atMost: 160 * 1024 * 1024 } },
   'footprint.s3.load': {
     what: 'peak memory of a process that loads from an object store, less the guest',
     baselines: { 'idle process': {} },
   },
-  'footprint.s3.load.bytes': { what: 'the same', baselines: {}, limits: { atMost: 192 * 1024 * 1024 } },
+  'footprint.s3.load.bytes': { what: 'the same', baselines: {}, limits: { atMost: 160 * 1024 * 1024 } },
   'footprint.s3.convert': {
     what: 'peak memory of a process that converts a checkpoint of an object store',
     baselines: { 'idle process': {} },
   },
-  'footprint.s3.convert.bytes': { what: 'the same', baselines: {}, limits: { atMost: 192 * 1024 * 1024 } },
+  'footprint.s3.convert.bytes': { what: 'the same', baselines: {}, limits: { atMost: 160 * 1024 * 1024 } },
   'loop.delay': {
     what: 'event loop, p99 of the interval of a 1 ms timer',
     baselines: {},

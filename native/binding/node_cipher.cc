@@ -28,6 +28,8 @@ struct Evp {
     Find(pop_to_mark, "ERR_pop_to_mark");
     Find(aes_256_gcm, "EVP_aes_256_gcm");
     Find(chacha20_poly1305, "EVP_chacha20_poly1305");
+    Find(digest, "EVP_Digest");
+    Find(sha256, "EVP_sha256");
   }
 
   const void* CipherOf(SealAlgorithm algorithm) const {
@@ -49,6 +51,8 @@ struct Evp {
   int (*pop_to_mark)() = nullptr;
   const void* (*aes_256_gcm)() = nullptr;
   const void* (*chacha20_poly1305)() = nullptr;
+  int (*digest)(const void*, std::size_t, unsigned char*, unsigned*, const void*, void*) = nullptr;
+  const void* (*sha256)() = nullptr;
 };
 
 const Evp& Library() {
@@ -124,6 +128,20 @@ Status NodeCipher::End(std::span<std::uint8_t> tag) {
   int made = 0;
   if (Library().encrypt_final(context_, rest, &made) != 1 || made != 0) return Check(false);
   return Check(Library().control(context_, kGetTag, static_cast<int>(tag.size()), tag.data()) == 1);
+}
+
+Result<Sha256Digest> NodeSha256(std::span<const std::uint8_t> bytes) {
+  const Evp& evp = Library();
+  if (evp.digest == nullptr || evp.sha256 == nullptr) {
+    return Error{.code = ErrorCode::kUnsupported, .message = "this process has no SHA-256"};
+  }
+  Sha256Digest digest;
+  unsigned made = 0;
+  Status status = Check(
+      evp.digest(bytes.data(), bytes.size(), digest.data(), &made, evp.sha256(), nullptr) == 1 &&
+      made == digest.size());
+  if (!status.ok()) return status.error();
+  return digest;
 }
 
 }  // namespace chkpt::binding

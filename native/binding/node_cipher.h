@@ -1,10 +1,11 @@
-// The AEAD ciphers of the OpenSSL that Node brings, called from any thread. Found at run time among
-// the symbols of the process: the addon links nothing and needs no headers for them (OpenSSL 3,
-// EVP_EncryptInit(3); stable since 1.1).
+// The AEAD ciphers and SHA-256 of the OpenSSL that Node brings, called from any thread. Found at
+// run time among the symbols of the process: the addon links nothing and needs no headers for them
+// (OpenSSL 3, EVP_EncryptInit(3), EVP_Digest(3); stable since 1.1).
 //
 // Thread safety: a NodeCipher is used by one thread at a time.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -53,5 +54,10 @@ class NodeCipher {
 
   void* const context_;
 };
+
+using Sha256Digest = std::array<std::uint8_t, 32>;
+
+// REQUIRES: a CipherUse stands. Errors: kUnsupported (this process has no such digest), kInternal.
+Result<Sha256Digest> NodeSha256(std::span<const std::uint8_t> bytes);
 
 }  // namespace chkpt::binding

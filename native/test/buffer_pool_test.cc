@@ -2,6 +2,7 @@
 #include "core/memory/buffer_pool.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cstring>
 #include <thread>
@@ -64,6 +65,21 @@ TEST(BufferPool, ABufferInUseIsNotGivenToAnother) {
   EXPECT_NE(one->data(), two->data());
 }
 
+TEST(BufferPool, WhatIsFreedWhileAViewOfItRemainsKeepsNoPages) {
+  BufferPool pool;
+  auto buffer = Take(pool, kPoolMiB);
+  std::memset(buffer->data(), 7, buffer->bytes());
+  const auto view = buffer;
+  pool.GiveBack(std::move(buffer));
+  EXPECT_EQ(view->data()[0], 7);
+  auto other = Take(pool, 2 * kPoolMiB);  // what lies idle makes room for it
+  EXPECT_EQ(pool.idle_bytes(), 0u);
+  std::vector<unsigned char> resident(view->bytes() / kPageBytes);
+  ASSERT_EQ(mincore(view->data(), view->bytes(), resident.data()), 0);
+  for (const unsigned char page : resident) ASSERT_EQ(page & 1, 0);
+  for (std::uint64_t i = 0; i < view->bytes(); ++i) ASSERT_EQ(view->data()[i], 0);
+}
+
 TEST(BufferPool, OneThatSomebodyElseMayStillUseIsFreedWithItsLastHolder) {
   BufferPool pool;
   auto buffer = Take(pool, kPoolMiB);
@@ -97,6 +113,26 @@ TEST(BufferPool, ANewSizeTakesTheMemoryOfWhatLiesIdle) {
   for (int i = 0; i < 4; ++i) buffers.push_back(Take(pool, 2 * kPoolMiB));
   for (auto& buffer : buffers) pool.GiveBack(std::move(buffer));
   auto other = Take(pool, 5 * kPoolMiB);
+  EXPECT_EQ(pool.idle_bytes(), 2 * kPoolMiB);
+}
+
+TEST(BufferPool, NothingLiesIdleBesideAsManyBytesInUse) {
+  BufferPool pool;
+  auto first = Take(pool, 2 * kPoolMiB);
+  auto second = Take(pool, 3 * kPoolMiB);
+  pool.GiveBack(std::move(first));
+  pool.GiveBack(std::move(second));
+  auto large = Take(pool, BufferPool::kIdleBytesMax - 4 * kPoolMiB);
+  EXPECT_EQ(pool.idle_bytes(), 0u);
+  auto small = Take(pool, kPoolMiB);
+  auto other = Take(pool, 3 * kPoolMiB);
+  pool.GiveBack(std::move(other));
+  EXPECT_EQ(pool.idle_bytes(), 3 * kPoolMiB);
+  auto more = Take(pool, kPoolMiB);
+  EXPECT_EQ(pool.idle_bytes(), 0u);
+  large.reset();  // not given back, and not counted any more
+  pool.GiveBack(std::move(small));
+  pool.GiveBack(std::move(more));
   EXPECT_EQ(pool.idle_bytes(), 2 * kPoolMiB);
 }
 

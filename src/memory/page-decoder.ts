@@ -39,7 +39,7 @@ export interface DecodeOptions {
   readonly pageDigests?: PageDigests | undefined;
   /** Pages of the memory are still missing while its guest runs: where they go. */
   readonly arriving?: ArrivingPages | undefined;
-  /** Told how many pages of the memory were read, about once per 4 MiB of the stream. */
+  /** Told how many pages of the memory were read, about once per 2 MiB of the stream. */
   readonly onPages?: ((pageCount: number) => void) | undefined;
 }
 
@@ -116,7 +116,7 @@ export class PageDecoder implements MemoryFrameSink {
 }
 
 /** Larger ones load no faster, and are more than V8 lets a small checkpoint have without a collection. */
-const readBytes = 4 * 1024 * 1024;
+const readBytes = 2 * 1024 * 1024;
 
 type Finished = Awaited<ReturnType<NativeLoadPipeline['finish']>>;
 

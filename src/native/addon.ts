@@ -305,6 +305,8 @@ export interface NativeAddon {
    * On a thread of its own. The target has the length of all sources; none of them may be transferred before it resolves.
    */
   copyBytes(target: Uint8Array, sources: readonly Uint8Array[]): Promise<void>;
+  /** On a thread of its own, without a copy; the bytes may not be transferred before. Rejects with CHKPT_UNSUPPORTED. */
+  sha256(bytes: Uint8Array): Promise<Uint8Array>;
   /** Process id of the peer of a connected UNIX socket; 0 when it is not visible. */
   peerProcess(descriptor: number): number;
   xxh3(bytes: Uint8Array): bigint;

@@ -169,6 +169,7 @@ describe('the bare addon', () => {
       addon.peerProcess,
       addon.allocateBuffer,
       addon.copyBytes,
+      addon.sha256,
       addon.lz4Encode,
       addon.lz4Decode,
       addon.attachMemory,

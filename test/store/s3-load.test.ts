@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import '../support/s3/credentials.ts';
 import { collectGarbage } from '../../src/index.ts';
 import { openS3Store, openStore, type Store, type StoreReader } from '../../src/store/index.ts';
+import { deferred } from '../../src/util/deferred.ts';
 import { type Fault, type Framing, S3TestServer } from '../support/s3/server.ts';
 import type { Answer, Asked } from '../support/s3/state.ts';
 import { isSame, load, longStream, sampleStream, save } from './support/sample-stream.ts';
@@ -43,6 +44,39 @@ function cutManifests(
     if (method !== 'GET' || key !== 'vm' || left === 0) return undefined;
     left -= 1;
     return { cutAfter, framing };
+  };
+}
+
+/**
+ * As if the load were slow: it hears of the checkpoint that is replaced when the removal of that one's data is under way, which is done
+ * when the load has asked for anything else.
+ */
+function removeBesideSlowLoad(server: S3TestServer, dataKey: string): void {
+  const removalBegun = deferred<void>();
+  const loadGoesOn = deferred<void>();
+  const removalDone = deferred<void>();
+  let isRemoving = false;
+  let isLoading = false;
+  server.fault = async ({ method, key, headers }) => {
+    if (method === 'DELETE' && key === dataKey) {
+      isRemoving = true;
+      removalBegun.resolve();
+      await loadGoesOn.promise;
+      return {
+        answer: (right) => {
+          removalDone.resolve();
+          return right;
+        },
+      };
+    }
+    if (method === 'GET' && key === 'vm' && !isLoading) {
+      isLoading = true;
+      return { answer: (right) => removalBegun.promise.then(() => right) };
+    }
+    const isRangeOfIt = headers['range'] !== undefined && key === dataKey;
+    if (isRemoving && (isRangeOfIt || key === 'vm')) loadGoesOn.resolve();
+    if (isRangeOfIt) await removalDone.promise;
+    return undefined;
   };
 }
 
@@ -295,3 +329,13 @@ function altered({ status, etag, range, more = 0 }: Alteration): Fault {
     },
   };
 }
+
+test('a load that opens what is being removed in this process gets what has taken its place', async () => {
+  const { server, open, dataKey } = await saved();
+  removeBesideSlowLoad(server, dataKey);
+  const asked = server.log.length;
+  const loading = load(open());
+  while (server.log.length === asked) await new Promise(setImmediate);
+  await save(open(), other);
+  expect(isSame(await loading, other.bytes)).toBe(true);
+});

@@ -11,6 +11,14 @@ std::uint64_t WholePages(std::uint64_t bytes) {
   return (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
 }
 
+// The pages go at once. What is left of them is address space, until the garbage collector comes to
+// the last view.
+void Free(std::vector<std::shared_ptr<Buffer>> buffers) {
+  for (const auto& buffer : buffers) {
+    if (buffer.use_count() > 1) buffer->Discard();
+  }
+}
+
 }  // namespace
 
 Result<std::shared_ptr<Buffer>> Buffer::Map(std::uint64_t bytes, bool huge_pages) {
@@ -19,10 +27,28 @@ Result<std::shared_ptr<Buffer>> Buffer::Map(std::uint64_t bytes, bool huge_pages
   return std::shared_ptr<Buffer>(new Buffer(data.value(), WholePages(bytes), huge_pages));
 }
 
-Buffer::~Buffer() { Unmap(data_, bytes_); }
+Buffer::~Buffer() {
+  Unmap(data_, bytes_);
+  CountOut();
+}
+
+void Buffer::Discard() {
+  DiscardAnonymous(data_, bytes_);
+  CountOut();
+}
+
+void Buffer::CountIn(std::shared_ptr<std::atomic<std::uint64_t>> counter) {
+  counter_ = std::move(counter);
+  *counter_ += bytes_;
+}
+
+void Buffer::CountOut() {
+  if (counter_ != nullptr) *counter_ -= bytes_;
+  counter_ = nullptr;
+}
 
 Result<std::shared_ptr<Buffer>> BufferPool::Take(std::uint64_t bytes, bool huge_pages) {
-  std::vector<std::shared_ptr<Buffer>> freed;  // after the lock: unmapping takes its time
+  std::vector<std::shared_ptr<Buffer>> oldest;
   {
     const std::lock_guard lock(mutex_);
     const auto found = std::find_if(idle_.rbegin(), idle_.rend(), [&](const auto& buffer) {
@@ -34,30 +60,41 @@ Result<std::shared_ptr<Buffer>> BufferPool::Take(std::uint64_t bytes, bool huge_
       idle_bytes_ -= buffer->bytes();
       return buffer;
     }
-    FreeIdle(WholePages(bytes), &freed);
+    oldest = TakeOldest(WholePages(bytes), WholePages(bytes));
   }
-  return Buffer::Map(bytes, huge_pages);
+  Free(std::move(oldest));  // without the lock: it takes its time
+  auto mapped = Buffer::Map(bytes, huge_pages);
+  if (mapped.ok()) mapped.value()->CountIn(all_bytes_);
+  return mapped;
 }
 
 void BufferPool::GiveBack(std::shared_ptr<Buffer> buffer) {
   if (buffer->spoiled()) return;
-  std::vector<std::shared_ptr<Buffer>> freed;  // after the lock: unmapping takes its time
-  const std::lock_guard lock(mutex_);
-  buffer->used_before_ = true;
-  idle_bytes_ += buffer->bytes();
-  idle_.push_back(std::move(buffer));
-  if (idle_bytes_ > kIdleBytesMax) FreeIdle(idle_bytes_ - kIdleBytesMax, &freed);
+  std::vector<std::shared_ptr<Buffer>> oldest;
+  {
+    const std::lock_guard lock(mutex_);
+    buffer->used_before_ = true;
+    idle_bytes_ += buffer->bytes();
+    idle_.push_back(std::move(buffer));
+    oldest = TakeOldest(0, 0);
+  }
+  Free(std::move(oldest));
 }
 
-void BufferPool::FreeIdle(std::uint64_t bytes, std::vector<std::shared_ptr<Buffer>>* freed) {
+std::vector<std::shared_ptr<Buffer>> BufferPool::TakeOldest(std::uint64_t bytes,
+                                                            std::uint64_t new_bytes) {
+  std::vector<std::shared_ptr<Buffer>> taken;
+  const std::uint64_t wanted = *all_bytes_ + new_bytes;
+  if (wanted > kIdleBytesMax) bytes = std::max(bytes, wanted - kIdleBytesMax);
   std::uint64_t done = 0;
   auto kept = idle_.begin();
   for (; kept != idle_.end() && done < bytes; ++kept) {
     done += (*kept)->bytes();
-    freed->push_back(std::move(*kept));
+    taken.push_back(std::move(*kept));
   }
   idle_.erase(idle_.begin(), kept);
   idle_bytes_ -= done;
+  return taken;
 }
 
 std::uint64_t BufferPool::idle_bytes() const {

@@ -4,9 +4,9 @@
 // garbage collection.
 //
 // Ownership: a Buffer lives as long as anybody holds it: pool, pipeline or a JavaScript view. So a
-// view that is kept too long sees bytes of a later use, never an unmapped page. Who cannot be sure
-// that nobody else reads or writes a buffer (I/O still under way, the view was transferred) does
-// not give it back: it is then freed with its last holder.
+// view that is kept too long sees bytes of a later use or zeros, never an unmapped page. Who cannot
+// be sure that nobody else reads or writes a buffer (I/O still under way, the view was transferred)
+// does not give it back: it is then freed with its last holder.
 //
 // Content: what the last use left, except in a buffer that was never given back, which is zeros.
 // Nothing leaves the process: buffers are kept out of core dumps and child processes.
@@ -49,23 +49,29 @@ class Buffer {
   void Spoil() { spoiled_ = true; }
   bool spoiled() const { return spoiled_; }
 
+  // Frees the pages; the buffer reads as zeros then. REQUIRES: nobody uses it; views may exist.
+  void Discard();
+
  private:
   friend class BufferPool;
   Buffer(std::uint8_t* data, std::uint64_t bytes, bool huge_pages)
       : data_(data), bytes_(bytes), huge_pages_(huge_pages) {}
+  void CountIn(std::shared_ptr<std::atomic<std::uint64_t>> counter);
+  void CountOut();
 
   std::uint8_t* const data_;
   const std::uint64_t bytes_;
   const bool huge_pages_;
   std::atomic<bool> spoiled_{false};
   bool used_before_ = false;  // written by the pool, while nobody uses the buffer
+  std::shared_ptr<std::atomic<std::uint64_t>> counter_;  // bytes of all buffers of a pool
 };
 
 class BufferPool {
  public:
-  // Most bytes that lie idle: what a save or a load of two threads takes. Whatever is above is
-  // freed, oldest first.
-  static constexpr std::uint64_t kIdleBytesMax = 32u << 20;
+  // Most bytes of all buffers, used or not, while any lie idle: what a save or a load of two
+  // threads takes. Of what lies idle as much as is above is freed, oldest first.
+  static constexpr std::uint64_t kIdleBytesMax = 24u << 20;
 
   BufferPool() = default;
   BufferPool(const BufferPool&) = delete;
@@ -82,10 +88,12 @@ class BufferPool {
   std::uint64_t idle_bytes() const;
 
  private:
-  // Moves the oldest idle buffers, at least `bytes` if there are as many, to `freed`. REQUIRES:
-  // mutex_ is held.
-  void FreeIdle(std::uint64_t bytes, std::vector<std::shared_ptr<Buffer>>* freed);
+  // The oldest idle buffers, at least `bytes` of them and all that is above the bound when
+  // `new_bytes` come. REQUIRES: mutex_ is held.
+  std::vector<std::shared_ptr<Buffer>> TakeOldest(std::uint64_t bytes, std::uint64_t new_bytes);
 
+  const std::shared_ptr<std::atomic<std::uint64_t>> all_bytes_ =
+      std::make_shared<std::atomic<std::uint64_t>>(0);
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<Buffer>> idle_;  // oldest first
   std::uint64_t idle_bytes_ = 0;

@@ -7,12 +7,13 @@
  *
  * Every part is hashed (SHA-256) before it is sent, and the service refuses it unless it has received just that.
  */
-import { createHash, webcrypto } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { setMaxListeners } from 'node:events';
 import { CheckpointError } from '../../errors/index.ts';
 import { copyPieces } from '../memory-chunks.ts';
 import { type S3Data, s3ObjectCountMax } from './manifest.ts';
 import type { S3Service, UploadedPart } from './service.ts';
+import { sha256OfLarge } from './sha256.ts';
 
 /** Most parts of one object: what services allow. */
 export const partCountMax = 10_000;
@@ -166,7 +167,7 @@ export class DataUpload {
   }
 
   async #upload(object: OpenObject, number: number, part: Uint8Array): Promise<void> {
-    const [upload, digest] = await Promise.all([object.creating as Promise<string>, sha256(part)]);
+    const [upload, digest] = await Promise.all([object.creating as Promise<string>, sha256OfLarge(part)]);
     object.digests[number - 1] = digest;
     object.parts[number - 1] = await this.#service.uploadPart(
       object.key,
@@ -183,7 +184,7 @@ export class DataUpload {
     const part = this.#takeCurrent();
     if (part === undefined) return;
     object.isPut = true;
-    const digest = await sha256(part);
+    const digest = await sha256OfLarge(part);
     const etag = await this.#service.put(object.key, part, digest.toString('hex'));
     this.#addFinished(object, [digest], part.length, etag);
   }
@@ -255,9 +256,4 @@ interface OpenObject {
   creating?: Promise<string>;
   /** Written, or perhaps, in one request. */
   isPut?: boolean;
-}
-
-/** Off the main thread. */
-async function sha256(bytes: Uint8Array): Promise<Buffer> {
-  return Buffer.from(await webcrypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>));
 }

@@ -6,6 +6,7 @@
  */
 import { setMaxListeners } from 'node:events';
 import { CheckpointError, type ErrorDetails } from '../../errors/index.ts';
+import { MemoryRelease } from '../../util/release-memory.ts';
 import { copyPieces } from '../memory-chunks.ts';
 import type { StoreReader } from '../store.ts';
 import { type RangeSource, readRange } from './range-read.ts';
@@ -34,6 +35,7 @@ export class S3Reader implements StoreReader {
   readonly #options: S3ReadOptions;
   readonly #cancel = new AbortController();
   readonly #ahead: Ahead[] = [];
+  readonly #memory = new MemoryRelease();
   #position = 0;
   #aheadEnd = 0;
   #rangeBytes = firstRangeBytes;
@@ -64,6 +66,7 @@ export class S3Reader implements StoreReader {
     if (next === undefined) return 0;
     await next.done;
     const pieces: Uint8Array[] = [];
+    const spent: Uint8Array[] = [];
     let room = target.length;
     while (room > 0) {
       const chunk = next.chunks[next.index];
@@ -74,10 +77,12 @@ export class S3Reader implements StoreReader {
       next.start += piece.length;
       if (next.start < chunk.length) continue;
       next.chunks[next.index] = undefined;
+      if (hasMemoryAlone(chunk)) spent.push(chunk);
       next.index += 1;
       next.start = 0;
     }
     const byteCount = await copyPieces(target, pieces);
+    this.#memory.release(spent);
     this.#position += byteCount;
     if (next.index === next.chunks.length) {
       this.#ahead.shift();
@@ -94,6 +99,7 @@ export class S3Reader implements StoreReader {
     await this.#readRange(found.source, found.offset, bytes, (chunk) => {
       target.set(chunk, done);
       done += chunk.length;
+      if (hasMemoryAlone(chunk)) this.#memory.release([chunk]);
     });
     return done;
   }
@@ -141,6 +147,11 @@ export class S3Reader implements StoreReader {
     if (source === undefined) throw new CheckpointError('CHKPT_INTERNAL', `no object has byte ${position}`);
     return { source, offset: position - source.start };
   }
+}
+
+/** Chunks cut out of one read of a socket could share theirs. */
+function hasMemoryAlone({ byteLength, buffer }: Uint8Array): boolean {
+  return byteLength === buffer.byteLength;
 }
 
 /** A range under way, or read but not taken yet. */

@@ -67,7 +67,11 @@ export class S3Store implements Store {
         const manifest = await this.#readManifest(service, signal);
         const sources = this.#sourcesOf(manifest);
         const names = sources.map(({ key }) => heldName(this.#place, key));
-        openObjects.hold(names);
+        if (!openObjects.hold(names)) {
+          // Another one has taken its place already, or nothing.
+          if (attempt >= openAttemptsMax) throw this.#missing(this.#place.key);
+          continue;
+        }
         try {
           const missing = await firstMissing(service, sources, signal);
           if (missing === undefined) {

@@ -29,7 +29,7 @@ export type Fault =
   /** The whole answer, which does not say how long it is. */
   | { readonly whole: Exclude<Framing, 'length'> }
   /** The answer is another one. */
-  | { readonly answer: (right: Answer) => Answer };
+  | { readonly answer: (right: Answer) => Answer | Promise<Answer> };
 
 /** PEM texts. */
 export interface Certificate {
@@ -132,7 +132,7 @@ export class S3TestServer {
     if (fault === 'lose') return void request.socket.destroy();
     if (fault === 'done-but-500') return send(response, asked, refusal(500, 'InternalError'));
     if (fault === undefined) return send(response, asked, right);
-    if ('answer' in fault) return send(response, asked, fault.answer(right));
+    if ('answer' in fault) return send(response, asked, await fault.answer(right));
     if ('whole' in fault) return framed(response, right, fault.whole, undefined);
     framed(response, right, fault.framing ?? 'length', fault.cutAfter);
   }
