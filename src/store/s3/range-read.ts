@@ -19,7 +19,7 @@ export interface RangeSource {
 }
 
 /**
- * Gives `take` the bytes, piece by piece, in order. Throws `CHKPT_REPLACED` when the object is another one or gone, `CHKPT_LINK_LOST`,
+ * Gives `take` the bytes, piece by piece, in order; they are its own. Throws `CHKPT_REPLACED` when the object is another one or gone, `CHKPT_LINK_LOST`,
  * `CHKPT_TIMEOUT`, `CHKPT_IO`, `CHKPT_ABORTED`.
  */
 export async function readRange(
@@ -37,8 +37,8 @@ export async function readRange(
       const rest = range.bytes - done;
       for await (const chunk of await service.readRange(source, range.offset + done, rest, signal)) {
         if (chunk.length > range.bytes - done) throw tooLong(source, details);
-        take(chunk);
         done += chunk.length;
+        take(chunk);
       }
       if (done === range.bytes) return;
       throw new CheckpointError('CHKPT_LINK_LOST', 'the body of an answer ends early', { details });
