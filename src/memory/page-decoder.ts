@@ -39,7 +39,7 @@ export interface DecodeOptions {
   readonly pageDigests?: PageDigests | undefined;
   /** Pages of the memory are still missing while its guest runs: where they go. */
   readonly arriving?: ArrivingPages | undefined;
-  /** Told how many pages of the memory were read, about once per 2 MiB of the stream. */
+  /** Told how many pages of the memory were read, about once per 1 or 2 MiB of the stream. */
   readonly onPages?: ((pageCount: number) => void) | undefined;
 }
 
@@ -109,13 +109,12 @@ export class PageDecoder implements MemoryFrameSink {
   #buffersFor({ direct }: MemoryFrameInput): { bufferCount: number; readBytes: number } {
     if (this.#options.arriving !== undefined) return { bufferCount: 0, readBytes: arrivingReadBytes };
     // Each holds work for two threads; one that reads by itself is never late with the next.
-    const bufferCount =
-      direct === undefined ? 2 + Math.ceil(this.#threads / 2) : 3 + Math.floor(this.#threads / 4);
-    return { bufferCount, readBytes };
+    if (direct !== undefined) return { bufferCount: 3 + Math.floor(this.#threads / 4), readBytes };
+    return { bufferCount: 2 + Math.ceil(this.#threads / 2), readBytes: readBytes / 2 };
   }
 }
 
-/** Larger ones load no faster, and are more than V8 lets a small checkpoint have without a collection. */
+/** Out of files; half of it where JavaScript reads. Larger ones load no faster, and a conversion has two sets of them. */
 const readBytes = 2 * 1024 * 1024;
 
 type Finished = Awaited<ReturnType<NativeLoadPipeline['finish']>>;
