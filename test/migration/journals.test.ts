@@ -223,3 +223,21 @@ it('a question about a migration that is not here does not end a receiver that w
   await receive;
   expect([pair.source.running, pair.destination.running]).toEqual([false, true]);
 });
+
+it('a source that has given up hears so from a destination that gave up before, or has nothing, and its journal goes', async () => {
+  await using pair = await makePair({ memoryBytes: 2 ** 20 });
+  const address = `unix:${pair.folder}/told`;
+  const [journal, folder] = [join(pair.folder, 'told-journals'), join(pair.folder, 'sources')];
+  await leave(journal, uuid(1), 'destination', ['prepared', 'aborted']);
+  const stop = new AbortController();
+  const receive = receiveVm(pair.destination, address, { journal, signal: stop.signal });
+  receive.catch(() => undefined);
+  for (const number of [1, 2]) {
+    await leave(folder, uuid(number), 'source', ['begin', 'abort']);
+    const options = { journal: folder, url: address, inDoubtMs: 3000 };
+    expect(await resumeMigration(uuid(number), options)).toMatchObject({ outcome: 'stayed' });
+    expect(await listMigrations(folder)).toEqual([]);
+  }
+  stop.abort();
+  await expect(receive).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
+});
