@@ -3,7 +3,8 @@ import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { readFile, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, it, vi } from 'vitest';
 import {
   forgetMigration,
   listMigrations,
@@ -240,4 +241,28 @@ it('a source that has given up hears so from a destination that gave up before, 
   }
   stop.abort();
   await expect(receive).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
+});
+
+it('a destination that is told to cancel while it writes that it is prepared does not leave that promise behind', async () => {
+  await using pair = await makePair({ memoryBytes: 2 ** 20 });
+  const stop = new AbortController();
+  const append = Journal.prototype.append;
+  using spy = vi.spyOn(Journal.prototype, 'append').mockImplementation(async function (
+    this: Journal,
+    record,
+  ) {
+    if (record === 'prepared') {
+      stop.abort();
+      await sleep(300);
+    }
+    await append.call(this, record);
+  });
+  await pair.source.resume();
+  const { send, receive } = await migrate(pair, { send: { signal: stop.signal } });
+  await expect(send).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
+  await expect(receive).rejects.toThrow();
+  expect(spy.mock.calls.map(([record]) => record)).toContain('prepared');
+  expect((await listMigrations(join(pair.folder, 'destination'))).map(({ last }) => last)).toEqual([
+    'aborted',
+  ]);
 });

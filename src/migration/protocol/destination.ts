@@ -162,6 +162,8 @@ function persisted(state: DestinationState, record: DestinationRecord): Step {
   if (state.at === 'preparing' && record === 'prepared') {
     return to({ ...state, at: 'prepared' }, send({ type: 'prepared' }));
   }
+  // It was being written when the rest went: what nobody was told must not stand there for ever.
+  if (state.at === 'dropped' && record === 'prepared') return abandon(state);
   if (state.at === 'owning' && record === 'own') {
     const moved: DestinationEffect = { type: 'settle', outcome: 'moved' };
     return to({ ...state, at: 'running' }, { type: 'startGuest' }, send({ type: 'running' }), moved);
