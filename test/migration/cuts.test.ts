@@ -34,6 +34,9 @@ const hasUserfault = existsSync('/dev/userfaultfd');
 if (!hasUserfault) console.log('post-copy is not cut: no /dev/userfaultfd');
 const possible = scenarios.filter(({ send }) => hasUserfault || send?.strategy !== 'postcopy');
 
+/** Often overtaken by pages that the guest has touched: too rare for a sample. */
+const lateEnds: readonly string[] = ['streamEnd of late pages', 'got of late pages'];
+
 const named = (text: string): Place => {
   const [channel = '', direction = '', ...kind] = text.split(' ');
   return { channel, direction, kind: kind.join(' ') } as Place;
@@ -43,7 +46,6 @@ const named = (text: string): Place => {
 it.concurrent.each([
   ['rounds', 'pages toDestination data of first', 16, 'hole'],
   ['post-copy', 'pages toDestination data of late pages', 16, 'hole'],
-  ['resume', 'urgent toDestination pages', 0, 'hole'],
   ['resume', 'pages toDestination join', 5, 'fin'],
 ] as const)(
   '%s: what a connection swallows behind %s %d (%s) comes over another one',
@@ -70,7 +72,7 @@ it('a link may be cut anywhere, in any way', { timeout: minutes * 60_000 + 120_0
   const chosen = isLong
     ? shuffled(wanted, seed)
     : sampleOf(
-        wanted.filter(({ cut }) => cut.way !== 'silence'),
+        wanted.filter(({ cut }) => cut.way !== 'silence' && !lateEnds.includes(cut.kind)),
         seed,
       ).sort((one, other) => Number(other.cut.way === 'hole') - Number(one.cut.way === 'hole'));
   const { counts, failures, missed, untried } = await sweep(chosen, {

@@ -32,7 +32,7 @@ export interface Ended {
   readonly journals: string;
 }
 
-const machine = { memoryBytes: 2 ** 20, pagesPerSecond: 400, guestLike: true } as const;
+const machine = { memoryBytes: 2 ** 19, pagesPerSecond: 400, guestLike: true } as const;
 const sendOptions: SendVmOptions = {
   ...{ downtimeTargetMs: 1000, downtimeMaxMs: 4000, totalMaxMs: 6000, strategy: 'force', threads: 1 },
   ...{ reconnectMs: 5000, inDoubtMs: 600, handshakeMs: 2000 },
@@ -40,7 +40,7 @@ const sendOptions: SendVmOptions = {
 // The address is kept longer than any silence lasts and the attempts behind it.
 const receiveOptions: ReceiveVmOptions = {
   reconnectMs: 5000,
-  lingerMs: 10_000,
+  lingerMs: process.env['CHKPT_CUTS'] === 'all' ? 10_000 : 6000,
   handshakeMs: 2000,
   threads: 1,
 };
