@@ -79,7 +79,7 @@ export class ReceiveSession {
   /** Post-copy: pages will never come. */
   #isLost = false;
   #offerTimer: NodeJS.Timeout | undefined;
-  /** The last record, from when it began to be written. */
+  /** The newest record, from when it began to be written; another may follow. */
   #writing: Promise<void> | undefined;
   #hasBegun = false;
 
@@ -341,7 +341,6 @@ export class ReceiveSession {
 
   async #settle(outcome: ReceiveOutcome): Promise<void> {
     await this.#dropping;
-    // One may follow another.
     for (let last: unknown; last !== this.#writing; await last) last = this.#writing;
     this.#outcome.resolve(outcome);
   }
