@@ -10,6 +10,7 @@ import { pageBytes } from '../limits.ts';
 import { checkpointDigest } from '../memory/digest.ts';
 import {
   type Connection,
+  handshakeMsDefault,
   type Listener,
   type ListenOptions,
   listen,
@@ -22,6 +23,7 @@ import { ProbeSink } from './destination/probe-sink.ts';
 import { ReceiveSession } from './destination/receive-session.ts';
 import { Journal, journalFolder } from './journal.ts';
 import type { ArrivingGuest, ReceiveReport } from './outcome.ts';
+import { joinMs, silenceMs } from './wire/deadlines.ts';
 import { decodeToDestination } from './wire/messages.ts';
 import { RecordChannel } from './wire/record-channel.ts';
 import { folderWitness } from './witness.ts';
@@ -58,9 +60,6 @@ export interface ReceiveProgress extends PhaseProgress {
 }
 
 const channel = tracingChannel('chkpt:receive');
-/** The other end says every second that it is there. */
-const controlIdleMs = 5000;
-const joinMs = 5000;
 /** How long the address is kept to say that the guest will never run here. */
 const refusalMs = 5000;
 const lastWordsMs = 1000;
@@ -298,7 +297,7 @@ class Reception {
     if (join.index > 0) return await this.#admitData(channel, connection, link, join.index);
     // What only measures makes way.
     this.#probes.end();
-    connection.idleMs = controlIdleMs;
+    connection.idleMs = silenceMs;
     const opened = await this.#sessionOf(purpose, owner);
     this.#newestLink = link;
     this.#remote = peer.remote;
@@ -307,7 +306,7 @@ class Reception {
     for (const [early, of] of this.#early) {
       if (of.link !== link) continue;
       this.#early.delete(early);
-      early.connection.idleMs = 0;
+      early.connection.idleMs = silenceMs;
       void opened.session.attachData(early, of.index);
     }
     await attached;
@@ -328,7 +327,7 @@ class Reception {
     index: number,
   ): Promise<void> {
     if (link === this.#newestLink && this.#session !== undefined) {
-      connection.idleMs = 0;
+      connection.idleMs = silenceMs;
       const { session } = await this.#session;
       return await session.attachData(channel, index);
     }
@@ -378,6 +377,7 @@ class Reception {
       threads,
       ignore = [],
       reconnectMs = 30_000,
+      handshakeMs = handshakeMsDefault,
       onOffer,
     } = this.#options;
     await this.#closing;
@@ -393,6 +393,7 @@ class Reception {
     const settings = {
       digest: this.#digest,
       reconnectMs,
+      dataMs: joinMs + handshakeMs,
       witness: witness === undefined ? undefined : folderWitness(witness, migration),
       checkOffer: async (bytes: Uint8Array) => {
         await onOffer?.(await readOffer(bytes, this.#digest));

@@ -11,6 +11,7 @@ import { type InDoubt, MigrationInDoubtError } from './outcome.ts';
 import { sayCancelled } from './source/farewell.ts';
 import { OrphanSession } from './source/orphan-session.ts';
 import type { ConnectOne } from './source/source-link.ts';
+import { silenceMs } from './wire/deadlines.ts';
 
 export interface ResumeMigrationOptions extends Omit<LinkOptions, 'idleMs' | 'signal'> {
   /** Folder of the journal; default `journalFolder()`. */
@@ -43,9 +44,6 @@ export interface ResumeReport {
   /** Wall time, milliseconds. */
   readonly elapsedMs: number;
 }
-
-/** The other end says every second that it is there. */
-const controlIdleMs = 5000;
 
 /**
  * Goes on with the migration whose `sendVm` ended with its process: a destination that holds the whole guest is told to run it, one that
@@ -142,7 +140,7 @@ function connector(
   return async (stream, streams, signal) => {
     try {
       const purpose = { kind: 'migration', migration, guest, stream, streams } as const;
-      return await connect(url, purpose, { tls, psk, insecure, handshakeMs, signal, idleMs: controlIdleMs });
+      return await connect(url, purpose, { tls, psk, insecure, handshakeMs, signal, idleMs: silenceMs });
     } catch (error) {
       if (!(error instanceof CheckpointError) || error.kind === 'usage') refuse(error);
       throw error;

@@ -29,6 +29,7 @@ import { SendSession } from './source/send-session.ts';
 import { openTracking } from './source/tracking.ts';
 import { trackingReport } from './source/tracking-cost.ts';
 import { type Marks, Transfer } from './source/transfer.ts';
+import { silenceMs } from './wire/deadlines.ts';
 import { folderWitness } from './witness.ts';
 
 export interface SendVmOptions
@@ -187,7 +188,7 @@ async function send(
         connect(
           url,
           { kind: 'migration', migration, guest: vm.id, stream: index, streams: count },
-          { ...linkOptionsOf(options), signal, idleMs: index === 0 ? controlIdleMs : 0 },
+          { ...linkOptionsOf(options), signal, idleMs: index === 0 ? silenceMs : 0 },
         ),
       witness: options.witness === undefined ? undefined : folderWitness(options.witness, migration),
     },
@@ -277,9 +278,6 @@ function memoryOf({ memory, failure }: VirtualMachine): GuestMemory {
   }
   return memory;
 }
-
-/** The other end says every second that it is there. */
-const controlIdleMs = 5000;
 
 function linkOptionsOf(options: SendVmOptions): LinkOptions {
   const { tls, psk, insecure, handshakeMs } = options;

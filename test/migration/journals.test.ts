@@ -3,7 +3,8 @@ import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { readFile, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, it, vi } from 'vitest';
 import {
   forgetMigration,
   listMigrations,
@@ -222,4 +223,46 @@ it('a question about a migration that is not here does not end a receiver that w
   await sendVm(pair.source, address, { journal: folder });
   await receive;
   expect([pair.source.running, pair.destination.running]).toEqual([false, true]);
+});
+
+it('a source that has given up hears so from a destination that gave up before, or has nothing, and its journal goes', async () => {
+  await using pair = await makePair({ memoryBytes: 2 ** 20 });
+  const address = `unix:${pair.folder}/told`;
+  const [journal, folder] = [join(pair.folder, 'told-journals'), join(pair.folder, 'sources')];
+  await leave(journal, uuid(1), 'destination', ['prepared', 'aborted']);
+  const stop = new AbortController();
+  const receive = receiveVm(pair.destination, address, { journal, signal: stop.signal });
+  receive.catch(() => undefined);
+  for (const number of [1, 2]) {
+    await leave(folder, uuid(number), 'source', ['begin', 'abort']);
+    const options = { journal: folder, url: address, inDoubtMs: 3000 };
+    expect(await resumeMigration(uuid(number), options)).toMatchObject({ outcome: 'stayed' });
+    expect(await listMigrations(folder)).toEqual([]);
+  }
+  stop.abort();
+  await expect(receive).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
+});
+
+it('a destination that is told to cancel while it writes that it is prepared does not leave that promise behind', async () => {
+  await using pair = await makePair({ memoryBytes: 2 ** 20 });
+  const stop = new AbortController();
+  const append = Journal.prototype.append;
+  using spy = vi.spyOn(Journal.prototype, 'append').mockImplementation(async function (
+    this: Journal,
+    record,
+  ) {
+    if (record === 'prepared') {
+      stop.abort();
+      await sleep(300);
+    }
+    await append.call(this, record);
+  });
+  await pair.source.resume();
+  const { send, receive } = await migrate(pair, { send: { signal: stop.signal } });
+  await expect(send).rejects.toMatchObject({ code: 'CHKPT_ABORTED' });
+  await expect(receive).rejects.toThrow();
+  expect(spy.mock.calls.map(([record]) => record)).toContain('prepared');
+  expect((await listMigrations(join(pair.folder, 'destination'))).map(({ last }) => last)).toEqual([
+    'aborted',
+  ]);
 });

@@ -18,7 +18,7 @@ import {
   reduceDestination,
 } from '../protocol/destination.ts';
 import type { DestinationRecord, Outcome, ProtocolOptions } from '../protocol/terms.ts';
-import { aliveMs } from '../source/source-link.ts';
+import { aliveMs } from '../wire/deadlines.ts';
 import {
   decodeStreamHead,
   decodeToDestination,
@@ -29,7 +29,7 @@ import {
 import { wrong } from '../wire/record.ts';
 import type { RecordChannel } from '../wire/record-channel.ts';
 import type { Witness } from '../witness.ts';
-import { type DestinationLink, dropLink, isLost } from './destination-link.ts';
+import { awaitData, type DestinationLink, dropLink, isOfThisEnd } from './destination-link.ts';
 import type { Intake } from './intake.ts';
 import { fetchPages } from './page-fetching.ts';
 
@@ -37,6 +37,8 @@ export interface ReceiveSettings {
   readonly digest: Digest64;
   /** How long a source that is gone is waited for before PREPARED, milliseconds. */
   readonly reconnectMs: number;
+  /** How long the next connection for pages may take when one of a link is there, milliseconds. */
+  readonly dataMs: number;
   readonly witness?: Witness | undefined;
   /** Throws when the machine that is offered is not the one that is here. */
   readonly checkOffer: (description: Uint8Array) => Promise<void>;
@@ -48,8 +50,6 @@ const retryMs = 300;
 const persistPauseMs = 200;
 /** How long a source has to hear why. */
 const lastWordsMs = 100;
-/** How long the news of a broken link may take. */
-const linkNewsMs = 200;
 /** How long a source may be connected and offer nothing. */
 const offerMs = 10_000;
 
@@ -79,7 +79,8 @@ export class ReceiveSession {
   /** Post-copy: pages will never come. */
   #isLost = false;
   #offerTimer: NodeJS.Timeout | undefined;
-  #isWriting = false;
+  /** The newest record, from when it began to be written; another may follow. */
+  #writing: Promise<void> | undefined;
   #hasBegun = false;
 
   constructor(vm: VirtualMachine, settings: ReceiveSettings, journal: Journal, intake: Intake) {
@@ -154,7 +155,7 @@ export class ReceiveSession {
     clearTimeout(this.#waitTimer);
     clearTimeout(this.#offerTimer);
     dropLink(this.#link);
-    const isForgotten = this.#journal.isBlank && !this.#isWriting;
+    const isForgotten = this.#journal.isBlank && this.#writing === undefined;
     await (isForgotten ? this.#journal.remove() : this.#journal.close());
   }
 
@@ -183,6 +184,7 @@ export class ReceiveSession {
     const link: DestinationLink = { control, data: new Map(), count, alive };
     this.#intake.lanes = Math.max(1, count);
     this.#link = link;
+    awaitData(link, this.#settings.dataMs);
     this.dispatch({ type: 'linkUp' });
     this.#intake.arriving?.wantAgain();
     if (this.isIdle) {
@@ -214,6 +216,7 @@ export class ReceiveSession {
     const link = this.#link;
     if (link === undefined || index > link.count || link.data.has(index)) return channel.destroy();
     link.data.set(index, channel);
+    awaitData(link, this.#settings.dataMs);
     let placed = 0;
     try {
       for (;;) {
@@ -239,11 +242,7 @@ export class ReceiveSession {
         await this.#say(link, { type: 'got', session: head.session, stream: head.stream, root });
       }
     } catch (error) {
-      // A decoder may fail in the words of a link that is whole.
-      const { closed } = channel.connection;
-      const isGone = closed.then(() => true);
-      const isLocal =
-        !isLost(error) && !(await Promise.race([isGone, sleep(linkNewsMs, false, { ref: false })]));
+      const isLocal = await isOfThisEnd(error, channel);
       if (this.#link === link) {
         if (isLocal) this.#fail(error);
         else this.#noteFault(error);
@@ -322,7 +321,8 @@ export class ReceiveSession {
         }
         return;
       case 'persist':
-        return void this.#persist(effect.record);
+        this.#writing = this.#persist(effect.record);
+        return;
       case 'verify':
         return void this.#verify();
       case 'claim':
@@ -333,11 +333,16 @@ export class ReceiveSession {
         this.#dropping = this.#drop();
         return;
       case 'settle':
-        // `moved` is settled when the guest runs, and the others when nothing touches the machine any more.
-        if (effect.outcome !== 'moved')
-          void this.#dropping.then(() => this.#outcome.resolve(effect.outcome as ReceiveOutcome));
+        // `moved` is settled when the guest runs, and the others when nothing touches machine and journal any more.
+        if (effect.outcome !== 'moved') void this.#settle(effect.outcome);
         return;
     }
+  }
+
+  async #settle(outcome: ReceiveOutcome): Promise<void> {
+    await this.#dropping;
+    for (let last: unknown; last !== this.#writing; await last) last = this.#writing;
+    this.#outcome.resolve(outcome);
   }
 
   async #say(link: DestinationLink, message: ToSource): Promise<void> {
@@ -346,7 +351,6 @@ export class ReceiveSession {
 
   async #persist(record: DestinationRecord): Promise<void> {
     let isDurable = true;
-    this.#isWriting = true;
     try {
       await this.#journal.append(record);
     } catch (error) {

@@ -162,6 +162,8 @@ function persisted(state: DestinationState, record: DestinationRecord): Step {
   if (state.at === 'preparing' && record === 'prepared') {
     return to({ ...state, at: 'prepared' }, send({ type: 'prepared' }));
   }
+  // It was being written when the rest went: what nobody was told must not stand there for ever.
+  if (state.at === 'dropped' && record === 'prepared') return abandon(state);
   if (state.at === 'owning' && record === 'own') {
     const moved: DestinationEffect = { type: 'settle', outcome: 'moved' };
     return to({ ...state, at: 'running' }, { type: 'startGuest' }, send({ type: 'running' }), moved);
@@ -206,7 +208,21 @@ function received(state: DestinationState, message: SourceMessage, options: Prot
     case 'cancel':
       if (isBeforePrepared(state)) return drop(state);
       // The source says so only behind a record that ends this migration; OWN is not written.
-      return state.at === 'prepared' || state.at === 'claiming' ? abandon(state) : to(state);
+      if (state.at === 'prepared' || state.at === 'claiming') return abandon(state);
+      return cancelledBefore(state);
+  }
+}
+
+/** There is nothing to give up any more: the answer may have been lost, and the source keeps its journal until it has it. */
+function cancelledBefore(state: DestinationState): Step {
+  switch (state.at) {
+    case 'waiting':
+    case 'dropped':
+      return to(state, sayDropped(state));
+    case 'aborted':
+      return to(state, send({ type: 'aborted' }));
+    default:
+      return to(state);
   }
 }
 

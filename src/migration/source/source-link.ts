@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Digest64 } from '../../format/digest.ts';
+import { aliveMs } from '../wire/deadlines.ts';
 import { encodeToDestination, type ToDestination } from '../wire/messages.ts';
 import { type ByteConnection, RecordChannel } from '../wire/record-channel.ts';
 
@@ -10,8 +11,6 @@ export type ConnectOne = (index: number, count: number, signal: AbortSignal) => 
 
 /** How long the last message may take. */
 const lastWordsMs = 1000;
-/** How often each end of the control connection says that it is there. */
-export const aliveMs = 1000;
 
 export class SourceLink {
   readonly control: RecordChannel;
@@ -25,7 +24,10 @@ export class SourceLink {
     const [control, ...data] = channels;
     this.control = control;
     this.data = data;
-    this.#alive = setInterval(() => void control.send('alive').catch(() => undefined), aliveMs);
+    // Also where pages go: of one that swallows them nobody would hear, as long as the others are whole.
+    this.#alive = setInterval(() => {
+      for (const channel of channels) void channel.send('alive').catch(() => undefined);
+    }, aliveMs);
     this.lost = Promise.race(channels.map(({ connection }) => connection.closed)).then(() => this.destroy());
   }
 
