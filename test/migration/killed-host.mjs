@@ -3,9 +3,11 @@
  *
  *   node killed-host.mjs BUILD source|destination FOLDER MIGRATION [POINT]
  *
+ * FOLDER/security.json, if it is there, says where to listen, and with which certificates or one-time key.
+ *
  * Says on standard output, one JSON document to a line: { stopped: digest }, { arrived: digest }, { end }, { settled }.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { runUnderLease } from './lease.mjs';
@@ -47,7 +49,17 @@ vm.resume = async () => {
 };
 runUnderLease(vm, join(folder, 'lease'), role);
 const journal = join(folder, role);
-const address = `unix:${join(folder, 'socket')}`;
+const facts = join(folder, 'security.json');
+const given = existsSync(facts) ? JSON.parse(readFileSync(facts, 'utf8')) : undefined;
+const security = {
+  ...(given?.tls && { tls: { ...given.tls, authorise: () => true } }),
+  ...(given?.psk && { psk: { ...given.psk, key: Buffer.from(given.psk.key, 'hex') } }),
+};
+const address = join(folder, 'address');
+const onListening = (url) => {
+  writeFileSync(`${address}.new`, url);
+  renameSync(`${address}.new`, address);
+};
 const settle = async (operation) => {
   try {
     await operation;
@@ -58,13 +70,17 @@ const settle = async (operation) => {
   }
 };
 if (isSource) {
-  while (!existsSync(join(folder, 'socket'))) await sleep(5);
+  while (!existsSync(address)) await sleep(5);
   await vm.resume();
   await settle(
-    sendVm(vm, address, { migration, journal, reconnectMs: 3000, inDoubtMs: 300, downtimeMaxMs: 2000 }),
+    sendVm(vm, readFileSync(address, 'utf8'), {
+      ...{ migration, journal, reconnectMs: 3000, inDoubtMs: 300, downtimeMaxMs: 2000 },
+      ...security,
+    }),
   );
 } else {
-  await settle(receiveVm(vm, address, { journal, lingerMs: 3000 }));
+  const url = given?.url ?? `unix:${join(folder, 'socket')}`;
+  await settle(receiveVm(vm, url, { journal, lingerMs: 3000, onListening, ...security }));
 }
 // The guest goes on until somebody ends it.
 setInterval(() => undefined, 1000);

@@ -4,16 +4,22 @@
  *
  * `CHKPT_KILLS=all` for every moment, `CHKPT_KILLS=3` for all of them three times.
  */
-import { randomUUID } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { randomBytes, randomUUID } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { SyntheticVm } from '../../src/adapters/synthetic/index.ts';
-import { MigrationInDoubtError, receiveVm, resumeMigration } from '../../src/index.ts';
+import {
+  MigrationInDoubtError,
+  type ResumeMigrationOptions,
+  receiveVm,
+  resumeMigration,
+} from '../../src/index.ts';
 import { journalPath, readJournal } from '../../src/migration/journal.ts';
 import type { JournalRole } from '../../src/migration/journal-text.ts';
 import { buildModules } from '../cli/support/dist.ts';
+import { Authority, hasOpenssl } from '../transport/support/pki.ts';
 import { HostProcess } from './host-process.ts';
 import { leasesOf, runUnderLease } from './lease.mjs';
 
@@ -82,8 +88,9 @@ interface Scene extends AsyncDisposable {
 }
 
 /** A migration one of whose hosts has died at `point`. */
-async function begin(victim: JournalRole, point: string): Promise<Scene> {
+async function begin(victim: JournalRole, point: string, security?: object): Promise<Scene> {
   const folder = await mkdtemp(join(tmpdir(), 'chkpt-kill-'));
+  if (security !== undefined) await writeFile(join(folder, 'security.json'), JSON.stringify(security));
   const migration = randomUUID();
   const pointOf = (role: JournalRole): string | undefined =>
     role === victim ? `${role} ${point}` : undefined;
@@ -137,11 +144,12 @@ async function receiveAgain(folder: string): Promise<
   };
 }
 
-async function resume({ folder, migration }: Scene): Promise<End> {
+async function resume({ folder, migration }: Scene, security: ResumeMigrationOptions = {}): Promise<End> {
   try {
     const { outcome } = await resumeMigration(migration, {
       journal: join(folder, 'source'),
       inDoubtMs: 5000,
+      ...security,
     });
     return outcome;
   } catch (error) {
@@ -260,5 +268,49 @@ it(
       expect(taken).not.toContain('destination again');
     }
     tell('both', ends);
+  },
+);
+
+/** The link of the source that was killed, and one more. */
+async function goOnOver(given: object, security: ResumeMigrationOptions): Promise<void> {
+  await using scene = await begin('source', 'before send commit', given);
+  expect(await resume(scene, security)).toBe('moved');
+  expect(await scene.destination.says('end')).toBe('moved');
+  expect(scene.destination.heard('arrived')).toBe(scene.source.heard('stopped'));
+  const { taken, violations } = leasesOf(join(scene.folder, 'lease'));
+  expect([taken, violations]).toEqual([['source', 'destination'], []]);
+}
+
+it('a migration is gone on with by a one-time key that is good for one link more, and by no other', async () => {
+  const key = randomBytes(32);
+  const uses = (count: number) => ({
+    url: 'tcp://127.0.0.1:0',
+    psk: { key: key.toString('hex'), uses: count },
+  });
+  await goOnOver(uses(3), { psk: { key } });
+  // Both connections of the link that was there have used it up; and nobody gets in without it.
+  for (const [count, security] of [
+    [2, { psk: { key } }],
+    [3, { psk: { key: randomBytes(32) } }],
+    [3, {}],
+  ] as const) {
+    await using scene = await begin('source', 'before send commit', uses(count));
+    expect(await resume(scene, { inDoubtMs: 1500, ...security })).toBe('inDoubt');
+    expect(scene.destination.heard('arrived')).toBe(undefined);
+  }
+});
+
+it.skipIf(!hasOpenssl)(
+  'a migration is gone on with over TLS, by the peer that began it and by no other',
+  async () => {
+    const authority = new Authority('test');
+    const [mine, other] = [authority.issue('host'), authority.issue('other')];
+    const tls = { ...mine, ca: authority.cert };
+    const given = { url: 'tls://127.0.0.1:0', tls };
+    await goOnOver(given, { tls });
+    await using scene = await begin('source', 'before send commit', given);
+    // Certified, and somebody else.
+    expect(await resume(scene, { inDoubtMs: 1500, tls: { ...other, ca: authority.cert } })).toBe('inDoubt');
+    expect(scene.destination.heard('arrived')).toBe(undefined);
   },
 );
