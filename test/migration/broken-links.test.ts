@@ -195,8 +195,8 @@ describe('a link that breaks between COMMIT and its answer, and stays down,', ()
   });
 });
 
-it('a destination that falls silent while the guest stands still costs a bounded time, and the guest goes on', async () => {
-  await using pair = await makePair(small);
+/** A migration whose destination cannot be heard from about PREPARED on; how many bytes come before it differs from one to the next. */
+async function migrateIntoSilence(pair: Pair) {
   await pair.source.resume();
   const total = await (async () => {
     await using other = await makePair(small);
@@ -215,11 +215,24 @@ it('a destination that falls silent while the guest stands still costs a bounded
     },
   });
   const received = receive.catch((error: unknown) => error);
-  await expect(send).rejects.toMatchObject({ code: 'CHKPT_TIMEOUT' });
-  expect(pair.source.running).toBe(true);
-  expect(pair.destination.running).toBe(false);
-  // It has promised, and waits for a word: the source brings it when the link is back.
-  proxy?.endSilence();
-  expect(await received).toMatchObject({ code: 'CHKPT_ABORTED' });
-  await expect(pair.destination.resume()).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
+  const sent = await send.catch((error: unknown) => error);
+  return { sent, received, endSilence: () => proxy?.endSilence() };
+}
+
+it('a destination that falls silent while the guest stands still costs a bounded time, and the guest goes on', {
+  timeout: 240_000,
+}, async () => {
+  for (let attempt = 1; ; attempt += 1) {
+    await using pair = await makePair(small);
+    const { sent, received, endSilence } = await migrateIntoSilence(pair);
+    // The cut has missed it.
+    if (!(sent instanceof Error) && attempt < 8) continue;
+    expect(sent).toMatchObject({ code: 'CHKPT_TIMEOUT' });
+    expect(pair.source.running).toBe(true);
+    expect(pair.destination.running).toBe(false);
+    // It has promised, and waits for a word: the source brings it when the link is back.
+    endSilence();
+    expect(await received).toMatchObject({ code: 'CHKPT_ABORTED' });
+    return await expect(pair.destination.resume()).rejects.toMatchObject({ code: 'CHKPT_VM_FAILED' });
+  }
 });
