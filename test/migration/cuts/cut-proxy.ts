@@ -37,7 +37,7 @@ interface Join {
 
 export interface ProxyOptions {
   readonly target: string;
-  /** Where it listens itself: a path; undefined: a port of the loopback. */
+  /** Where it listens itself: a path; undefined: a port beside the target's. */
   readonly path?: string | undefined;
   readonly isTls?: boolean | undefined;
   /** Each one counts for connections that were made after the one before it. */
@@ -66,7 +66,7 @@ export class CutProxy implements AsyncDisposable {
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);
       server.once('listening', resolve);
-      if (options.path === undefined) server.listen(0, '127.0.0.1');
+      if (options.path === undefined) server.listen(0, hostOf(options.target));
       else server.listen(options.path);
     });
     return new CutProxy(server, options);
@@ -75,7 +75,7 @@ export class CutProxy implements AsyncDisposable {
   get address(): string {
     const address = this.#server.address() as AddressInfo | string;
     if (typeof address === 'string') return `unix:${address}`;
-    return `${this.#options.target.split(':')[0]}://127.0.0.1:${address.port}`;
+    return `${this.#options.target.split(':')[0]}://${address.address}:${address.port}`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -90,7 +90,7 @@ export class CutProxy implements AsyncDisposable {
     const where =
       scheme === 'unix'
         ? { path: rest }
-        : { host: '127.0.0.1', port: Number(rest.slice(rest.lastIndexOf(':') + 1)), noDelay: true };
+        : { host: hostOf(target), port: Number(rest.slice(rest.lastIndexOf(':') + 1)), noDelay: true };
     const server = connect({ ...where, allowHalfOpen: true });
     for (const socket of [client, server]) {
       this.#sockets.add(socket);
@@ -156,6 +156,11 @@ export class CutProxy implements AsyncDisposable {
       hangUp(join.server);
     }, 10);
   }
+}
+
+/** Of `tcp://HOST:PORT`. */
+function hostOf(target: string): string {
+  return target.slice(target.indexOf('//') + 2, target.lastIndexOf(':'));
 }
 
 /** With a reset, where there is such a thing. `resetAndDestroy` would end it first; one that is being ended would never be closed. */

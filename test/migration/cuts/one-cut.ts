@@ -67,7 +67,7 @@ export async function runCut(scenario: Scenario, cut: Cut | undefined): Promise<
   const { send, receive } = await migrate(pair, {
     send: { ...sendOptions, ...scenario.send, psk, signal: giveUp.source.signal },
     receive: { ...receiveOptions, ...scenario.receive, psk, signal: giveUp.destination.signal },
-    ...(scheme === 'tcp' && { url: 'tcp://127.0.0.1:0' }),
+    ...(scheme === 'tcp' && { url: `tcp://${nextHost()}:0` }),
     through: async (target) => {
       const path = scheme === 'unix' ? join(pair.folder, 'proxy') : undefined;
       const isTls = scenario.carrier.startsWith('TLS');
@@ -92,6 +92,13 @@ export async function runCut(scenario: Scenario, cut: Cut | undefined): Promise<
   } finally {
     await proxy?.[Symbol.asyncDispose]();
   }
+}
+
+let hostCount = 0;
+/** A loopback address of its own for each migration: a port that is free again may be another one's the next moment. */
+function nextHost(): string {
+  hostCount += 1;
+  return `127.${1 + (hostCount >> 16)}.${(hostCount >> 8) & 255}.${hostCount & 255}`;
 }
 
 async function makePairOf({ isOther = false, isUnwatched = false }: Scenario): Promise<Pair> {
